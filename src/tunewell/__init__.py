@@ -1,0 +1,35 @@
+"""tunewell: fine-tune pretrained language models, and know what it cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tunewell.errors import TunewellError
+    from tunewell.estimators import TextClassifier, TextRegressor
+    from tunewell.run import Run, load_run, run
+
+_PLACES = {
+    "run": "tunewell.run",
+    "Run": "tunewell.run",
+    "load_run": "tunewell.run",
+    "TextClassifier": "tunewell.estimators",
+    "TextRegressor": "tunewell.estimators",
+    "TunewellError": "tunewell.errors",
+}
+__all__ = ["Run", "TextClassifier", "TextRegressor", "TunewellError", "__version__", "load_run", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported on first use, so that `import tunewell` stays light."""
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'tunewell' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,275 @@
+"""The recipe: everything a run needs, as one YAML file or the same keys as flags.
+
+Every key, its default, its range and its help live in this file and nowhere else: the command line,
+the commented file that `tunewell init` writes and the reference in the docs are made from it.
+Nothing heavy is imported here; a recipe is validated as a whole before anything is loaded, and all
+mistakes are reported together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tunewell.errors import RecipeError, nearest
+from tunewell.strategies import STRATEGIES, check_combination
+
+SECTIONS = {
+    "data": "Data",
+    "model": "Model",
+    "retention": "Keeping what the base model knows",
+    "training": "Training",
+    "output": "Output",
+}
+TASKS = ("text-classification", "text-regression")
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+
+def _list(value: Any) -> Any:
+    """`a,b` and `a` are lists too, so that flags can carry lists."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+StringList = Annotated[list[str], BeforeValidator(_list)]
+
+
+def _key(default: Any, section: str, help: str, **limits: Any) -> Any:
+    return Field(default, description=help, json_schema_extra={"section": section}, validate_default=False, **limits)
+
+
+class Recipe(BaseModel):
+    """One validated recipe. Keys are spelled as in `transformers.TrainingArguments` where one exists."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    # data
+    train: str | None = _key(
+        None, "data", "Training data: CSV, TSV, JSON, JSONL, Parquet, Arrow, a `datasets` folder or hub id."
+    )
+    validation: str | None = _key(None, "data", "Validation data; split off `train` when missing.")
+    test: str | None = _key(None, "data", "Test data; split off `train` when missing.")
+    text: str | None = _key(None, "data", "Column with the text; inferred when missing.")
+    text_pair: str | None = _key(None, "data", "Column with a second text, for tasks on pairs.")
+    label: StringList | None = _key(
+        None, "data", "Column with the label; several columns of 0/1 (`a,b,c`) for multi-label."
+    )
+    group: str | None = _key(None, "data", "Column whose values must not be shared between splits (author, document).")
+    task: Literal["auto", "text-classification", "text-regression"] = _key(
+        "auto", "data", "What to learn; `auto` infers it from the labels and says so."
+    )
+    multi_label: bool | None = _key(None, "data", "Several labels a row; inferred from lists or several label columns.")
+    label_separator: str | None = _key(None, "data", "Splits a label cell into several labels (`news|sport` with `|`).")
+    validation_size: float = _key(0.1, "data", "Share of `train` split off for validation when none is given.", gt=0, lt=1)
+    test_size: float = _key(0.2, "data", "Share of `train` split off for test when none is given.", gt=0, lt=1)
+    max_train_samples: int | None = _key(None, "data", "Use a seeded sample of at most this many training rows.", ge=1)
+    encoding: str = _key("auto", "data", "Character encoding of text files; `auto` detects it and says so.")
+    duplicates: Literal["keep", "drop"] = _key(
+        "keep", "data", "Exact duplicates within the training rows; dropped ones are counted in the account."
+    )
+    strict: bool = _key(False, "data", "Stop when the check finds an error (exit code 3).")
+
+    # model
+    model: str = _key(DEFAULT_MODEL, "model", "Base model: asset name, local folder or hub id (safetensors only).")
+    revision: str | None = _key(None, "model", "Revision of a hub model.")
+    trust_remote_code: bool = _key(False, "model", "Run code that comes with the model. Only for sources you trust.")
+    max_length: int | None = _key(
+        None, "model", "Longest input in tokens; by default the 99.5 % quantile of the data within the model's window.", ge=4
+    )
+
+    # retention
+    strategy: StringList | None = _key(
+        None, "retention", "How weights change and what protects them: " + ", ".join(STRATEGIES)
+        + "; several compose (`distill,average`). Default: plain, or distill,average when `keep` is set.",
+    )
+    keep: float | None = _key(
+        None, "retention", "Floor on the mean retention of the base model's abilities (0.98 keeps 98 %).", gt=0, le=1
+    )
+    keep_worst: float | None = _key(None, "retention", "Floor on the retention of the worst probe.", gt=0, le=1)
+    probes: StringList = _key(
+        ["auto"], "retention", "Probes of the retention suite; `auto` takes all that fit the model; `none` measures nothing."
+    )
+    probe_files: StringList = _key(
+        [], "retention", "Your own probes: files with text_a, text_b, score (similarity) or text, label (topics)."
+    )
+    general_text: str | None = _key(
+        None, "retention", "General text for `distill`: a file with one text a line, or a data file. Default: packaged sentences."
+    )
+    general_samples: int = _key(4000, "retention", "How many general texts `distill` uses.", ge=16)
+    distill_weight: float = _key(
+        1.0, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
+    )
+    average_alphas: list[float] = _key(
+        [0.25, 0.5, 0.75, 0.9, 1.0], "retention", "Interpolation points tried by `average`: 0 is the base model, 1 the tuned one."
+    )
+
+    # training
+    learning_rate: float = _key(5e-5, "training", "Peak learning rate of AdamW.", gt=0, le=1)
+    num_train_epochs: float = _key(3.0, "training", "Passes over the training rows.", gt=0, le=1000)
+    max_steps: int = _key(-1, "training", "Stop after this many steps; -1 for no limit.", ge=-1)
+    per_device_train_batch_size: int = _key(
+        32, "training", "Rows a step on average; batches of short rows hold more, of long rows fewer, at one token budget.", ge=1
+    )
+    gradient_accumulation_steps: int = _key(1, "training", "Batches whose gradients are added up before a step.", ge=1)
+    per_device_eval_batch_size: int = _key(64, "training", "Rows a batch in evaluation and prediction.", ge=1)
+    warmup_ratio: float = _key(0.1, "training", "Share of the steps over which the rate climbs to its peak.", ge=0, le=1)
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = _key(
+        "linear", "training", "How the rate falls after the warm-up."
+    )
+    weight_decay: float = _key(0.01, "training", "AdamW's weight decay.", ge=0, le=1)
+    max_grad_norm: float = _key(1.0, "training", "Gradients are clipped to this norm; 0 for no clipping.", ge=0)
+    loss: Literal["auto", "cross_entropy", "focal", "bce", "mse", "mae", "huber"] = _key(
+        "auto", "training", "Loss; `auto`: cross_entropy for classes, bce for multi-label, mse for scores."
+    )
+    label_smoothing_factor: float = _key(0.0, "training", "Label smoothing of the cross-entropy.", ge=0, lt=1)
+    focal_gamma: float = _key(2.0, "training", "Focusing parameter of the focal loss (Lin et al., 2017).", ge=0)
+    class_weight: Literal["none", "balanced"] = _key(
+        "none", "training", "`balanced` weights classes by n / (classes · count), as scikit-learn does."
+    )
+    metric: str = _key(
+        "auto", "training", "Headline metric; `auto`: f1_macro for classes, f1_micro for multi-label, r2 for scores."
+    )
+    early_stopping_patience: int = _key(
+        3, "training", "Evaluations without a better validation score before stopping; 0 never stops early.", ge=0
+    )
+    evals_per_epoch: int = _key(1, "training", "Validation measurements (and checkpoints) an epoch.", ge=1, le=100)
+    bf16: bool | None = _key(None, "training", "bf16 autocast; by default where the processor or GPU has it.")
+    seed: int = _key(42, "training", "Seed of everything random: splits, order, head, dropout, bootstrap.", ge=0, le=2**32 - 1)
+    threads: int | None = _key(None, "training", "Processor threads; by default all cores.", ge=1)
+
+    # output
+    output_dir: str | None = _key(None, "output", "Run folder; by default runs/<name of the training file>.")
+    overwrite_output_dir: bool = _key(False, "output", "Start afresh in a folder that holds another run.")
+    report_to: StringList = _key(["none"], "output", "Trackers: tensorboard, mlflow, wandb, trackio, none.")
+    lang: Literal["en", "zh"] = _key("en", "output", "Language of the report.")
+    save_total_limit: int = _key(2, "output", "Checkpoints kept while training; the best is never deleted.", ge=1)
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategies(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and (problems := check_combination(value)):
+            raise ValueError("; ".join(problems))
+        return value
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Recipe:
+        problems = []
+        if self.validation_size + self.test_size >= 1 and self.validation is None and self.test is None:
+            problems.append("validation_size + test_size must leave rows to train on (be below 1)")
+        if any(not 0 <= a <= 1 for a in self.average_alphas) or not self.average_alphas:
+            problems.append("average_alphas must be one or more numbers from 0 to 1")
+        if self.text_pair is not None and self.text_pair == self.text:
+            problems.append("text_pair must be another column than text")
+        if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
+            problems.append("keep needs probes to measure retention: remove `probes: none`")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The strategies in force, defaults applied."""
+        if self.strategy is not None:
+            return tuple(self.strategy)
+        return ("distill", "average") if (self.keep or self.keep_worst) else ("plain",)
+
+    def to_yaml(self) -> str:
+        """The effective recipe, every key in its section, ready to run again."""
+        values, lines = self.model_dump(), []
+        for section, title in SECTIONS.items():
+            lines.append(f"# {title}")
+            for name in keys_of(section):
+                lines.append(f"{name}: {yaml_value(values[name])}")
+            lines.append("")
+        return "\n".join(lines)
+
+
+def yaml_value(value: Any) -> str:
+    """One value on one line, as YAML.
+
+    >>> yaml_value(["a", "b"]), yaml_value(None), yaml_value(5e-05)
+    ('[a, b]', 'null', '5.0e-05')
+    """
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
+def keys_of(section: str) -> list[str]:
+    """Names of the keys of a section, in order."""
+    return [n for n, f in Recipe.model_fields.items() if (f.json_schema_extra or {}).get("section") == section]  # type: ignore[union-attr]
+
+
+def load_recipe(path: str | Path | None = None, /, **overrides: Any) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: a YAML file, or None when everything is given as keys.
+        overrides: keys that take precedence over the file's; None means not given.
+
+    Raises:
+        RecipeError: the file is missing or no YAML mapping, or keys are unknown, of the wrong type or
+            out of range. All mistakes are named in one error.
+    """
+    values: dict[str, Any] = {}
+    where = "recipe"
+    if path is not None:
+        values, where = _read_yaml(Path(path)), str(path)
+    values.update({k: v for k, v in overrides.items() if v is not None})
+    return validate(values, where=where)
+
+
+def validate(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Validate a mapping of recipe keys; see `load_recipe`."""
+    try:
+        return Recipe(**{str(k): v for k, v in values.items()})
+    except ValidationError as error:
+        problems = [_sentence(e) for e in error.errors()]
+    if len(problems) == 1:
+        raise RecipeError(problems[0], where=where, remedy="`tunewell run --help` lists all keys")
+    raise RecipeError(
+        f"{len(problems)} mistakes:\n" + "\n".join(f"  - {p}" for p in problems),
+        where=where,
+        remedy="`tunewell run --help` lists all keys",
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise RecipeError("no such file", where=str(path), expected="a recipe in YAML",
+                          remedy="`tunewell init DATA` writes one from a data file") from None
+    except IsADirectoryError:
+        raise RecipeError("is a folder", where=str(path), expected="a recipe in YAML") from None
+    except PermissionError:
+        raise RecipeError("no permission to read", where=str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        raise RecipeError(f"not valid YAML: {getattr(error, 'problem', None) or error}", where=place,
+                          expected="lines of `key: value`") from None
+    if loaded is None:
+        loaded = {}
+    if not isinstance(loaded, dict):
+        raise RecipeError(f"holds a {type(loaded).__name__}", where=str(path), expected="lines of `key: value`")
+    return loaded
+
+
+def _sentence(error: Any) -> str:
+    """One validation error in words: key, value found, what was expected."""
+    location = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
+    found = error.get("input")
+    if error["type"] == "extra_forbidden":
+        hint = nearest(location, Recipe.model_fields)
+        return f"unknown key `{location}`" + (f"; {hint}" if hint else "")
+    if not location:
+        return str(error["msg"]).removeprefix("Value error, ")
+    expected = str(error["msg"])
+    if error["type"] == "value_error":
+        return f"`{location}: {found}`: " + expected.removeprefix("Value error, ")
+    expected = expected.replace("Input should be ", "")
+    return f"`{location}: {found}`: expected {expected}"

@@ -1,0 +1,287 @@
+"""What every stage returns and the report reads: frozen records, JSON in and out.
+
+The report, the model card and the command line read these and never a model. A number that can be
+shown is an `Estimate`: a value with its 95 % interval and the number of items behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from tunewell.errors import RunFolderError
+
+Severity = Literal["error", "warning", "notice"]
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it, synced, then renamed over it.
+
+    Raises:
+        RunFolderError: the folder cannot be written or the disk is full; nothing half-written stays.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunFolderError(
+            f"cannot write: {error.strerror or error}",
+            where=str(path),
+            expected="a folder that can be written, with free disk space",
+            remedy="free some space, mend the permissions, or name another --output_dir",
+        ) from error
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, strict about its keys, written whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def write(self, path: str | Path) -> None:
+        """Write this record as indented JSON."""
+        write_whole(path, self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a record that `write` wrote."""
+        return cls.model_validate_json(Path(path).read_bytes())
+
+
+class Estimate(Record):
+    """A measured value with its 95 % interval.
+
+    `low` and `high` are None where no interval is defined (n = 1); `value` is None where the
+    figure itself is undefined (a correlation with a constant).
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+
+# ---------------------------------------------------------------- data
+
+
+class Example(Record):
+    """One row shown as evidence: `where` is file:row (1-based record number, header not counted)."""
+
+    where: str
+    text: str
+    note: str = ""
+
+
+class Finding(Record):
+    """One thing that `check` found."""
+
+    code: str  # stable kebab-case name, e.g. "near-duplicates"
+    severity: Severity
+    title: str  # short, for a table
+    message: str  # one or two sentences with the figures
+    count: int
+    split: str = ""  # "train", "validation", "test", "train/test", ...
+    examples: tuple[Example, ...] = ()
+    remedy: str = ""
+
+
+class Account(Record):
+    """Where the rows of one split went. `read == used + sum(dropped.values())` always holds."""
+
+    split: str
+    source: str
+    read: int
+    used: int
+    dropped: dict[str, int] = {}  # reason -> rows
+    truncated: int = 0  # used rows longer than the model's window
+    tokens: int = 0  # tokens in the used rows before truncation
+    tokens_cut: int = 0  # tokens beyond the window
+
+
+class CheckReport(Record):
+    """All findings, the account of rows, and what was inferred from the data."""
+
+    findings: tuple[Finding, ...]
+    accounts: tuple[Account, ...]
+    task: str
+    columns: dict[str, str]  # role -> column name
+    class_counts: dict[str, dict[str, int]] = {}  # split -> label -> rows
+    label_summary: dict[str, float] = {}  # regression: min, max, mean, std of the labels
+    length_quantiles: dict[str, float] = {}  # "0.5" -> tokens
+    languages: dict[str, float] = {}  # ISO 639-1 code or script name -> share
+    max_length: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "error")
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+class PerClass(Record):
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    predicted: int
+
+
+class CalibrationBin(Record):
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    n: int
+
+
+class Evaluation(Record):
+    """A model (or baseline) measured on one split."""
+
+    split: str
+    metric: str  # name of the headline metric, a key of `metrics`; higher is better
+    metrics: dict[str, Estimate]
+    n: int
+    labels: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()  # [true][predicted]
+    per_class: tuple[PerClass, ...] = ()
+    calibration: tuple[CalibrationBin, ...] = ()
+    scatter: tuple[tuple[float, float], ...] = ()  # regression: at most 500 (true, predicted)
+
+    @property
+    def headline(self) -> Estimate:
+        return self.metrics[self.metric]
+
+
+class Comparison(Record):
+    """The tuned model against another on the same rows: `difference` is tuned − other."""
+
+    metric: str
+    difference: Estimate
+    test: str  # "McNemar, exact", "paired permutation", ...
+    p_value: float | None
+    better: bool | None  # True: beyond chance better; False: beyond chance worse; None: cannot tell
+
+
+class BaselineResult(Record):
+    """A cheap alternative on the test split, and how the tuned model compares."""
+
+    name: str  # "majority", "tfidf", "linear-probe"
+    title: str
+    evaluation: Evaluation
+    seconds: float
+    comparison: Comparison | None = None
+
+
+# ---------------------------------------------------------------- retention
+
+
+class ProbeResult(Record):
+    """One probe before and after. `retention` follows (after − chance) / (before − chance)."""
+
+    name: str
+    title: str
+    metric: str
+    chance: float
+    before: Estimate
+    after: Estimate
+    retention: Estimate
+    counted: bool = True  # part of the suite's mean and worst
+    note: str = ""
+
+
+class Retention(Record):
+    """A retention suite: probe by probe, their mean and their worst, with paired intervals."""
+
+    half: Literal["select", "report"]
+    probes: tuple[ProbeResult, ...]
+    mean: Estimate
+    worst: Estimate
+    worst_probe: str
+    seconds: float = 0.0
+
+
+class Candidate(Record):
+    """A model that could be chosen: scored on validation and on the select halves only."""
+
+    name: str  # "distill, alpha 0.75"
+    strategy: tuple[str, ...]
+    parameters: dict[str, float]
+    score: Estimate  # headline metric on validation
+    retention_mean: Estimate | None
+    retention_worst: Estimate | None
+    probes: dict[str, float] = {}
+    meets: bool | None  # None: no budget was set
+    chosen: bool = False
+
+
+class Choice(Record):
+    """How the final model was chosen among the candidates."""
+
+    keep: float | None
+    keep_worst: float | None
+    met: bool | None  # None: no budget was set
+    candidates: tuple[Candidate, ...]
+    reason: str
+
+
+# ---------------------------------------------------------------- training and run
+
+
+class Training(Record):
+    """What tuning did and what it took."""
+
+    strategy: tuple[str, ...]
+    steps: int
+    epochs: float
+    best_step: int
+    best_score: float | None
+    stopped_early: bool
+    learning_rate: float
+    precision: str  # "bf16" or "fp32"
+    examples: int
+    tokens: int  # tokens seen in training, padding not counted
+    padding_share: float  # padding / (tokens + padding)
+    seconds: float  # tuning with teachers and monitors
+    peak_memory_mb: float
+    parameters: int
+    trainable_parameters: int
+    nonfinite_steps: tuple[int, ...] = ()
+    history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
+
+
+class Summary(Record):
+    """`summary.json`: the figures that scripts read."""
+
+    task: str
+    metric: str
+    test: Estimate
+    base: Estimate | None  # the base model frozen under a linear probe
+    baselines: dict[str, Estimate]
+    retention: dict[str, Any] | None
+    keep: float | None
+    kept: bool | None
+    strategy: tuple[str, ...]
+    model: str
+    seed: int
+    n_train: int
+    seconds: dict[str, float]
+    peak_memory_mb: float
+    verdict: tuple[str, ...] = ()
