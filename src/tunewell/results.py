@@ -57,7 +57,7 @@ class Record(BaseModel):
         write_whole(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read a record that `write` wrote."""
         return cls.model_validate_json(Path(path).read_bytes())
 

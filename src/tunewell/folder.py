@@ -1,0 +1,155 @@
+"""The run folder: one lock, and steps that are not repeated while their inputs are unchanged.
+
+A step has a fingerprint of its inputs. When `steps.json` holds the same fingerprint and the step's
+files are there, its result is read back; else the step runs, writes its files whole, and only then
+is its fingerprint noted. So a kill at any moment loses at most the step under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from tunewell import __version__
+from tunewell.errors import RunFolderError
+from tunewell.results import write_whole
+
+T = TypeVar("T")
+STEPS = "steps.json"
+OWN = ("recipe.yaml", STEPS)  # what marks a folder as a run of ours
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of JSON-like values."""
+    text = json.dumps([__version__, *parts], sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def file_hash(path: str | Path) -> str:
+    """sha256 of a file's content; of the names and contents below it, for a folder."""
+    path, digest = Path(path), hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+class RunFolder:
+    """A locked run folder; use it as a context manager.
+
+    Args:
+        path: made when missing.
+        overwrite: clear a run that is already there.
+
+    Raises:
+        RunFolderError: locked by another process, not writable, a file, or a folder with other things in it.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self._lock: IO[str] | None = None
+        self._made = not self.path.exists()
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError("is a file, not a folder", where=str(path), remedy="name another --output_dir")
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.is_run() and not self._only_lock():
+            raise RunFolderError("holds other things than a run", where=str(path), expected="an empty or new folder, or a run to go on with",
+                                 remedy="name another --output_dir")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+        except RunFolderError:
+            raise
+        except OSError as error:
+            raise RunFolderError(f"cannot be made or written: {error.strerror or error}", where=str(path),
+                                 expected="a folder that can be written", remedy="mend the permissions or name another --output_dir") from error
+        if overwrite:
+            for entry in self.path.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        self._sweep()
+        self.steps: dict[str, str] = self._read_steps()
+
+    def is_run(self) -> bool:
+        return any((self.path / name).is_file() for name in OWN)
+
+    def _only_lock(self) -> bool:
+        return all(p.name == ".lock" or p.name.endswith(".tmp") for p in self.path.iterdir())
+
+    def _acquire(self) -> None:
+        handle = (self.path / ".lock").open("a+", encoding="utf-8")
+        try:
+            try:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows
+                import msvcrt
+
+                msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            handle.seek(0)
+            holder = handle.read().strip()
+            handle.close()
+            raise RunFolderError("another tunewell process is working in this folder" + (f" (process {holder})" if holder else ""),
+                                 where=str(self.path), remedy="wait for it, stop it, or name another --output_dir") from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        self._lock = handle
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted write left."""
+        for leftover in self.path.rglob(".*.tmp"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+    def _read_steps(self) -> dict[str, str]:
+        try:
+            loaded = json.loads((self.path / STEPS).read_text(encoding="utf-8"))
+            return {str(k): str(v) for k, v in loaded.items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the lock. A folder that this run made and left empty is removed."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._made and self.path.is_dir() and self._only_lock():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def done(self, name: str, inputs: str, outputs: list[str]) -> bool:
+        """Whether a step's outputs are there, made from the same inputs."""
+        return self.steps.get(name) == inputs and all((self.path / o).exists() for o in outputs)
+
+    def step(self, name: str, inputs: str, outputs: list[str], make: Callable[[], T], read: Callable[[], T]) -> T:
+        """Run `make` (which writes `outputs`) unless done already; else `read` them back."""
+        if self.done(name, inputs, outputs):
+            try:
+                return read()
+            except (OSError, ValueError, KeyError):  # a damaged output is made again
+                pass
+        result = make()
+        self.mark(name, inputs)
+        return result
+
+    def mark(self, name: str, inputs: str) -> None:
+        self.steps[name] = inputs
+        write_whole(self.path / STEPS, json.dumps(self.steps, indent=1) + "\n")

@@ -1,0 +1,223 @@
+"""Loading pretrained models: hub id, local folder or packaged asset.
+
+Weights are read from safetensors only, never from pickle; code that comes with a model runs only
+when the user says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewell.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tunewell.tasks import TaskSpec
+
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt.index", "flax_model.msgpack")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A base model ready to embed texts."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    path: str
+
+
+def locate(name: str) -> str:
+    """The folder of an asset or local model, checked; a hub id comes back as it is.
+
+    Raises:
+        ModelError: a local folder lacks its config, tokenizer or safetensors weights.
+        AssetError: the asset cannot be fetched.
+    """
+    from tunewell import assets
+
+    asset = assets.find(name, kind="model")
+    if asset is not None and not Path(name).is_dir():
+        return str(assets.fetch(asset.name))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return str(folder)
+    if folder.is_file():
+        raise ModelError("is a file, not a model", where=name, expected="a folder with config.json, "
+                         "model.safetensors and a tokenizer, an asset, or a hub id")
+    looks_local = name.startswith((".", "/", "~", "\\")) or name.count("/") > 1
+    if looks_local or not name.strip():
+        raise ModelError("no such model folder", where=name or "model",
+                         expected="a folder with config.json, model.safetensors and a tokenizer, an asset, or a hub id",
+                         remedy="`tunewell models` lists what is at hand")
+    return name
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        nested = folder / "model" / "config.json"
+        raise ModelError("not a model folder: config.json is missing", where=str(folder),
+                         expected="a folder written by save_pretrained",
+                         remedy=f"did you mean {folder / 'model'}?" if nested.is_file() else "")
+    if not any((folder / n).is_file() for n in WEIGHTS):
+        if any((folder / n).is_file() for n in PICKLED):
+            raise ModelError(
+                "holds its weights as pickle or in another framework's format, which tunewell does not open",
+                where=str(folder), expected="model.safetensors",
+                remedy="convert it on a machine you trust: AutoModel.from_pretrained(folder)"
+                       ".save_pretrained(new_folder), which writes safetensors")
+        raise ModelError("has no weights", where=str(folder), expected="model.safetensors")
+    if not any((folder / n).is_file() for n in TOKENIZERS):
+        raise ModelError("has no tokenizer", where=str(folder), expected=" or ".join(TOKENIZERS[:3]),
+                         remedy="save it beside the model: tokenizer.save_pretrained(folder)")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Transformers' loading report (a new head is no news to us) and its progress bar."""
+    from transformers.utils import logging as hf_logging
+
+    before, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    if not os.environ.get("TUNEWELL_DEBUG"):
+        hf_logging.set_verbosity_error()
+        hf_logging.disable_progress_bar()
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        hf_logging.set_verbosity(before)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _load(loader: Any, name: str, path: str, what: str, **options: Any) -> Any:
+    """Call a `from_pretrained`, turning its many complaints into one ModelError."""
+    import huggingface_hub.errors as hub_errors
+
+    with _quiet():
+        try:
+            return loader(path, **options)
+        except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
+            raise ModelError("not found on the Hugging Face Hub", where=name, expected="an existing id or revision",
+                             remedy="check the spelling; for a private model run `hf auth login`") from error
+        except (OSError, ConnectionError, hub_errors.HfHubHTTPError) as error:
+            if Path(path).is_dir():
+                raise ModelError(f"cannot load its {what}: {_first_line(error)}", where=name,
+                                 expected="a folder written by save_pretrained, with safetensors weights") from error
+            raise ModelError(
+                f"cannot be loaded from the Hugging Face Hub: {_first_line(error)}", where=name,
+                expected="a hub id that can be reached or lies in the local cache, an asset or a folder",
+                remedy=_hub_remedy(name)) from error
+        except Exception as error:  # a damaged file raises whatever its parser raises
+            if type(error).__name__ == "SafetensorError" or isinstance(error, (ValueError, KeyError, RuntimeError,
+                                                                              TypeError, AttributeError, ImportError)):
+                raise ModelError(f"cannot load its {what}: {_first_line(error)}", where=name,
+                                 expected="a model of the Transformers library with safetensors weights") from error
+            raise
+
+
+def _hub_remedy(name: str) -> str:
+    from tunewell import assets
+
+    hint = nearest(name, [*assets.ASSETS])
+    return "; ".join(filter(None, [hint, "`tunewell models` lists models that need no hub"]))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:300]
+
+
+def load_tokenizer(name: str, path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer of a model, with a finite `model_max_length`."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _load(AutoTokenizer.from_pretrained, name, path, "tokenizer", revision=revision,
+                      trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def window(model: Any, tokenizer: Any) -> int:
+    """The longest input in tokens that the model can take."""
+    limits = [n for n in (getattr(tokenizer, "model_max_length", None),) if n and n < 10**6]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions:
+        # RoBERTa-like models number positions from pad_token_id + 1
+        offset = (model.config.pad_token_id or 0) + 1 if model.config.model_type in ROBERTA_LIKE else 0
+        limits.append(positions - offset)
+    return min(limits) if limits else 512
+
+
+ROBERTA_LIKE = {"roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl", "mpnet", "data2vec-text"}
+
+
+def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Encoder:
+    """Load a base encoder (no head) in fp32, in evaluation mode.
+
+    Args:
+        name: asset, local folder or hub id.
+
+    Raises:
+        ModelError, AssetError: with what was found and what to do.
+    """
+    import torch
+    from transformers import AutoModel
+
+    path = locate(name)
+    model = _load(AutoModel.from_pretrained, name, path, "weights", revision=revision, use_safetensors=True,
+                  trust_remote_code=trust_remote_code, dtype=torch.float32)
+    tokenizer = load_tokenizer(name, path, revision, trust_remote_code)
+    if getattr(model.config, "is_encoder_decoder", False) or not hasattr(model, "get_input_embeddings"):
+        raise ModelError("is not an encoder", where=name, expected="a BERT-like encoder for classification and regression")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(f"tokenizer has {len(tokenizer)} entries but the model only "
+                         f"{model.get_input_embeddings().num_embeddings} embeddings", where=name,
+                         expected="the tokenizer that belongs to the model")
+    return Encoder(model.eval(), tokenizer, name, path)
+
+
+def load_classifier(name: str, spec: TaskSpec, *, seed: int, revision: str | None = None,
+                    trust_remote_code: bool = False) -> PreTrainedModel:
+    """The base model under a new head for `spec`, drawn with `seed`, in fp32.
+
+    A head that the base model brings is kept when its labels are the same, and replaced otherwise.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, set_seed
+
+    path = locate(name)
+    set_seed(seed)
+    labels = {} if spec.regression else {"id2label": dict(enumerate(spec.labels)),
+                                         "label2id": {label: i for i, label in enumerate(spec.labels)}}
+    model = _load(AutoModelForSequenceClassification.from_pretrained, name, path, "weights", revision=revision,
+                  use_safetensors=True, trust_remote_code=trust_remote_code, dtype=torch.float32,
+                  num_labels=spec.outputs, problem_type=spec.problem_type, ignore_mismatched_sizes=True, **labels)
+    # These heads take **kwargs and ignore num_items_in_batch, which makes Trainer scale wrongly (transformers#47688).
+    model.accepts_loss_kwargs = False
+    return model
+
+
+def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A tuned model folder, as plain Transformers reads it."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    folder = locate(str(path))
+    model = _load(AutoModelForSequenceClassification.from_pretrained, str(path), folder, "weights",
+                  use_safetensors=True, dtype=torch.float32)
+    return model.eval(), load_tokenizer(str(path), folder)

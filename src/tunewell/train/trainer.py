@@ -1,0 +1,122 @@
+"""The only training loop: a thin subclass of `transformers.Trainer`.
+
+What it changes, and why:
+
+- Batches of like length under a token budget (batching.py) instead of random ones padded to their longest row.
+- The loss is a sum over rows divided by the planned rows of an optimiser step. Trainer 5.23 divides
+  wrongly for classification heads that accept `**kwargs` (transformers#47688); here the gradient is
+  the same for 32 × 1, 8 × 4 accumulated, or two processes, and a row counts the same in a short batch.
+- Strategies add their terms once a step.
+- A non-finite loss or gradient is never filtered from the log: the step is skipped, counted and shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import Trainer
+
+from tunewell.errors import TrainingError
+from tunewell.train.batching import LikeLengthBatches
+from tunewell.train.progress import Counts
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from tunewell.train.hooks import Strategy
+
+MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
+
+
+class TunewellTrainer(Trainer):
+    """Args beyond Trainer's: see `tunewell.train.tune`.
+
+    `counts` holds what was seen so far, resumed parts included.
+    """
+
+    def __init__(self, *, batches: LikeLengthBatches, row_loss: Callable[..., torch.Tensor],
+                 strategies: Sequence[Strategy] = (), validate: Callable[[Any], dict[str, float]] | None = None,
+                 **options: Any) -> None:
+        super().__init__(**options)
+        self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
+        self.loss_is_scaled_for_ga = True
+        self._bad_in_a_row = 0
+        self._bad_micro = False
+        self._extra_done_at = -1
+
+    @property
+    def counts(self) -> Counts:
+        return next(c for c in self.callback_handler.callbacks if isinstance(c, Counts))
+
+    def get_train_dataloader(self) -> DataLoader:
+        from torch.utils.data import DataLoader
+
+        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator,
+                            num_workers=self.args.dataloader_num_workers)
+        return self.accelerator.prepare(loader)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> None:
+        return None
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
+                     num_items_in_batch: Any = None) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
+        loss = self.row_loss(outputs.logits, labels).sum() / rows_a_step
+        if model.training:
+            mask = inputs["attention_mask"]
+            self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
+            step = self.state.global_step
+            if self._extra_done_at != step:  # once an optimiser step, at its first micro-batch
+                self._extra_done_at = step
+                for strategy in self.strategies:
+                    term = strategy.extra_loss(self.accelerator.unwrap_model(model), step)
+                    if term is not None:
+                        loss = loss + term
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not math.isfinite(loss.item()):
+            self._bad_micro = True
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self._drop_bad_step(model, norm)
+        return norm
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:
+            grad_norm = super()._get_grad_norm(model, grad_norm)
+            self._drop_bad_step(model, grad_norm)
+        return grad_norm
+
+    def _drop_bad_step(self, model: Any, norm: Any) -> None:
+        """A step with a non-finite loss or gradient changes nothing: its gradients are dropped."""
+        if not self._bad_micro and math.isfinite(float(norm)):
+            self._bad_in_a_row = 0
+            return
+        self._bad_micro = False
+        step = self.state.global_step + 1
+        self.counts.nonfinite_steps.append(step)
+        self._bad_in_a_row += 1
+        for parameter in model.parameters():
+            parameter.grad = None
+        if self._bad_in_a_row >= MAX_BAD_STEPS:
+            raise TrainingError(
+                f"the loss or its gradient was not finite for {MAX_BAD_STEPS} steps in a row, last at step {step}",
+                where=f"learning_rate: {self.args.learning_rate}", expected="a finite loss",
+                remedy="lower learning_rate, set `bf16: false`, or look for extreme labels with `tunewell check`")
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Validation by our own scorer: length-sorted, the task's metrics."""
+        assert self.validate is not None
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.validate(self.model).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
