@@ -60,16 +60,24 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError("is a file, not a folder", where=str(path), remedy="name another --output_dir")
         if self.path.is_dir() and any(self.path.iterdir()) and not self.is_run() and not self._only_lock():
-            raise RunFolderError("holds other things than a run", where=str(path), expected="an empty or new folder, or a run to go on with",
-                                 remedy="name another --output_dir")
+            raise RunFolderError(
+                "holds other things than a run",
+                where=str(path),
+                expected="an empty or new folder, or a run to go on with",
+                remedy="name another --output_dir",
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except RunFolderError:
             raise
         except OSError as error:
-            raise RunFolderError(f"cannot be made or written: {error.strerror or error}", where=str(path),
-                                 expected="a folder that can be written", remedy="mend the permissions or name another --output_dir") from error
+            raise RunFolderError(
+                f"cannot be made or written: {error.strerror or error}",
+                where=str(path),
+                expected="a folder that can be written",
+                remedy="mend the permissions or name another --output_dir",
+            ) from error
         if overwrite:
             for entry in self.path.iterdir():
                 if entry.name != ".lock":
@@ -98,8 +106,11 @@ class RunFolder:
             handle.seek(0)
             holder = handle.read().strip()
             handle.close()
-            raise RunFolderError("another tunewell process is working in this folder" + (f" (process {holder})" if holder else ""),
-                                 where=str(self.path), remedy="wait for it, stop it, or name another --output_dir") from None
+            raise RunFolderError(
+                "another tunewell process is working in this folder" + (f" (process {holder})" if holder else ""),
+                where=str(self.path),
+                remedy="wait for it, stop it, or name another --output_dir",
+            ) from None
         handle.seek(0)
         handle.truncate()
         handle.write(str(os.getpid()))

@@ -64,7 +64,9 @@ class Recipe(BaseModel):
     )
     multi_label: bool | None = _key(None, "data", "Several labels a row; inferred from lists or several label columns.")
     label_separator: str | None = _key(None, "data", "Splits a label cell into several labels (`news|sport` with `|`).")
-    validation_size: float = _key(0.1, "data", "Share of `train` split off for validation when none is given.", gt=0, lt=1)
+    validation_size: float = _key(
+        0.1, "data", "Share of `train` split off for validation when none is given.", gt=0, lt=1
+    )
     test_size: float = _key(0.2, "data", "Share of `train` split off for test when none is given.", gt=0, lt=1)
     max_train_samples: int | None = _key(None, "data", "Use a seeded sample of at most this many training rows.", ge=1)
     encoding: str = _key("auto", "data", "Character encoding of text files; `auto` detects it and says so.")
@@ -78,12 +80,18 @@ class Recipe(BaseModel):
     revision: str | None = _key(None, "model", "Revision of a hub model.")
     trust_remote_code: bool = _key(False, "model", "Run code that comes with the model. Only for sources you trust.")
     max_length: int | None = _key(
-        None, "model", "Longest input in tokens; by default the 99.5 % quantile of the data within the model's window.", ge=4
+        None,
+        "model",
+        "Longest input in tokens; by default the 99.5 % quantile of the data within the model's window.",
+        ge=4,
     )
 
     # retention
     strategy: StringList | None = _key(
-        None, "retention", "How weights change and what protects them: " + ", ".join(STRATEGIES)
+        None,
+        "retention",
+        "How weights change and what protects them: "
+        + ", ".join(STRATEGIES)
         + "; several compose (`distill,average`). Default: plain, or distill,average when `keep` is set.",
     )
     keep: float | None = _key(
@@ -91,20 +99,26 @@ class Recipe(BaseModel):
     )
     keep_worst: float | None = _key(None, "retention", "Floor on the retention of the worst probe.", gt=0, le=1)
     probes: StringList = _key(
-        ["auto"], "retention", "Probes of the retention suite; `auto` takes all that fit the model; `none` measures nothing."
+        ["auto"],
+        "retention",
+        "Probes of the retention suite; `auto` takes all that fit the model; `none` measures nothing.",
     )
     probe_files: StringList = _key(
         [], "retention", "Your own probes: files with text_a, text_b, score (similarity) or text, label (topics)."
     )
     general_text: str | None = _key(
-        None, "retention", "General text for `distill`: a file with one text a line, or a data file. Default: packaged sentences."
+        None,
+        "retention",
+        "General text for `distill`: a file with one text a line, or a data file. Default: packaged sentences.",
     )
     general_samples: int = _key(4000, "retention", "How many general texts `distill` uses.", ge=16)
     distill_weight: float = _key(
         1.0, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
     )
     average_alphas: list[float] = _key(
-        [0.25, 0.5, 0.75, 0.9, 1.0], "retention", "Interpolation points tried by `average`: 0 is the base model, 1 the tuned one."
+        [0.25, 0.5, 0.75, 0.9, 1.0],
+        "retention",
+        "Interpolation points tried by `average`: 0 is the base model, 1 the tuned one.",
     )
 
     # training
@@ -112,11 +126,16 @@ class Recipe(BaseModel):
     num_train_epochs: float = _key(3.0, "training", "Passes over the training rows.", gt=0, le=1000)
     max_steps: int = _key(-1, "training", "Stop after this many steps; -1 for no limit.", ge=-1)
     per_device_train_batch_size: int = _key(
-        32, "training", "Rows a step on average; batches of short rows hold more, of long rows fewer, at one token budget.", ge=1
+        32,
+        "training",
+        "Rows a step on average; batches of short rows hold more, of long rows fewer, at one token budget.",
+        ge=1,
     )
     gradient_accumulation_steps: int = _key(1, "training", "Batches whose gradients are added up before a step.", ge=1)
     per_device_eval_batch_size: int = _key(64, "training", "Rows a batch in evaluation and prediction.", ge=1)
-    warmup_ratio: float = _key(0.1, "training", "Share of the steps over which the rate climbs to its peak.", ge=0, le=1)
+    warmup_ratio: float = _key(
+        0.1, "training", "Share of the steps over which the rate climbs to its peak.", ge=0, le=1
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = _key(
         "linear", "training", "How the rate falls after the warm-up."
     )
@@ -138,7 +157,9 @@ class Recipe(BaseModel):
     )
     evals_per_epoch: int = _key(1, "training", "Validation measurements (and checkpoints) an epoch.", ge=1, le=100)
     bf16: bool | None = _key(None, "training", "bf16 autocast; by default where the processor or GPU has it.")
-    seed: int = _key(42, "training", "Seed of everything random: splits, order, head, dropout, bootstrap.", ge=0, le=2**32 - 1)
+    seed: int = _key(
+        42, "training", "Seed of everything random: splits, order, head, dropout, bootstrap.", ge=0, le=2**32 - 1
+    )
     threads: int | None = _key(None, "training", "Processor threads; by default all cores.", ge=1)
 
     # output
@@ -241,8 +262,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise RecipeError("no such file", where=str(path), expected="a recipe in YAML",
-                          remedy="`tunewell init DATA` writes one from a data file") from None
+        raise RecipeError(
+            "no such file",
+            where=str(path),
+            expected="a recipe in YAML",
+            remedy="`tunewell init DATA` writes one from a data file",
+        ) from None
     except IsADirectoryError:
         raise RecipeError("is a folder", where=str(path), expected="a recipe in YAML") from None
     except PermissionError:
@@ -250,8 +275,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        raise RecipeError(f"not valid YAML: {getattr(error, 'problem', None) or error}", where=place,
-                          expected="lines of `key: value`") from None
+        raise RecipeError(
+            f"not valid YAML: {getattr(error, 'problem', None) or error}", where=place, expected="lines of `key: value`"
+        ) from None
     if loaded is None:
         loaded = {}
     if not isinstance(loaded, dict):

@@ -39,12 +39,17 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise RunFolderError(
-            f"cannot write: {error.strerror or error}",
-            where=str(path),
-            expected="a folder that can be written, with free disk space",
-            remedy="free some space, mend the permissions, or name another --output_dir",
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: str | Path, error: OSError) -> RunFolderError:
+    """The user's view of a failed write: disk full, no permission."""
+    return RunFolderError(
+        f"cannot write: {error.strerror or error}",
+        where=str(path),
+        expected="a folder that can be written, with free disk space",
+        remedy="free some space, mend the permissions, or name another --output_dir",
+    )
 
 
 class Record(BaseModel):

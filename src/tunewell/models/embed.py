@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 TOKENS_A_BATCH = 4096
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int) -> Any:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+) -> Any:
     """Token ids of texts (or text pairs), cut at `max_length`, not padded."""
     return tokenizer(list(texts), list(pairs) if pairs is not None else None, truncation=True, max_length=max_length)
 
@@ -46,9 +48,16 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def embed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *,
-          pairs: Sequence[str] | None = None, max_length: int = 128, batch_size: int = 64,
-          bf16: bool = False) -> np.ndarray:
+def embed(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    pairs: Sequence[str] | None = None,
+    max_length: int = 128,
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> np.ndarray:
     """Attention-masked mean of the last hidden state.
 
     Args:
@@ -78,16 +87,29 @@ def embed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Seq
     return out
 
 
-def logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *,
-           pairs: Sequence[str] | None = None, max_length: int = 128, batch_size: int = 64,
-           bf16: bool = False) -> np.ndarray:
+def logits(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    pairs: Sequence[str] | None = None,
+    max_length: int = 128,
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> np.ndarray:
     """The head's outputs (n, C) float32 for n texts, in their order."""
     encoded = encode(tokenizer, texts, pairs, max_length)
     return logits_of(model, tokenizer, encoded, batch_size=batch_size, bf16=bf16)
 
 
-def logits_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: Any, *, batch_size: int = 64,
-              bf16: bool = False) -> np.ndarray:
+def logits_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Any,
+    *,
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> np.ndarray:
     """As `logits`, for texts that `encode` has encoded."""
     import torch
 

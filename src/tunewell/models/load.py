@@ -53,33 +53,48 @@ def locate(name: str) -> str:
         _check_folder(folder)
         return str(folder)
     if folder.is_file():
-        raise ModelError("is a file, not a model", where=name, expected="a folder with config.json, "
-                         "model.safetensors and a tokenizer, an asset, or a hub id")
+        raise ModelError(
+            "is a file, not a model",
+            where=name,
+            expected="a folder with config.json, model.safetensors and a tokenizer, an asset, or a hub id",
+        )
     looks_local = name.startswith((".", "/", "~", "\\")) or name.count("/") > 1
     if looks_local or not name.strip():
-        raise ModelError("no such model folder", where=name or "model",
-                         expected="a folder with config.json, model.safetensors and a tokenizer, an asset, or a hub id",
-                         remedy="`tunewell models` lists what is at hand")
+        raise ModelError(
+            "no such model folder",
+            where=name or "model",
+            expected="a folder with config.json, model.safetensors and a tokenizer, an asset, or a hub id",
+            remedy="`tunewell models` lists what is at hand",
+        )
     return name
 
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         nested = folder / "model" / "config.json"
-        raise ModelError("not a model folder: config.json is missing", where=str(folder),
-                         expected="a folder written by save_pretrained",
-                         remedy=f"did you mean {folder / 'model'}?" if nested.is_file() else "")
+        raise ModelError(
+            "not a model folder: config.json is missing",
+            where=str(folder),
+            expected="a folder written by save_pretrained",
+            remedy=f"did you mean {folder / 'model'}?" if nested.is_file() else "",
+        )
     if not any((folder / n).is_file() for n in WEIGHTS):
         if any((folder / n).is_file() for n in PICKLED):
             raise ModelError(
                 "holds its weights as pickle or in another framework's format, which tunewell does not open",
-                where=str(folder), expected="model.safetensors",
+                where=str(folder),
+                expected="model.safetensors",
                 remedy="convert it on a machine you trust: AutoModel.from_pretrained(folder)"
-                       ".save_pretrained(new_folder), which writes safetensors")
+                ".save_pretrained(new_folder), which writes safetensors",
+            )
         raise ModelError("has no weights", where=str(folder), expected="model.safetensors")
     if not any((folder / n).is_file() for n in TOKENIZERS):
-        raise ModelError("has no tokenizer", where=str(folder), expected=" or ".join(TOKENIZERS[:3]),
-                         remedy="save it beside the model: tokenizer.save_pretrained(folder)")
+        raise ModelError(
+            "has no tokenizer",
+            where=str(folder),
+            expected=" or ".join(TOKENIZERS[:3]),
+            remedy="save it beside the model: tokenizer.save_pretrained(folder)",
+        )
 
 
 @contextlib.contextmanager
@@ -111,21 +126,34 @@ def _load(loader: Any, name: str, path: str, what: str, **options: Any) -> Any:
         try:
             return loader(path, **options)
         except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
-            raise ModelError("not found on the Hugging Face Hub", where=name, expected="an existing id or revision",
-                             remedy="check the spelling; for a private model run `hf auth login`") from error
+            raise ModelError(
+                "not found on the Hugging Face Hub",
+                where=name,
+                expected="an existing id or revision",
+                remedy="check the spelling; for a private model run `hf auth login`",
+            ) from error
         except (OSError, ConnectionError, hub_errors.HfHubHTTPError) as error:
             if Path(path).is_dir():
-                raise ModelError(f"cannot load its {what}: {_first_line(error)}", where=name,
-                                 expected="a folder written by save_pretrained, with safetensors weights") from error
+                raise ModelError(
+                    f"cannot load its {what}: {_first_line(error)}",
+                    where=name,
+                    expected="a folder written by save_pretrained, with safetensors weights",
+                ) from error
             raise ModelError(
-                f"cannot be loaded from the Hugging Face Hub: {_first_line(error)}", where=name,
+                f"cannot be loaded from the Hugging Face Hub: {_first_line(error)}",
+                where=name,
                 expected="a hub id that can be reached or lies in the local cache, an asset or a folder",
-                remedy=_hub_remedy(name)) from error
+                remedy=_hub_remedy(name),
+            ) from error
         except Exception as error:  # a damaged file raises whatever its parser raises
-            if type(error).__name__ == "SafetensorError" or isinstance(error, (ValueError, KeyError, RuntimeError,
-                                                                              TypeError, AttributeError, ImportError)):
-                raise ModelError(f"cannot load its {what}: {_first_line(error)}", where=name,
-                                 expected="a model of the Transformers library with safetensors weights") from error
+            if type(error).__name__ == "SafetensorError" or isinstance(
+                error, (ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError)
+            ):
+                raise ModelError(
+                    f"cannot load its {what}: {_first_line(error)}",
+                    where=name,
+                    expected="a model of the Transformers library with safetensors weights",
+                ) from error
             raise
 
 
@@ -145,8 +173,9 @@ def load_tokenizer(name: str, path: str, revision: str | None = None, trust_remo
     """The fast tokenizer of a model, with a finite `model_max_length`."""
     from transformers import AutoTokenizer
 
-    tokenizer = _load(AutoTokenizer.from_pretrained, name, path, "tokenizer", revision=revision,
-                      trust_remote_code=trust_remote_code)
+    tokenizer = _load(
+        AutoTokenizer.from_pretrained, name, path, "tokenizer", revision=revision, trust_remote_code=trust_remote_code
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -179,20 +208,34 @@ def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool
     from transformers import AutoModel
 
     path = locate(name)
-    model = _load(AutoModel.from_pretrained, name, path, "weights", revision=revision, use_safetensors=True,
-                  trust_remote_code=trust_remote_code, dtype=torch.float32)
+    model = _load(
+        AutoModel.from_pretrained,
+        name,
+        path,
+        "weights",
+        revision=revision,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        dtype=torch.float32,
+    )
     tokenizer = load_tokenizer(name, path, revision, trust_remote_code)
     if getattr(model.config, "is_encoder_decoder", False) or not hasattr(model, "get_input_embeddings"):
-        raise ModelError("is not an encoder", where=name, expected="a BERT-like encoder for classification and regression")
+        raise ModelError(
+            "is not an encoder", where=name, expected="a BERT-like encoder for classification and regression"
+        )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ModelError(f"tokenizer has {len(tokenizer)} entries but the model only "
-                         f"{model.get_input_embeddings().num_embeddings} embeddings", where=name,
-                         expected="the tokenizer that belongs to the model")
+        raise ModelError(
+            f"tokenizer has {len(tokenizer)} entries but the model only "
+            f"{model.get_input_embeddings().num_embeddings} embeddings",
+            where=name,
+            expected="the tokenizer that belongs to the model",
+        )
     return Encoder(model.eval(), tokenizer, name, path)
 
 
-def load_classifier(name: str, spec: TaskSpec, *, seed: int, revision: str | None = None,
-                    trust_remote_code: bool = False) -> PreTrainedModel:
+def load_classifier(
+    name: str, spec: TaskSpec, *, seed: int, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """The base model under a new head for `spec`, drawn with `seed`, in fp32.
 
     A head that the base model brings is kept when its labels are the same, and replaced otherwise.
@@ -202,11 +245,25 @@ def load_classifier(name: str, spec: TaskSpec, *, seed: int, revision: str | Non
 
     path = locate(name)
     set_seed(seed)
-    labels = {} if spec.regression else {"id2label": dict(enumerate(spec.labels)),
-                                         "label2id": {label: i for i, label in enumerate(spec.labels)}}
-    model = _load(AutoModelForSequenceClassification.from_pretrained, name, path, "weights", revision=revision,
-                  use_safetensors=True, trust_remote_code=trust_remote_code, dtype=torch.float32,
-                  num_labels=spec.outputs, problem_type=spec.problem_type, ignore_mismatched_sizes=True, **labels)
+    labels = (
+        {}
+        if spec.regression
+        else {"id2label": dict(enumerate(spec.labels)), "label2id": {label: i for i, label in enumerate(spec.labels)}}
+    )
+    model = _load(
+        AutoModelForSequenceClassification.from_pretrained,
+        name,
+        path,
+        "weights",
+        revision=revision,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        dtype=torch.float32,
+        num_labels=spec.outputs,
+        problem_type=spec.problem_type,
+        ignore_mismatched_sizes=True,
+        **labels,
+    )
     # These heads take **kwargs and ignore num_items_in_batch, which makes Trainer scale wrongly (transformers#47688).
     model.accepts_loss_kwargs = False
     return model
@@ -218,6 +275,12 @@ def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     from transformers import AutoModelForSequenceClassification
 
     folder = locate(str(path))
-    model = _load(AutoModelForSequenceClassification.from_pretrained, str(path), folder, "weights",
-                  use_safetensors=True, dtype=torch.float32)
+    model = _load(
+        AutoModelForSequenceClassification.from_pretrained,
+        str(path),
+        folder,
+        "weights",
+        use_safetensors=True,
+        dtype=torch.float32,
+    )
     return model.eval(), load_tokenizer(str(path), folder)

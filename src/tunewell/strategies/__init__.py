@@ -23,7 +23,9 @@ def check_combination(names: list[str]) -> list[str]:
     for name in names:
         if name not in STRATEGIES:
             hint = nearest(name, STRATEGIES)
-            problems.append(f"unknown strategy `{name}`; known: {', '.join(STRATEGIES)}" + (f"; {hint}" if hint else ""))
+            problems.append(
+                f"unknown strategy `{name}`; known: {', '.join(STRATEGIES)}" + (f"; {hint}" if hint else "")
+            )
     if not names:
         problems.append("strategy must name at least one of " + ", ".join(STRATEGIES))
     if len(set(names)) != len(names):

@@ -19,12 +19,12 @@ class Averaging:
     title = "Weight averaging with the base model"
     paper = "Wortsman et al., 2022, Robust fine-tuning of zero-shot models"
 
-    def __init__(self) -> None:
-        self.alphas: list[float] = []
+    def __init__(self, options: dict[str, Any]) -> None:
+        # 1 is the tuned model, which is always a candidate
+        self.alphas = sorted({a for a in options["average_alphas"] if a < 1}, reverse=True)
 
     def prepare(self, tuning: Tuning) -> None:
-        """Takes the interpolation points; 1 is the tuned model, which is always a candidate."""
-        self.alphas = sorted({a for a in tuning.options["average_alphas"] if a < 1}, reverse=True)
+        """Nothing to prepare."""
 
     def extra_loss(self, model: Any, step: int) -> None:
         return None

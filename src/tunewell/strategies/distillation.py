@@ -31,6 +31,10 @@ class Distillation:
     title = "Distillation of the base model's embeddings on general text"
     paper = "Li & Hoiem, 2016, Learning without Forgetting; Reimers & Gurevych, 2020"
 
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.weight = float(options["distill_weight"])
+        self.source, self.samples = options["general_text"], options["general_samples"]
+
     def prepare(self, tuning: Tuning) -> None:
         """Choose the general texts, cut them into batches of like length and embed them with the base model."""
         import torch
@@ -39,9 +43,7 @@ class Distillation:
         from tunewell.models.embed import embed, encode, pad
         from tunewell.train.batching import LikeLengthBatches
 
-        options = tuning.options
-        self.weight = float(options["distill_weight"])
-        texts = general_texts(options["general_text"], options["general_samples"], seed=tuning.seed)
+        texts = general_texts(self.source, self.samples, seed=tuning.seed)
         encoded = encode(tuning.tokenizer, texts, None, LONGEST)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         budget = max(SHARE * tuning.tokens, float(lengths.max()))

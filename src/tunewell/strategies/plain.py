@@ -14,6 +14,9 @@ class Plain:
     title = "Plain fine-tuning"
     paper = "Devlin et al., 2019, BERT"
 
+    def __init__(self, options: dict[str, Any]) -> None:
+        pass
+
     def prepare(self, tuning: Tuning) -> None:
         """Nothing to prepare."""
 

@@ -48,8 +48,13 @@ class TaskSpec:
         return 1 if self.regression else len(self.labels)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "labels": list(self.labels), "multi_label": self.multi_label,
-                "metric": self.metric, "pair": self.pair}
+        return {
+            "name": self.name,
+            "labels": list(self.labels),
+            "multi_label": self.multi_label,
+            "metric": self.metric,
+            "pair": self.pair,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TaskSpec:

@@ -1,5 +1,6 @@
 """What a strategy may do. A strategy is a plain object with these methods and no base class.
 
+    __init__  takes the recipe's keys as a mapping and picks its own
     prepare   once before tuning, the model still at its base weights: freeze, cache a teacher's outputs
     extra_loss  once a step: a term to add to the task's loss
     variants  after tuning: other weights worth considering, such as averages with the base model
@@ -10,9 +11,9 @@ The trainer calls them; a strategy never writes a loop of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,6 @@ class Tuning:
     Attributes:
         steps: optimiser steps planned; rows: training rows a step.
         tokens: mean tokens of a training batch, padding counted.
-        options: the recipe's keys.
         cache: a folder for what is computed once.
         seed: seed for anything random.
         bf16: forward passes of teachers may run in bf16.
@@ -42,7 +42,6 @@ class Tuning:
     seed: int
     bf16: bool
     cache: Path
-    options: dict[str, Any] = field(default_factory=dict)
     echo: Callable[[str], None] = lambda line: None
 
 

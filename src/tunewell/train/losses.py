@@ -24,8 +24,14 @@ FITTING = {
 }
 
 
-def loss_for(spec: TaskSpec, name: str, *, label_smoothing: float = 0.0, focal_gamma: float = 2.0,
-             class_weights: torch.Tensor | None = None) -> Loss:
+def loss_for(
+    spec: TaskSpec,
+    name: str,
+    *,
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 2.0,
+    class_weights: torch.Tensor | None = None,
+) -> Loss:
     """The loss of a task.
 
     Args:
@@ -45,11 +51,17 @@ def loss_for(spec: TaskSpec, name: str, *, label_smoothing: float = 0.0, focal_g
     if name == "auto":
         name = fitting[0]
     if name not in fitting:
-        raise RecipeError(f"`loss: {name}` does not fit {spec.name}" + (" with several labels a row" if spec.multi_label else ""),
-                          where="loss", expected=" or ".join(fitting))
+        raise RecipeError(
+            f"`loss: {name}` does not fit {spec.name}" + (" with several labels a row" if spec.multi_label else ""),
+            where="loss",
+            expected=" or ".join(fitting),
+        )
     if label_smoothing and name != "cross_entropy":
-        raise RecipeError(f"`label_smoothing_factor` does not go with `loss: {name}`", where="label_smoothing_factor",
-                          expected="loss: cross_entropy")
+        raise RecipeError(
+            f"`label_smoothing_factor` does not go with `loss: {name}`",
+            where="label_smoothing_factor",
+            expected="loss: cross_entropy",
+        )
     if class_weights is not None and spec.regression:
         raise RecipeError("`class_weight: balanced` needs classes", where="class_weight", expected="class_weight: none")
 
@@ -86,7 +98,7 @@ def loss_for(spec: TaskSpec, name: str, *, label_smoothing: float = 0.0, focal_g
 
 
 def balanced_weights(spec: TaskSpec, targets) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """Class weights n / (C · count), as scikit-learn's `balanced`; for multi-label, negatives over positives a label."""
+    """Class weights n / (C · count) (as in scikit-learn); multi-label: negatives over positives a label."""
     import numpy as np
     import torch
 

@@ -50,8 +50,15 @@ class Bar(TrainerCallback):
         if self.show and state.is_world_process_zero:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step",
-                            dynamic_ncols=True, file=sys.stderr, leave=True)
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=self.title,
+                unit="step",
+                dynamic_ncols=True,
+                file=sys.stderr,
+                leave=True,
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:

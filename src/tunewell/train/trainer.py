@@ -37,9 +37,15 @@ class TunewellTrainer(Trainer):
     `counts` holds what was seen so far, resumed parts included.
     """
 
-    def __init__(self, *, batches: LikeLengthBatches, row_loss: Callable[..., torch.Tensor],
-                 strategies: Sequence[Strategy] = (), validate: Callable[[Any], dict[str, float]] | None = None,
-                 **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        batches: LikeLengthBatches,
+        row_loss: Callable[..., torch.Tensor],
+        strategies: Sequence[Strategy] = (),
+        validate: Callable[[Any], dict[str, float]] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.loss_is_scaled_for_ga = True
@@ -54,15 +60,20 @@ class TunewellTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         from torch.utils.data import DataLoader
 
-        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator,
-                            num_workers=self.args.dataloader_num_workers)
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
         return self.accelerator.prepare(loader)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> None:
         return None
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
-                     num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
@@ -110,10 +121,14 @@ class TunewellTrainer(Trainer):
         if self._bad_in_a_row >= MAX_BAD_STEPS:
             raise TrainingError(
                 f"the loss or its gradient was not finite for {MAX_BAD_STEPS} steps in a row, last at step {step}",
-                where=f"learning_rate: {self.args.learning_rate}", expected="a finite loss",
-                remedy="lower learning_rate, set `bf16: false`, or look for extreme labels with `tunewell check`")
+                where=f"learning_rate: {self.args.learning_rate}",
+                expected="a finite loss",
+                remedy="lower learning_rate, set `bf16: false`, or look for extreme labels with `tunewell check`",
+            )
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Validation by our own scorer: length-sorted, the task's metrics."""
         assert self.validate is not None
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.validate(self.model).items()}

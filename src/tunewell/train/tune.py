@@ -40,8 +40,9 @@ class Scale:
         return cls(float(targets.mean()), std if std > 1e-12 else 1.0)
 
 
-def encode_rows(dataset: Dataset, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int,
-                labels: np.ndarray | None) -> Dataset:
+def encode_rows(
+    dataset: Dataset, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: np.ndarray | None
+) -> Dataset:
     """Canonical rows as token ids, with labels beside them; memory-mapped when there are many."""
     keep = [c for c in tokenizer.model_input_names if c != "attention_mask"]
 
@@ -54,8 +55,14 @@ def encode_rows(dataset: Dataset, spec: TaskSpec, tokenizer: PreTrainedTokenizer
         return out
 
     small = len(dataset) < 200_000
-    return dataset.map(encode, batched=True, with_indices=True, remove_columns=dataset.column_names,
-                       keep_in_memory=small, load_from_cache_file=False)
+    return dataset.map(
+        encode,
+        batched=True,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        keep_in_memory=small,
+        load_from_cache_file=False,
+    )
 
 
 def lengths_of(encoded: Dataset) -> np.ndarray:
@@ -78,10 +85,22 @@ def use_bf16(wanted: bool | None) -> bool:
     return bool((check and check()) or (amx and amx()))
 
 
-def tune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: TaskSpec, train: Dataset, *, recipe: Recipe,
-         max_length: int, targets: np.ndarray, validate: Callable[[Any], dict[str, float]],
-         strategies: Sequence[Strategy], folder: Path, echo: Callable[[str], None] = print, progress: bool = True,
-         callbacks: Sequence[Any] = ()) -> Training:
+def tune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: TaskSpec,
+    train: Dataset,
+    *,
+    recipe: Recipe,
+    max_length: int,
+    targets: np.ndarray,
+    validate: Callable[[Any], dict[str, float]],
+    strategies: Sequence[Strategy],
+    folder: Path,
+    echo: Callable[[str], None] = print,
+    progress: bool = True,
+    callbacks: Sequence[Any] = (),
+) -> Training:
     """Tune `model` in place; afterwards it holds the weights of the best validation score.
 
     Args:
@@ -105,8 +124,13 @@ def tune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: TaskS
 
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
     weights = balanced_weights(spec, targets) if recipe.class_weight == "balanced" else None
-    row_loss = loss_for(spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor,
-                        focal_gamma=recipe.focal_gamma, class_weights=weights)
+    row_loss = loss_for(
+        spec,
+        recipe.loss,
+        label_smoothing=recipe.label_smoothing_factor,
+        focal_gamma=recipe.focal_gamma,
+        class_weights=weights,
+    )
     bf16 = use_bf16(recipe.bf16)
     encoded = encode_rows(train, spec, tokenizer, max_length, targets)
     lengths = lengths_of(encoded)
@@ -119,33 +143,72 @@ def tune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: TaskS
     every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
     resume = last_whole(checkpoints)
 
-    tuning = Tuning(model=model, tokenizer=tokenizer, steps=steps, rows=rows,
-                    tokens=float(lengths.mean() * rows * accumulate), seed=recipe.seed, bf16=bf16, cache=folder / "cache",
-                    options=recipe.model_dump(), echo=echo)
+    tuning = Tuning(
+        model=model,
+        tokenizer=tokenizer,
+        steps=steps,
+        rows=rows,
+        tokens=float(lengths.mean() * rows * accumulate),
+        seed=recipe.seed,
+        bf16=bf16,
+        cache=folder / "cache",
+        echo=echo,
+    )
     for strategy in strategies:
         strategy.prepare(tuning)
 
     arguments = TrainingArguments(
-        output_dir=str(checkpoints), per_device_train_batch_size=rows, gradient_accumulation_steps=accumulate,
-        learning_rate=recipe.learning_rate, num_train_epochs=recipe.num_train_epochs, max_steps=steps,
-        warmup_steps=int(np.ceil(recipe.warmup_ratio * steps)), lr_scheduler_type=recipe.lr_scheduler_type,
-        weight_decay=recipe.weight_decay, max_grad_norm=recipe.max_grad_norm, bf16=bf16,
-        optim="adamw_torch_fused", eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
-        save_total_limit=recipe.save_total_limit, load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{spec.metric}", greater_is_better=True,
-        logging_strategy="steps", logging_steps=max(1, steps // 200), logging_first_step=True, logging_nan_inf_filter=False,
-        report_to=[t for t in recipe.report_to if t != "none"], seed=recipe.seed, data_seed=recipe.seed,
-        restore_callback_states_from_checkpoint=True, disable_tqdm=True, dataloader_num_workers=0, remove_unused_columns=False,
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=accumulate,
+        learning_rate=recipe.learning_rate,
+        num_train_epochs=recipe.num_train_epochs,
+        max_steps=steps,
+        warmup_steps=int(np.ceil(recipe.warmup_ratio * steps)),
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=bf16,
+        optim="adamw_torch_fused",
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=recipe.save_total_limit,
+        load_best_model_at_end=True,
+        metric_for_best_model=f"eval_{spec.metric}",
+        greater_is_better=True,
+        logging_strategy="steps",
+        logging_steps=max(1, steps // 200),
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=[t for t in recipe.report_to if t != "none"],
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        restore_callback_states_from_checkpoint=True,
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
     hooks = [Counts(), Bar("tuning", spec.metric, progress), MetricsFile(folder / "metrics.jsonl"), *callbacks]
     if recipe.early_stopping_patience:
         hooks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     trainer = TunewellTrainer(
-        model=model, args=arguments, train_dataset=encoded, eval_dataset=encoded,
-        data_collator=Collator(tokenizer.pad_token_id or 0, float_labels=spec.problem_type != "single_label_classification",
-                               padding_side=tokenizer.padding_side),
-        batches=batches, row_loss=row_loss, strategies=strategies, validate=validate, callbacks=hooks,
+        model=model,
+        args=arguments,
+        train_dataset=encoded,
+        eval_dataset=encoded,
+        data_collator=Collator(
+            tokenizer.pad_token_id or 0,
+            float_labels=spec.problem_type != "single_label_classification",
+            padding_side=tokenizer.padding_side,
+        ),
+        batches=batches,
+        row_loss=row_loss,
+        strategies=strategies,
+        validate=validate,
+        callbacks=hooks,
     )
     from transformers.trainer_callback import PrinterCallback
 
@@ -157,26 +220,40 @@ def tune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: TaskS
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingError("ran out of memory", where=f"per_device_train_batch_size: {rows}",
-                            remedy="halve per_device_train_batch_size and double gradient_accumulation_steps, "
-                                   "or lower max_length") from error
+        raise TrainingError(
+            "ran out of memory",
+            where=f"per_device_train_batch_size: {rows}",
+            remedy="halve per_device_train_batch_size and double gradient_accumulation_steps, or lower max_length",
+        ) from error
     except OSError as error:
-        raise TrainingError(f"cannot write a checkpoint: {error.strerror or error}", where=str(checkpoints),
-                            expected="free disk space and a folder that can be written",
-                            remedy="free some space and run the same command again; it goes on where it was") from error
+        raise TrainingError(
+            f"cannot write a checkpoint: {error.strerror or error}",
+            where=str(checkpoints),
+            expected="free disk space and a folder that can be written",
+            remedy="free some space and run the same command again; it goes on where it was",
+        ) from error
     model.eval()
     state, counts = trainer.state, trainer.counts
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
     return Training(
-        strategy=tuple(s.name for s in strategies), steps=state.global_step, epochs=round(float(state.epoch or 0), 4),
-        best_step=state.best_global_step or state.global_step, best_score=state.best_metric,
-        stopped_early=state.global_step < steps, learning_rate=recipe.learning_rate,
-        precision="bf16" if bf16 else "fp32", examples=counts.examples, tokens=counts.tokens,
+        strategy=tuple(s.name for s in strategies),
+        steps=state.global_step,
+        epochs=round(float(state.epoch or 0), 4),
+        best_step=state.best_global_step or state.global_step,
+        best_score=state.best_metric,
+        stopped_early=state.global_step < steps,
+        learning_rate=recipe.learning_rate,
+        precision="bf16" if bf16 else "fp32",
+        examples=counts.examples,
+        tokens=counts.tokens,
         padding_share=counts.padding / max(1, counts.padding + counts.tokens),
-        seconds=counts.earlier + time.perf_counter() - started, peak_memory_mb=peak_memory_mb(), parameters=parameters,
+        seconds=counts.earlier + time.perf_counter() - started,
+        peak_memory_mb=peak_memory_mb(),
+        parameters=parameters,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        nonfinite_steps=tuple(counts.nonfinite_steps), history=history,
+        nonfinite_steps=tuple(counts.nonfinite_steps),
+        history=history,
     )
 
 

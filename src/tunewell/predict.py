@@ -1,0 +1,161 @@
+"""Predicting with a tuned model: a run folder or any plain Transformers classification folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.errors import DataError, ModelError
+from tunewell.tasks import TaskSpec
+from tunewell.tasks.spec import scores_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+THRESHOLD = 0.5  # of multi-label probabilities
+
+
+@dataclass
+class Predictor:
+    """A tuned model, loaded and ready.
+
+    Attributes:
+        spec: the task; labels are in the order of the probabilities.
+        text_column, text_pair_column: the columns that the run was trained on, None for a plain folder.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    spec: TaskSpec
+    max_length: int
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    batch_size: int = 64
+    source: str = ""
+    columns: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.spec.labels
+
+    @property
+    def task(self) -> str:
+        return self.spec.name
+
+    @classmethod
+    def load(cls, path: str | Path, *, batch_size: int = 64) -> Predictor:
+        """Load a run folder (its `model/`) or a folder written by `save_pretrained`.
+
+        Raises:
+            ModelError: no such folder, a run that is not finished, or not a classification model.
+        """
+        from tunewell.models.load import load_tuned, window
+
+        path = Path(path)
+        if not path.exists():
+            raise ModelError("no such run or model folder", where=str(path), expected="a run folder or a model folder")
+        if path.is_dir() and (path / "recipe.yaml").is_file() and not (path / "model" / "config.json").is_file():
+            raise ModelError(
+                "this run has no model yet",
+                where=str(path),
+                expected="a finished run",
+                remedy=f"tunewell run {path / 'recipe.yaml'}",
+            )
+        folder = path / "model" if (path / "model" / "config.json").is_file() else path
+        model, tokenizer = load_tuned(folder)
+        described = _read_task(path if folder != path else path.parent)
+        if described is not None and folder == path and described.get("spec", {}).get("labels") != _labels(model):
+            described = None
+        if described is None:
+            spec = _spec_of(model)
+            return cls(model, tokenizer, spec, window(model, tokenizer), batch_size=batch_size, source=str(folder))
+        columns = described["columns"]
+        return cls(
+            model,
+            tokenizer,
+            TaskSpec.from_dict(described["spec"]),
+            described["max_length"],
+            columns.get("text"),
+            columns.get("text_pair"),
+            batch_size,
+            str(folder),
+            columns,
+        )
+
+    def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Probabilities (n, C), or predicted values (n,) for regression.
+
+        Raises:
+            DataError: pairs are missing, or are not as many as texts.
+        """
+        from tunewell.models.embed import logits
+
+        if self.spec.pair and pairs is None:
+            raise DataError(
+                "this model was tuned on pairs of texts", where="text_pair", expected="a second text for each row"
+            )
+        if pairs is not None and len(pairs) != len(texts):
+            raise DataError(
+                f"{len(texts)} texts but {len(pairs)} second texts", where="text_pair", expected="one for each text"
+            )
+        if not len(texts):
+            return np.empty((0,) if self.spec.regression else (0, len(self.labels)), dtype=np.float32)
+        return scores_of(
+            self.spec,
+            logits(
+                self.model,
+                self.tokenizer,
+                list(texts),
+                pairs=pairs,
+                max_length=self.max_length,
+                batch_size=self.batch_size,
+            ),
+        )
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
+        """Labels (str), lists of labels (multi-label) or values (float), one a text."""
+        return decide(self.spec, self.scores(texts, pairs))
+
+    def predict_batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One dict a text: `prediction`, and `probabilities` by label (None for regression)."""
+        scores = self.scores(texts, pairs)
+        decided = decide(self.spec, scores)
+        if self.spec.regression:
+            return [{"prediction": value, "probabilities": None} for value in decided]
+        return [
+            {"prediction": answer, "probabilities": dict(zip(self.labels, map(float, row), strict=True))}
+            for answer, row in zip(decided, scores, strict=True)
+        ]
+
+
+def decide(spec: TaskSpec, scores: np.ndarray) -> list[Any]:
+    """Answers of scores: the likeliest label, all labels above 0.5, or the value."""
+    if spec.regression:
+        return [float(v) for v in scores]
+    if spec.multi_label:
+        return [[spec.labels[j] for j in np.flatnonzero(row >= THRESHOLD)] for row in scores]
+    return [spec.labels[j] for j in scores.argmax(axis=1)]
+
+
+def _read_task(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _labels(model: Any) -> list[str]:
+    return [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+
+
+def _spec_of(model: Any) -> TaskSpec:
+    problem = getattr(model.config, "problem_type", None)
+    if problem == "regression" or (problem is None and model.config.num_labels == 1):
+        return TaskSpec("text-regression", metric="r2")
+    multi = problem == "multi_label_classification"
+    return TaskSpec("text-classification", tuple(_labels(model)), multi, "f1_micro" if multi else "f1_macro")

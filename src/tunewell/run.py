@@ -1,0 +1,305 @@
+"""One run as a story: load, check, measure the base, tune, choose inside the budget, measure again, report.
+
+Every stage writes its own file in the run folder and is not repeated while its inputs are unchanged,
+so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewell.errors import GateError, RunFolderError
+from tunewell.recipe import Recipe, load_recipe
+from tunewell.results import BaselineResult, CheckReport, Choice, Estimate, Evaluation, Retention, Summary, Training
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tunewell.predict import Predictor
+
+Echo = Callable[[str], None]
+
+
+class Run:
+    """A finished run folder, read lazily.
+
+    >>> run = tunewell.run(train="reviews.csv", keep=0.98)   # doctest: +SKIP
+    >>> run.metrics["f1_macro"].value, run.retention.mean.value   # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.dir = Path(path)
+        if not (self.dir / "summary.json").is_file():
+            raise RunFolderError(
+                "is not a finished run: summary.json is missing",
+                where=str(path),
+                expected="a folder that `tunewell run` has finished",
+            )
+
+    def __repr__(self) -> str:
+        s = self.summary
+        return f"Run({str(self.dir)!r}, {s.metric}={s.test.value:.4f}, kept={s.kept})"
+
+    @cached_property
+    def summary(self) -> Summary:
+        return Summary.load(self.dir / "summary.json")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.dir / "recipe.yaml")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The tuned model on the test split."""
+        return Evaluation.load(self.dir / "evaluation.json")
+
+    @property
+    def metrics(self) -> dict[str, Estimate]:
+        """Test metrics by name, each with its 95 % interval."""
+        return self.evaluation.metrics
+
+    @cached_property
+    def baselines(self) -> tuple[BaselineResult, ...]:
+        return read_baselines(self.dir)
+
+    @cached_property
+    def retention(self) -> Retention | None:
+        """The retention suite on its report halves; None when the recipe measured nothing."""
+        path = self.dir / "retention.json"
+        return Retention.load(path) if path.is_file() else None
+
+    @cached_property
+    def check(self) -> CheckReport:
+        return CheckReport.load(self.dir / "check.json")
+
+    @cached_property
+    def choice(self) -> Choice:
+        return Choice.load(self.dir / "choice.json")
+
+    @cached_property
+    def training(self) -> Training:
+        return Training.load(self.dir / "train" / "training.json")
+
+    @property
+    def report_path(self) -> Path:
+        return self.dir / "report.html"
+
+    @property
+    def model_path(self) -> Path:
+        """A plain Transformers folder."""
+        return self.dir / "model"
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        from tunewell.predict import Predictor
+
+        return Predictor.load(self.dir)
+
+    def predict(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> list[Any]:
+        """Labels (lists of labels for multi-label, floats for scores), one a text."""
+        return self.predictor.predict(texts, text_pairs)
+
+    def predict_proba(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Probabilities (n, C) in the order of `predictor.labels`."""
+        return self.predictor.scores(texts, text_pairs)
+
+
+def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:
+    path = folder / "baselines.json"
+    if not path.is_file():
+        return ()
+    return tuple(BaselineResult.model_validate(b) for b in json.loads(path.read_text(encoding="utf-8"))["baselines"])
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a finished run folder."""
+    return Run(path)
+
+
+def default_output_dir(recipe: Recipe) -> str:
+    """runs/<name of the training file>."""
+    stem = Path(recipe.train or "run").name.split(".")[0] or "run"
+    return str(Path("runs") / stem)
+
+
+def run(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    echo: Echo | None = None,
+    progress: bool = True,
+    command: str = "",
+    raise_on_gate: bool = True,
+    **keys: Any,
+) -> Run:
+    """The main job: tune a model on labelled data and report what was gained, kept, needed, and why.
+
+    Args:
+        recipe: a Recipe, the path of a YAML file, or None when everything is given as keys.
+        keys: recipe keys; they take precedence over the file's.
+        echo: called with one line a stage; by default lines go to stderr. progress: show bars.
+        raise_on_gate: raise GateError (the run is complete and saved) when `keep` is not met.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        TunewellError: the user's mistakes, with what was found, where, and what to do.
+        GateError: `keep` or `keep_worst` is not met by any candidate.
+    """
+    from tunewell.stages.pipeline import Pipeline
+
+    recipe = (
+        recipe
+        if isinstance(recipe, Recipe) and not keys
+        else load_recipe(
+            None if isinstance(recipe, Recipe) else recipe,
+            **({**recipe.model_dump(exclude_unset=True), **keys} if isinstance(recipe, Recipe) else keys),
+        )
+    )
+    started = time.perf_counter()
+    with Pipeline(
+        recipe,
+        output_dir=recipe.output_dir or default_output_dir(recipe),
+        echo=echo or _to_stderr,
+        progress=progress,
+        command=command,
+    ) as job:
+        job.load()
+        job.check()
+        job.baselines()
+        job.probe_base()
+        job.tune()
+        job.choose()
+        job.evaluate()
+        job.probe_tuned()
+        job.summarise(time.perf_counter() - started)
+        job.report()
+        finished = Run(job.folder.path)
+    if finished.summary.kept is False and raise_on_gate:
+        raise gate_error(finished)
+    return finished
+
+
+def gate_error(finished: Run) -> GateError:
+    """Why the budget was not met, with the frontier."""
+    retention, recipe = finished.retention, finished.recipe
+    lines = [
+        f"  {c.name}: validation {finished.summary.metric} {c.score.value:.4f}, retention {c.retention_mean.value:.4f}"
+        for c in finished.choice.candidates
+        if c.retention_mean is not None and c.score.value is not None
+    ]
+    wanted = ", ".join(f"{k} {v:g}" for k, v in (("keep", recipe.keep), ("keep_worst", recipe.keep_worst)) if v)
+    measured = (
+        f"retention {retention.mean.value:.4f} (worst {retention.worst.value:.4f})" if retention else "nothing measured"
+    )
+    return GateError(
+        f"the budget is not met: wanted {wanted}, the report halves say {measured};\n  on the select halves:\n"
+        + "\n".join(lines),
+        where=str(finished.dir),
+        remedy="raise distill_weight, lower learning_rate, add smaller average_alphas, or lower keep; "
+        f"the run is complete, see {finished.report_path}",
+    )
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------- single steps
+
+
+def check_only(recipe: Recipe, *, echo: Echo = lambda line: None) -> CheckReport:
+    """Load and check the data that a recipe names; nothing is written."""
+    from tunewell.stages.pipeline import checked
+    from tunewell.stages.prepare import prepare
+
+    return checked(recipe, prepare(recipe, echo=echo), echo=echo)[0]
+
+
+def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True, command: str = "") -> Path:
+    """Tune and save the model, without baselines and report; returns the model folder.
+
+    With `keep` the base model is probed too, since the budget needs it. `tunewell run` on the same
+    folder goes on from here.
+    """
+    from tunewell.stages.pipeline import Pipeline
+
+    with Pipeline(
+        recipe,
+        output_dir=recipe.output_dir or default_output_dir(recipe),
+        echo=echo or _to_stderr,
+        progress=progress,
+        command=command,
+    ) as job:
+        job.load()
+        job.tune()
+        job.choose()
+        return job.folder / "model"
+
+
+def evaluate_run(
+    path: str | Path,
+    data: str | None = None,
+    *,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: Sequence[str] | None = None,
+    encoding: str = "auto",
+    seed: int = 42,
+) -> Evaluation:
+    """A tuned model measured on a file; on its own test split when no file is given.
+
+    Args:
+        path: a run folder or a plain model folder; data: any format that `train` takes.
+
+    Raises:
+        TunewellError: no such run, or rows whose labels the model does not know.
+    """
+    from tunewell.stages.evaluate import evaluate_file
+
+    path = Path(path)
+    if data is None:
+        if not (path / "evaluation.json").is_file():
+            raise RunFolderError(
+                "has no evaluation of its own",
+                where=str(path),
+                expected="a finished run, or a data file to evaluate on",
+                remedy=f"tunewell evaluate {path} DATA",
+            )
+        return Evaluation.load(path / "evaluation.json")
+    return evaluate_file(path, data, text=text, text_pair=text_pair, label=label, encoding=encoding, seed=seed)
+
+
+def probe_models(
+    models: Sequence[str],
+    *,
+    probes: Sequence[str] = ("auto",),
+    probe_files: Sequence[str] = (),
+    half: str = "report",
+    seed: int = 42,
+    echo: Echo = lambda line: None,
+) -> Any:
+    """The retention suite on one model (its Measurements) or on two side by side (Retention).
+
+    Args:
+        models: one or two of: asset, folder, hub id, run folder; the first is the base.
+    """
+    from tunewell.models.load import load_encoder
+    from tunewell.retention.forgetting import compare
+    from tunewell.retention.suite import load_suite
+    from tunewell.stages.measure import embedder
+
+    suite = load_suite(list(probes), list(probe_files), half=half, seed=seed)
+    measured = []
+    for name in models:
+        nested = Path(name) / "model"
+        encoder = load_encoder(str(nested) if (nested / "config.json").is_file() else name)
+        echo(f"probe: {name}")
+        measured.append(suite.measure(embedder(encoder.model, encoder.tokenizer)))
+    return measured[0] if len(measured) == 1 else compare(measured[0], measured[1], seed=seed)

@@ -1,0 +1,97 @@
+"""Choosing the final weights inside the retention budget, on validation and the select halves only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.results import Candidate, Choice, Evaluation
+
+if TYPE_CHECKING:
+    from tunewell.recipe import Recipe
+    from tunewell.train.hooks import Strategy, Weights
+
+
+def encoder_weights(model: Any) -> Weights:
+    """A copy of the base model's weights (everything but the head)."""
+    return {name: tensor.detach().clone() for name, tensor in model.base_model.state_dict().items()}
+
+
+def choose(
+    model: Any,
+    *,
+    recipe: Recipe,
+    base: Weights,
+    strategies: Sequence[Strategy],
+    evaluate: Callable[[Any], Evaluation],
+    suite: Any,
+    before: Any,
+    embedder: Callable[[Any], Any],
+    echo: Callable[[str], None],
+) -> Choice:
+    """Score the tuned model and its variants, choose one and leave its weights in `model`.
+
+    Args:
+        model: the tuned model; base: the encoder's weights before tuning.
+        evaluate: model -> Evaluation on validation.
+        suite: the select half, None when nothing is to be measured; before: the base model's measurements on it.
+    """
+    from tunewell.retention.budget import choose as choose_by_budget
+    from tunewell.retention.forgetting import compare
+
+    names = tuple(s.name for s in strategies)
+    tuned = encoder_weights(model)
+    variants: list[tuple[dict[str, float], Weights | None]] = [({}, None)]
+    for strategy in strategies:
+        variants += list(strategy.variants(base, tuned))
+    measured = suite is not None and (recipe.keep or recipe.keep_worst or len(variants) > 1)
+    candidates: list[Candidate] = []
+    for parameters, weights in variants:
+        model.base_model.load_state_dict(weights if weights is not None else tuned)
+        score = evaluate(model).headline
+        mean = worst = None
+        probes: dict[str, float] = {}
+        if measured:
+            retention = compare(before, suite.measure(embedder(model)), seed=recipe.seed, n_boot=500)
+            mean, worst = retention.mean, retention.worst
+            probes = {p.name: p.retention.value for p in retention.probes if p.retention.value is not None}
+        label = " + ".join(names) + "".join(f", {k} {v:g}" for k, v in parameters.items())
+        candidates.append(
+            Candidate(
+                name=label,
+                strategy=names,
+                parameters=parameters,
+                score=score,
+                retention_mean=mean,
+                retention_worst=worst,
+                probes=probes,
+                meets=None,
+            )
+        )
+        if measured and mean is not None and worst is not None:
+            echo(f"choose: {label}: validation {score.value:.4f}, retention {mean.value:.4f} (worst {worst.value:.4f})")
+    choice = choose_by_budget(candidates, keep=recipe.keep, keep_worst=recipe.keep_worst)
+    chosen = next(i for i, c in enumerate(choice.candidates) if c.chosen)
+    model.base_model.load_state_dict(variants[chosen][1] or tuned)
+    return choice
+
+
+def fold_scale(model: Any, mean: float, std: float) -> None:
+    """Put a regression head's outputs into the user's units: y = std · z + mean, folded into its last layer."""
+    import torch
+
+    last = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels][
+        -1
+    ]
+    with torch.no_grad():
+        last.weight.mul_(std)
+        if last.bias is None:
+            last.bias = torch.nn.Parameter(torch.zeros(last.out_features))
+        last.bias.mul_(std).add_(mean)
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest absolute difference of two arrays of scores, relative to their size where above 1."""
+    return float(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(a)), initial=0.0))

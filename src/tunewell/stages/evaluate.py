@@ -1,0 +1,138 @@
+"""The tuned model on test rows: metrics, predictions.csv, and the round trip of the saved folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.errors import DataError
+from tunewell.predict import Predictor, decide
+from tunewell.results import Evaluation, write_whole
+from tunewell.stages.choose import largest_difference
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from tunewell.tasks import TaskSpec
+
+ROUND_TRIP_ROWS, ROUND_TRIP_LIMIT = 2000, 1e-5
+PROBABILITY_COLUMNS = 50  # with more labels only the answer's own probability is written
+
+
+def round_trip(folder: Path, dataset: Dataset, scores: np.ndarray) -> float:
+    """Load the saved folder afresh and predict again.
+
+    Returns:
+        The largest difference from `scores` over at most ROUND_TRIP_ROWS rows.
+
+    Raises:
+        RuntimeError: a difference above 1e-5; the run does not count as done.
+    """
+    few = dataset.select(range(min(len(dataset), ROUND_TRIP_ROWS)))
+    fresh = Predictor.load(folder)
+    again = fresh.scores(list(few["text"]), list(few["text_pair"]) if fresh.spec.pair else None)
+    difference = largest_difference(scores[: len(few)], again)
+    if not difference <= ROUND_TRIP_LIMIT:
+        raise RuntimeError(
+            f"{folder}: the saved model does not give its own predictions again "
+            f"(largest difference {difference:.2g}, allowed {ROUND_TRIP_LIMIT:g})"
+        )
+    return difference
+
+
+def write_predictions(path: Path, dataset: Dataset, spec: TaskSpec, scores: np.ndarray) -> None:
+    """Test rows with label, prediction and probabilities, as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    pair = "text_pair" in dataset.column_names
+    all_columns = not spec.regression and len(spec.labels) <= PROBABILITY_COLUMNS
+    header = ["row", "source", "text", *(["text_pair"] if pair else []), "label", "prediction"]
+    if not spec.regression:
+        header += [f"p_{label}" for label in spec.labels] if all_columns else ["probability"]
+    writer.writerow(header)
+    answers = decide(spec, scores)
+    for i, row in enumerate(dataset):
+        label, answer = row["label"], answers[i]
+        cells = [
+            row["row"],
+            row["source"],
+            row["text"],
+            *([row["text_pair"]] if pair else []),
+            json.dumps(label, ensure_ascii=False) if spec.multi_label else label,
+            json.dumps(answer, ensure_ascii=False) if spec.multi_label else answer,
+        ]
+        if not spec.regression:
+            cells += [f"{p:.6f}" for p in scores[i]] if all_columns else [f"{scores[i].max():.6f}"]
+        writer.writerow(cells)
+    write_whole(path, buffer.getvalue())
+
+
+def evaluate_file(
+    path: Path,
+    data: str,
+    *,
+    text: str | None,
+    text_pair: str | None,
+    label: Sequence[str] | None,
+    encoding: str,
+    seed: int,
+) -> Evaluation:
+    """See `tunewell.run.evaluate_run`."""
+    from tunewell.data.columns import canonical, resolve
+    from tunewell.data.load import load
+    from tunewell.evaluate.metrics import evaluate
+    from tunewell.tasks import targets
+
+    predictor = Predictor.load(path)
+    spec, known = predictor.spec, predictor.columns
+    file = load(data, encoding=encoding)
+    columns = resolve(
+        file.dataset,
+        text=text or known.get("text"),
+        text_pair=text_pair or known.get("text_pair"),
+        label=tuple(label) if label else (tuple(known["label"]) if known.get("label") else None),
+        group=None,
+        task=spec.name,
+        multi_label=spec.multi_label,
+        label_separator=known.get("label_separator"),
+        source=file.source,
+        evaluating=True,
+    )
+    dataset, _ = canonical(file.dataset, columns, source=file.source)
+    if not len(dataset):
+        raise DataError("no row with a text and a label", where=file.source, expected="at least one")
+    if not spec.regression:
+        _refuse_unknown(dataset, spec, file.source)
+    pairs = list(dataset["text_pair"]) if spec.pair else None
+    return evaluate(
+        spec, predictor.scores(list(dataset["text"]), pairs), targets(spec, dataset), split="test", seed=seed
+    )
+
+
+def _refuse_unknown(dataset: Dataset, spec: TaskSpec, source: str) -> None:
+    known = set(spec.labels)
+    for cell, row in zip(dataset["label"], dataset["row"], strict=True):
+        for label in cell if spec.multi_label else [cell]:
+            if label not in known:
+                raise DataError(
+                    f"label {label!r} is not one that the model knows",
+                    where=f"{source}:{row}",
+                    expected=", ".join(list(spec.labels)[:12]) + (" …" if len(spec.labels) > 12 else ""),
+                )
+
+
+def column_roles(columns: Any) -> dict[str, Any]:
+    """What task.json remembers of the columns."""
+    return {
+        "text": columns.text,
+        "text_pair": columns.text_pair,
+        "label": list(columns.label),
+        "group": columns.group,
+        "label_separator": columns.label_separator,
+    }

@@ -1,0 +1,208 @@
+"""From files to canonical splits: load, resolve columns, split, and account for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.errors import DataError, RecipeError
+from tunewell.folder import file_hash, fingerprint
+from tunewell.results import Account
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from tunewell.data.columns import Columns
+    from tunewell.recipe import Recipe
+    from tunewell.tasks import TaskSpec
+
+DATA_KEYS = (
+    "text",
+    "text_pair",
+    "label",
+    "group",
+    "task",
+    "multi_label",
+    "label_separator",
+    "validation_size",
+    "test_size",
+    "max_train_samples",
+    "encoding",
+    "duplicates",
+    "seed",
+    "metric",
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Canonical rows, ready for every later stage."""
+
+    splits: dict[str, Dataset]
+    spec: TaskSpec
+    columns: Columns
+    accounts: list[Account]
+    fingerprint: str
+    notices: list[str] = field(default_factory=list)
+    made: tuple[str, ...] = ()  # splits taken from the training file
+
+    def describe(self) -> dict[str, Any]:
+        """What `split.json` holds: where each split came from and, where split here, its rows."""
+        out: dict[str, Any] = {"fingerprint": self.fingerprint, "split_here": list(self.made), "rows": {}}
+        for name, dataset in self.splits.items():
+            out["rows"][name] = len(dataset)
+        if self.made:
+            out["members"] = {name: list(self.splits[name]["row"]) for name in self.splits}
+        return out
+
+
+def data_fingerprint(recipe: Recipe) -> str:
+    """Changes when a data file or a key that decides about rows changes."""
+    sources = {}
+    for name in ("train", "validation", "test"):
+        source = getattr(recipe, name)
+        sources[name] = file_hash(source) if source and Path(source).exists() else source
+    return fingerprint("data", sources, {k: getattr(recipe, k) for k in DATA_KEYS})
+
+
+def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
+    """Load all files that the recipe names and split what it does not.
+
+    Raises:
+        DataError, RecipeError: with the file, row, column or key concerned.
+    """
+    from tunewell.data.columns import canonical, resolve
+    from tunewell.data.load import load
+    from tunewell.data.split import check_labels, split
+    from tunewell.evaluate.metrics import check_headline
+    from tunewell.tasks import spec_of
+
+    if not recipe.train:
+        raise RecipeError(
+            "`train` is missing",
+            where="recipe",
+            expected="a data file to learn from",
+            remedy="--train reviews.csv, or `train: reviews.csv` in the recipe",
+        )
+    notices: list[str] = []
+    loaded = {"train": load(recipe.train, encoding=recipe.encoding)}
+    for name in ("validation", "test"):
+        if getattr(recipe, name):
+            loaded[name] = load(getattr(recipe, name), encoding=recipe.encoding)
+    label = tuple(recipe.label) if recipe.label else None
+    columns = resolve(
+        loaded["train"].dataset,
+        text=recipe.text,
+        text_pair=recipe.text_pair,
+        label=label,
+        group=recipe.group,
+        task=recipe.task,
+        multi_label=recipe.multi_label,
+        label_separator=recipe.label_separator,
+        source=loaded["train"].source,
+    )
+    splits, dropped, read = {}, {}, {}
+    for name, file in loaded.items():
+        notices += list(file.notices)
+        splits[name], dropped[name] = canonical(file.dataset, columns, source=file.source)
+        read[name] = len(file.dataset)
+    notices += list(columns.notices)
+
+    missing = tuple(n for n in ("validation", "test") if n not in splits)
+    if missing:
+        parts = split(
+            splits["train"],
+            validation_size=recipe.validation_size,
+            test_size=recipe.test_size,
+            seed=recipe.seed,
+            need_validation="validation" in missing,
+            need_test="test" in missing,
+            stratify=columns.task != "text-regression",
+            source=loaded["train"].source,
+        )
+        splits.update(parts)
+        notices.append(
+            f"{' and '.join(missing)} split off {loaded['train'].source} with seed {recipe.seed}: "
+            + ", ".join(f"{len(splits[n]):,} {n}" for n in ("train", *missing))
+        )
+    splits = {name: splits[name] for name in ("train", "validation", "test")}
+    if recipe.duplicates == "drop":
+        splits["train"] = _drop_duplicates(splits["train"], dropped["train"])
+    if recipe.max_train_samples and len(splits["train"]) > recipe.max_train_samples:
+        chosen = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.max_train_samples]
+        dropped["train"]["beyond max_train_samples"] = len(splits["train"]) - recipe.max_train_samples
+        splits["train"] = splits["train"].select(np.sort(chosen))
+    for name, dataset in splits.items():
+        if not len(dataset):
+            raise DataError(
+                f"no row is left for {name}",
+                where=str(getattr(recipe, name) or recipe.train),
+                expected="at least one row with a text and a label",
+            )
+    spec = spec_of(
+        splits,
+        task=columns.task,
+        multi_label=columns.multi_label,
+        pair=columns.text_pair is not None,
+        metric=recipe.metric,
+    )
+    check_headline(spec)
+    check_labels(splits, spec)
+    accounts = [
+        Account(
+            split=name,
+            source=loaded.get(name, loaded["train"]).source,
+            read=len(dataset) + sum(dropped.get(name, {}).values()),
+            used=len(dataset),
+            dropped=dropped.get(name, {}),
+        )
+        for name, dataset in splits.items()
+    ]
+    if sum(a.read for a in accounts) != sum(read.values()):
+        raise AssertionError(f"rows do not add up: read {read}, accounts {accounts}")
+    for line in notices:
+        echo(f"data: {line}")
+    return Prepared(splits, spec, columns, accounts, data_fingerprint(recipe), notices, missing)
+
+
+def _drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
+    """Keep the first of rows with the same text (and pair) and label; the rest are counted."""
+    seen: set[tuple[str, ...]] = set()
+    kept = []
+    pairs = dataset["text_pair"] if "text_pair" in dataset.column_names else [""] * len(dataset)
+    for i, key in enumerate(zip(dataset["text"], pairs, map(str, dataset["label"]), strict=True)):
+        if key not in seen:
+            seen.add(key)
+            kept.append(i)
+    if len(kept) < len(dataset):
+        dropped["duplicate (duplicates: drop)"] = len(dataset) - len(kept)
+        dataset = dataset.select(kept)
+    return dataset
+
+
+def choose_max_length(recipe: Recipe, splits: dict[str, Dataset], tokenizer: Any, limit: int, pair: bool) -> int:
+    """Longest input in tokens: the recipe's, or the 99.5 % quantile of the training rows within the window.
+
+    The quantile is taken over at most 20,000 rows and rounded up to a multiple of 8.
+    """
+    if recipe.max_length is not None:
+        if recipe.max_length > limit:
+            raise RecipeError(
+                f"`max_length: {recipe.max_length}` is beyond the model's window",
+                where="max_length",
+                expected=f"at most {limit} for {recipe.model}",
+            )
+        return recipe.max_length
+    train = splits["train"]
+    if len(train) > 20_000:
+        train = train.select(np.sort(np.random.default_rng(recipe.seed).permutation(len(train))[:20_000]))
+    encoded = tokenizer(
+        list(train["text"]), list(train["text_pair"]) if pair else None, truncation=True, max_length=limit
+    )
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    wanted = int(np.quantile(lengths, 0.995, method="higher"))
+    return min(limit, max(16, -(-wanted // 8) * 8))
