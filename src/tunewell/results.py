@@ -7,7 +7,9 @@ shown is an `Estimate`: a value with its 95 % interval and the number of items b
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -50,6 +52,24 @@ def cannot_write(path: str | Path, error: OSError) -> RunFolderError:
         expected="a folder that can be written, with free disk space",
         remedy="free some space, mend the permissions, or name another --output_dir",
     )
+
+
+def write_with(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file or folder under a temporary name, then put it in place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mktemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        write(temporary)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 class Record(BaseModel):

@@ -152,7 +152,14 @@ def run(
         TunewellError: the user's mistakes, with what was found, where, and what to do.
         GateError: `keep` or `keep_worst` is not met by any candidate.
     """
-    from tunewell.stages.pipeline import Pipeline
+    from tunewell.stages.baselines import baselines
+    from tunewell.stages.check import check
+    from tunewell.stages.choose import choose_and_save
+    from tunewell.stages.evaluate import evaluate_tuned
+    from tunewell.stages.job import Job
+    from tunewell.stages.probe import probe_base, probe_tuned
+    from tunewell.stages.tell import summarise, tell
+    from tunewell.stages.tune import tune
 
     recipe = (
         recipe
@@ -163,23 +170,23 @@ def run(
         )
     )
     started = time.perf_counter()
-    with Pipeline(
+    with Job(
         recipe,
         output_dir=recipe.output_dir or default_output_dir(recipe),
         echo=echo or _to_stderr,
         progress=progress,
         command=command,
     ) as job:
-        job.load()
-        job.check()
-        job.baselines()
-        job.probe_base()
-        job.tune()
-        job.choose()
-        job.evaluate()
-        job.probe_tuned()
-        job.summarise(time.perf_counter() - started)
-        job.report()
+        job.begin()
+        check(job)
+        baselines(job)
+        probe_base(job)
+        training = tune(job)
+        choice = choose_and_save(job)
+        evaluation = evaluate_tuned(job)
+        retention = probe_tuned(job)
+        summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
+        job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)
     if finished.summary.kept is False and raise_on_gate:
         raise gate_error(finished)
@@ -216,10 +223,11 @@ def _to_stderr(line: str) -> None:
 
 def check_only(recipe: Recipe, *, echo: Echo = lambda line: None) -> CheckReport:
     """Load and check the data that a recipe names; nothing is written."""
-    from tunewell.stages.pipeline import checked
-    from tunewell.stages.prepare import prepare
+    from tunewell.stages.check import check_rows
+    from tunewell.stages.job import Job
 
-    return checked(recipe, prepare(recipe, echo=echo), echo=echo)[0]
+    with Job(recipe, output_dir=None, echo=echo) as job:
+        return check_rows(job)
 
 
 def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True, command: str = "") -> Path:
@@ -228,18 +236,20 @@ def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True
     With `keep` the base model is probed too, since the budget needs it. `tunewell run` on the same
     folder goes on from here.
     """
-    from tunewell.stages.pipeline import Pipeline
+    from tunewell.stages.choose import choose_and_save
+    from tunewell.stages.job import Job
+    from tunewell.stages.tune import tune
 
-    with Pipeline(
+    with Job(
         recipe,
         output_dir=recipe.output_dir or default_output_dir(recipe),
         echo=echo or _to_stderr,
         progress=progress,
         command=command,
     ) as job:
-        job.load()
-        job.tune()
-        job.choose()
+        job.begin()
+        tune(job)
+        choose_and_save(job)
         return job.folder / "model"
 
 
@@ -293,7 +303,7 @@ def probe_models(
     from tunewell.models.load import load_encoder
     from tunewell.retention.forgetting import compare
     from tunewell.retention.suite import load_suite
-    from tunewell.stages.measure import embedder
+    from tunewell.stages.probe import embedder
 
     suite = load_suite(list(probes), list(probe_files), half=half, seed=seed)
     measured = []

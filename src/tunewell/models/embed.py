@@ -12,7 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 TOKENS_A_BATCH = 4096
 
@@ -36,7 +36,7 @@ def like_length(lengths: np.ndarray, rows: int, tokens: int = TOKENS_A_BATCH) ->
         start = stop
 
 
-def pad(tokenizer: PreTrainedTokenizerBase, encoded: Any, index: Sequence[int]) -> dict[str, torch.Tensor]:
+def pad(tokenizer: PreTrainedTokenizerBase, encoded: Any, index: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
     """The rows `index` of `encode`'s result as padded tensors (len(index), T)."""
     rows = {k: [encoded[k][i] for i in index] for k in encoded if k in tokenizer.model_input_names}
     return dict(tokenizer.pad(rows, return_tensors="pt"))
@@ -49,7 +49,7 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def embed(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
@@ -88,7 +88,7 @@ def embed(
 
 
 def logits(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
@@ -103,7 +103,7 @@ def logits(
 
 
 def logits_of(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     encoded: Any,
     *,

@@ -1,13 +1,16 @@
-"""Choosing the final weights inside the retention budget, on validation and the select halves only."""
+"""Choosing the final weights inside the retention budget, on validation and the select halves only; saving them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tunewell.results import Candidate, Choice, Evaluation
+from tunewell.results import Candidate, Choice, Evaluation, write_whole, write_with
+from tunewell.stages.job import Job
+from tunewell.stages.probe import base_measurements, embedder, measures, suite
+from tunewell.stages.tune import WEIGHTS, strategies_of
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -92,6 +95,65 @@ def fold_scale(model: Any, mean: float, std: float) -> None:
         last.bias.mul_(std).add_(mean)
 
 
-def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest absolute difference of two arrays of scores, relative to their size where above 1."""
-    return float(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(a)), initial=0.0))
+def choose_and_save(job: Job) -> Choice:
+    """Choose among the tuned model and its variants; save the chosen one as a plain Transformers folder."""
+    from safetensors.torch import load_file
+
+    from tunewell.evaluate.metrics import evaluate
+
+    if job.folder.done("choose", job.keys.choice, ["choice.json", "model/config.json", "task.json"]):
+        return Choice.load(job.folder / "choice.json")
+    model = job.fresh_model()
+    base = encoder_weights(model)
+    model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
+    wanted = measures(job) and (job.recipe.keep or job.recipe.keep_worst or "average" in job.recipe.strategies)
+    truth = job.targets("validation")
+    choice = choose(
+        model,
+        recipe=job.recipe,
+        base=base,
+        strategies=strategies_of(job),
+        suite=suite(job, "select") if wanted else None,
+        before=base_measurements(job, "select") if wanted else None,
+        evaluate=lambda m: evaluate(
+            job.spec, job.scores(m, "validation"), truth, split="validation", seed=job.recipe.seed, n_boot=500
+        ),
+        embedder=lambda m: embedder(m, job.tokenizer),
+        echo=job.echo,
+    )
+    if job.spec.regression:
+        fold_scale(model, job.scale.mean, job.scale.std)
+    _save(job, model.eval())
+    choice.write(job.folder / "choice.json")
+    job.folder.mark("choose", job.keys.choice)
+    return choice
+
+
+def _save(job: Job, model: Any) -> None:
+    """model/ and task.json; the folder appears whole or not at all."""
+    tokenizer, columns = job.tokenizer, job.prepared.columns
+    limit = tokenizer.model_max_length
+
+    def save(path: Path) -> None:
+        path.mkdir()
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+
+    tokenizer.model_max_length = job.max_length
+    try:
+        write_with(job.folder / "model", save)
+    finally:
+        tokenizer.model_max_length = limit
+    described = {
+        "spec": job.spec.to_dict(),
+        "columns": {
+            "text": columns.text,
+            "text_pair": columns.text_pair,
+            "label": list(columns.label),
+            "group": columns.group,
+            "label_separator": columns.label_separator,
+        },
+        "max_length": job.max_length,
+        "base_model": job.recipe.model,
+    }
+    write_whole(job.folder / "task.json", json.dumps(described, ensure_ascii=False, indent=1) + "\n")

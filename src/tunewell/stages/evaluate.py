@@ -7,14 +7,16 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunewell.errors import DataError
+from tunewell.folder import fingerprint
 from tunewell.predict import Predictor, decide
-from tunewell.results import Evaluation, write_whole
-from tunewell.stages.choose import largest_difference
+from tunewell.results import BaselineResult, Evaluation, write_whole
+from tunewell.stages.baselines import baseline_scores
+from tunewell.stages.job import Job
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,6 +48,11 @@ def round_trip(folder: Path, dataset: Dataset, scores: np.ndarray) -> float:
     return difference
 
 
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest absolute difference of two arrays of scores, relative to their size where above 1."""
+    return float(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(a)), initial=0.0))
+
+
 def write_predictions(path: Path, dataset: Dataset, spec: TaskSpec, scores: np.ndarray) -> None:
     """Test rows with label, prediction and probabilities, as CSV."""
     buffer = io.StringIO()
@@ -71,6 +78,50 @@ def write_predictions(path: Path, dataset: Dataset, spec: TaskSpec, scores: np.n
             cells += [f"{p:.6f}" for p in scores[i]] if all_columns else [f"{scores[i].max():.6f}"]
         writer.writerow(cells)
     write_whole(path, buffer.getvalue())
+
+
+def evaluate_tuned(job: Job) -> Evaluation:
+    """The chosen model on test, against each baseline; predictions; the round trip of the saved folder."""
+    from tunewell.evaluate.metrics import evaluate
+    from tunewell.evaluate.statistics import compare
+
+    spec, seed, folder = job.spec, job.recipe.seed, job.folder
+
+    def make() -> Evaluation:
+        predictor = Predictor.load(folder / "model", batch_size=job.recipe.per_device_eval_batch_size)
+        scores = {}
+        for name in ("validation", "test"):
+            rows = job.splits[name]
+            scores[name] = predictor.scores(list(rows["text"]), list(rows["text_pair"]) if spec.pair else None)
+        difference = round_trip(folder / "model", job.splits["test"], scores["test"])
+        job.echo(f"round trip: the saved model gives its predictions again (largest difference {difference:.1e})")
+        truth = job.targets("test")
+        tuned = evaluate(spec, scores["test"], truth, split="test", seed=seed)
+        results = [
+            BaselineResult(
+                **about,
+                evaluation=evaluate(spec, other, truth, split="test", seed=seed),
+                comparison=compare(spec, scores["test"], other, truth, metric=spec.metric, seed=seed),
+            )
+            for about, other in baseline_scores(job)
+        ]
+        write_predictions(folder / "predictions.csv", job.splits["test"], spec, scores["test"])
+        evaluate(spec, scores["validation"], job.targets("validation"), split="validation", seed=seed).write(
+            folder / "validation.json"
+        )
+        dump = [r.model_dump(mode="json") for r in results]
+        write_whole(folder / "baselines.json", json.dumps({"baselines": dump}, indent=1) + "\n")
+        tuned.write(folder / "evaluation.json")
+        return tuned
+
+    outputs = ["evaluation.json", "validation.json", "baselines.json", "predictions.csv"]
+    return folder.step(
+        "evaluate",
+        fingerprint(job.keys.choice, folder.steps.get("baselines")),
+        outputs,
+        make,
+        lambda: Evaluation.load(folder / "evaluation.json"),
+    )
 
 
 def evaluate_file(
@@ -125,14 +176,3 @@ def _refuse_unknown(dataset: Dataset, spec: TaskSpec, source: str) -> None:
                     where=f"{source}:{row}",
                     expected=", ".join(list(spec.labels)[:12]) + (" …" if len(spec.labels) > 12 else ""),
                 )
-
-
-def column_roles(columns: Any) -> dict[str, Any]:
-    """What task.json remembers of the columns."""
-    return {
-        "text": columns.text,
-        "text_pair": columns.text_pair,
-        "label": list(columns.label),
-        "group": columns.group,
-        "label_separator": columns.label_separator,
-    }

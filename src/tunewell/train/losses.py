@@ -97,7 +97,7 @@ def loss_for(
     return {"cross_entropy": cross_entropy, "focal": focal, "bce": bce, "mse": mse, "mae": mae, "huber": huber}[name]
 
 
-def balanced_weights(spec: TaskSpec, targets) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def balanced_weights(spec: TaskSpec, targets) -> torch.Tensor:
     """Class weights n / (C · count) (as in scikit-learn); multi-label: negatives over positives a label."""
     import numpy as np
     import torch

@@ -60,7 +60,8 @@ class TunewellTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         from torch.utils.data import DataLoader
 
-        loader = DataLoader(
+        assert self.train_dataset is not None
+        loader: DataLoader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batches,
             collate_fn=self.data_collator,

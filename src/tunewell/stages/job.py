@@ -1,0 +1,201 @@
+"""One run at work: its locked folder, its rows, and the base model, each loaded when first needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.folder import RunFolder
+from tunewell.recipe import Recipe
+from tunewell.results import write_whole
+from tunewell.stages.keys import Keys, keys_for
+from tunewell.stages.prepare import Prepared, choose_max_length, prepare
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from tunewell.models.load import Encoder
+    from tunewell.tasks import TaskSpec
+    from tunewell.train.tune import Scale
+
+Echo = Callable[[str], None]
+ROWS_EMBEDDED = 20_000  # training rows embedded at most, for baselines and label suspects
+
+
+def silent(line: str) -> None:
+    """An `echo` that says nothing."""
+
+
+class Job:
+    """What the stages share. Use as a context manager: the run folder stays locked until the end.
+
+    Args:
+        output_dir: the run folder; None for a job that writes nothing (`tunewell check`).
+        echo: called with one line a stage. progress: show bars.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        output_dir: str | Path | None,
+        echo: Echo = silent,
+        progress: bool = True,
+        command: str = "",
+    ) -> None:
+        from tunewell.models.load import locate
+
+        self.recipe, self.echo, self.progress, self.command = recipe, echo, progress, command
+        self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
+        try:
+            self.model_path = locate(recipe.model)
+            self.prepared: Prepared = prepare(recipe, echo=echo)
+        except BaseException:
+            self.close()
+            raise
+        self.spec: TaskSpec = self.prepared.spec
+        self.splits: dict[str, Dataset] = self.prepared.splits
+        kind = (
+            ""
+            if self.spec.regression
+            else (", several labels a row" if self.spec.multi_label else f", {len(self.spec.labels)} classes")
+        )
+        self.echo(f"task: {self.spec.name}{kind}; metric {self.spec.metric}")
+        if recipe.threads:
+            import torch
+
+            torch.set_num_threads(recipe.threads)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._folder is not None:
+            self._folder.close()
+
+    @property
+    def folder(self) -> RunFolder:
+        assert self._folder is not None, "this job has no folder"
+        return self._folder
+
+    @cached_property
+    def keys(self) -> Keys:
+        return keys_for(self.recipe, self.prepared.fingerprint, self.model_path)
+
+    def begin(self) -> None:
+        """Write the effective recipe, the environment and the splits."""
+        from tunewell.stages.environment import environment
+
+        write_whole(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        write_whole(self.folder / "environment.json", json.dumps(environment(self.command), indent=1) + "\n")
+        write_whole(self.folder / "split.json", json.dumps(self.prepared.describe()) + "\n")
+
+    # ------------------------------------------------------------ the base model
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from tunewell.models.load import load_tokenizer
+
+        return load_tokenizer(self.recipe.model, self.model_path, self.recipe.revision, self.recipe.trust_remote_code)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        from tunewell.models.load import load_encoder
+
+        self.echo(f"model: {self.recipe.model}")
+        return load_encoder(self.recipe.model, self.recipe.revision, self.recipe.trust_remote_code)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Longest input in tokens of this run."""
+        from tunewell.models.load import window
+
+        limit = window(self.encoder.model, self.tokenizer)
+        return choose_max_length(self.recipe, self.splits, self.tokenizer, limit, self.spec.pair)
+
+    @cached_property
+    def bf16(self) -> bool:
+        from tunewell.train.tune import use_bf16
+
+        return use_bf16(self.recipe.bf16)
+
+    @cached_property
+    def places(self) -> dict[str, np.ndarray]:
+        """split -> positions of the rows that `vectors` are of: all, or a seeded sample of a long training split."""
+        out = {}
+        for name, dataset in self.splits.items():
+            out[name] = np.arange(len(dataset))
+            if name == "train" and len(dataset) > ROWS_EMBEDDED:
+                chosen = np.random.default_rng(self.recipe.seed).permutation(len(dataset))[:ROWS_EMBEDDED]
+                out[name] = np.sort(chosen)
+        return out
+
+    @cached_property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """split -> pooled embeddings (n, H) by the frozen base model; for pairs of texts (n, 2, H)."""
+        from tunewell.models.embed import embed
+
+        out = {}
+        columns = ["text", "text_pair"] if self.spec.pair else ["text"]
+        for name, dataset in self.splits.items():
+            rows = dataset.select(self.places[name])
+            parts = [
+                embed(self.encoder.model, self.tokenizer, list(rows[c]), max_length=self.max_length, bf16=self.bf16)
+                for c in columns
+            ]
+            out[name] = np.stack(parts, axis=1) if self.spec.pair else parts[0]
+        return out
+
+    # ------------------------------------------------------------ the model in the making
+
+    def fresh_model(self) -> Any:
+        """The base model under a new head."""
+        from tunewell.models.load import load_classifier
+
+        return load_classifier(
+            self.recipe.model,
+            self.spec,
+            seed=self.recipe.seed,
+            revision=self.recipe.revision,
+            trust_remote_code=self.recipe.trust_remote_code,
+        )
+
+    @cached_property
+    def scale(self) -> Scale:
+        """How regression labels are scaled while training."""
+        from tunewell.tasks import targets
+        from tunewell.train.tune import Scale
+
+        return Scale.of(targets(self.spec, self.splits["train"])) if self.spec.regression else Scale()
+
+    def scores(self, model: Any, split: str, *, bf16: bool = False) -> np.ndarray:
+        """Scores of a model whose head still answers in scaled labels, in the user's units."""
+        from tunewell.models.embed import logits
+        from tunewell.tasks.spec import scores_of
+
+        rows = self.splits[split]
+        raw = logits(
+            model,
+            self.tokenizer,
+            list(rows["text"]),
+            pairs=list(rows["text_pair"]) if self.spec.pair else None,
+            max_length=self.max_length,
+            batch_size=self.recipe.per_device_eval_batch_size,
+            bf16=bf16,
+        )
+        if self.spec.regression:
+            raw = raw * self.scale.std + self.scale.mean
+        return scores_of(self.spec, raw)
+
+    def targets(self, split: str) -> np.ndarray:
+        from tunewell.tasks import targets
+
+        return targets(self.spec, self.splits[split])

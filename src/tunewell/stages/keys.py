@@ -1,0 +1,56 @@
+"""What each stage's result depends on, as fingerprints: a stage is repeated only when its key changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewell.folder import file_hash, fingerprint
+
+if TYPE_CHECKING:
+    from tunewell.recipe import Recipe
+
+TRAINING_KEYS = (
+    "max_length", "general_text", "general_samples", "distill_weight", "learning_rate", "num_train_epochs",
+    "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_ratio", "lr_scheduler_type",
+    "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma", "class_weight",
+    "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Fingerprints, each containing those that it builds on: data ⊂ tune ⊂ choice, and probe."""
+
+    data: str  # rows and base model
+    probe: str  # base model and suite
+    tune: str  # all that decides the tuned weights
+    choice: str  # all that decides the final weights
+
+
+def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
+    """The keys of a recipe, given the fingerprint of its rows and the place of its base model."""
+    model = _model(model_path, recipe)
+    data = fingerprint(rows, model, recipe.max_length)
+    probe = fingerprint(model, recipe.probes, [_content(f) for f in recipe.probe_files], recipe.seed)
+    training = {k: getattr(recipe, k) for k in TRAINING_KEYS}
+    # averaging happens after tuning, so that it can be added or changed without tuning again
+    training["strategies"] = [s for s in recipe.strategies if s not in ("average", "plain")]
+    training["general"] = _content(recipe.general_text)
+    tune = fingerprint(data, training)
+    budget = (recipe.keep, recipe.keep_worst, recipe.average_alphas)
+    return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
+
+
+def _content(path: str | None) -> str | None:
+    return file_hash(path) if path and Path(path).exists() else path
+
+
+def _model(path: str, recipe: Recipe) -> str:
+    """Names, sizes and times of the files of a folder, else id and revision."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return fingerprint("model", path, recipe.revision)
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    return fingerprint("model", [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])

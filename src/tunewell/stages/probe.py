@@ -1,0 +1,80 @@
+"""What the base model knows, and what the tuned one still does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tunewell.folder import fingerprint
+from tunewell.results import Retention
+from tunewell.stages.job import Job
+
+
+def embedder(model: Any, tokenizer: Any, max_length: int = 128) -> Callable[[Sequence[str]], np.ndarray]:
+    """What retention suites take: texts -> (n, H) float32, always in fp32."""
+    from tunewell.models.embed import embed
+
+    return lambda texts: embed(model, tokenizer, texts, max_length=max_length)
+
+
+def measures(job: Job) -> bool:
+    """Whether the recipe asks for any probe."""
+    return job.recipe.probes != ["none"] or bool(job.recipe.probe_files)
+
+
+def suite(job: Job, half: str) -> Any:
+    from tunewell.retention.suite import load_suite
+
+    return load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
+
+
+def base_measurements(job: Job, half: str) -> Any:
+    """The base model on one half of the suite; measured once a run folder."""
+    return _measured(job, "before", half, job.keys.probe, lambda: job.encoder.model)
+
+
+def _measured(job: Job, name: str, half: str, key: str, model: Callable[[], Any]) -> Any:
+    from tunewell.retention.suite import Measurements
+
+    path = job.folder / "probes" / f"{name}-{half}.npz"
+
+    def make() -> Any:
+        job.echo(f"probe: {'base' if name == 'before' else 'tuned'} model, {half} half")
+        measured = suite(job, half).measure(embedder(model(), job.tokenizer))
+        measured.save(path)
+        return measured
+
+    return job.folder.step(
+        f"probe-{name}-{half}", key, [f"probes/{name}-{half}.npz"], make, lambda: Measurements.load(path)
+    )
+
+
+def probe_base(job: Job) -> None:
+    """Both halves of the suite on the base model: select for choices, report for what is shown."""
+    if measures(job):
+        for half in ("select", "report"):
+            base_measurements(job, half)
+
+
+def probe_tuned(job: Job) -> Retention | None:
+    """The report halves, which nothing was chosen on; None when nothing is measured."""
+    from tunewell.models.load import load_tuned
+    from tunewell.retention.forgetting import compare
+
+    path = job.folder / "retention.json"
+    if not measures(job):
+        path.unlink(missing_ok=True)
+        return None
+
+    def make() -> Retention:
+        before = base_measurements(job, "report")
+        after = _measured(job, "after", "report", job.keys.choice, lambda: load_tuned(job.folder / "model")[0])
+        retention = compare(before, after, seed=job.recipe.seed)
+        retention.write(path)
+        return retention
+
+    return job.folder.step(
+        "retention", fingerprint(job.keys.choice, "report"), ["retention.json"], make, lambda: Retention.load(path)
+    )

@@ -1,0 +1,74 @@
+"""The last stages: summary.json for scripts, the page for people, the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewell.results import Choice, Evaluation, Retention, Summary, Training
+from tunewell.stages.job import Job
+
+
+def summarise(
+    job: Job, training: Training, choice: Choice, evaluation: Evaluation, retention: Retention | None, seconds: float
+) -> Summary:
+    """Write summary.json. `seconds` is the whole run's; a run that repeated no stage keeps its earlier figure."""
+    from tunewell.report.build import verdict
+    from tunewell.run import read_baselines
+
+    recipe, path = job.recipe, job.folder / "summary.json"
+    baselines = {b.name: b.evaluation.headline for b in read_baselines(job.folder.path)}
+    if job.folder.done("summary", job.keys.choice, ["summary.json"]):
+        seconds = Summary.load(path).seconds["total"]
+    summary = Summary(
+        task=job.spec.name,
+        metric=job.spec.metric,
+        test=evaluation.headline,
+        base=baselines.get("linear-probe"),
+        baselines=baselines,
+        retention=None if retention is None else _figures(retention),
+        keep=recipe.keep,
+        kept=_kept(job, choice, retention),
+        strategy=recipe.strategies,
+        model=recipe.model,
+        seed=recipe.seed,
+        n_train=len(job.splits["train"]),
+        seconds={"train": round(training.seconds, 2), "total": round(seconds, 2)},
+        peak_memory_mb=round(training.peak_memory_mb, 1),
+    )
+    summary.write(path)
+    summary = summary.model_copy(update={"verdict": verdict(job.folder.path, lang=recipe.lang)})
+    summary.write(path)
+    job.folder.mark("summary", job.keys.choice)
+    return summary
+
+
+def _kept(job: Job, choice: Choice, retention: Retention | None) -> bool | None:
+    """Whether the budget holds where nothing was chosen: on the report halves. None without a budget."""
+    recipe = job.recipe
+    if retention is None or not (recipe.keep or recipe.keep_worst):
+        return None
+    floors = ((retention.mean.value, recipe.keep), (retention.worst.value, recipe.keep_worst))
+    return all(floor is None or (value is not None and value >= floor) for value, floor in floors)
+
+
+def _figures(retention: Retention) -> dict:
+    probes = {
+        p.name: {
+            "before": p.before.value,
+            "after": p.after.value,
+            "retention": p.retention.value,
+            "low": p.retention.low,
+            "high": p.retention.high,
+        }
+        for p in retention.probes
+    }
+    return {"mean": retention.mean.model_dump(), "worst": retention.worst.model_dump(), "probes": probes}
+
+
+def tell(job: Job) -> Path:
+    """Write the model card and report.html; returns the report's path."""
+    from tunewell.export.card import write_card
+    from tunewell.report.build import build
+
+    write_card(job.folder.path)
+    return build(job.folder.path, lang=job.recipe.lang)
