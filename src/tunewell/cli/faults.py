@@ -1,0 +1,132 @@
+"""What a user sees when something goes wrong: one clear message on stderr and an exit code that scripts can rely on.
+
+0 done    1 a fault of ours    2 the user's mistake    3 a gate not met    130 stopped    141 the reader has left
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from tunewell.cli.base import DEBUG
+from tunewell.errors import EXIT_DONE, EXIT_GATE, EXIT_OURS, EXIT_USER, TunewellError, nearest
+
+EXIT_STOPPED, EXIT_PIPE = 130, 141
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+STOPPED = "stopped; nothing half-written stays"
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do `work`, show what went wrong in words, and return the exit code."""
+    before = os.environ.get(DEBUG)
+    try:
+        code = _guarded(work)
+        try:
+            sys.stdout.flush()
+        except OSError as error:  # only at the end does a full disk or a closed pipe behind stdout show
+            code = _closed() if error.errno == errno.EPIPE else _show(_os_error(error), EXIT_USER)
+        return code
+    finally:
+        if before is None:
+            os.environ.pop(DEBUG, None)
+        else:
+            os.environ[DEBUG] = before
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    try:
+        work()
+        return EXIT_DONE
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except TunewellError as error:
+        _trace()
+        return _show(str(error), error.exit_code, kind="gate" if error.exit_code == EXIT_GATE else "error")
+    except click.ClickException as error:
+        return _show(_usage(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(err=True)
+        _trace()
+        return _show(STOPPED, EXIT_STOPPED, kind="")
+    except BrokenPipeError:
+        return _closed()
+    except MemoryError:
+        _trace()
+        return _show(_no_memory(""), EXIT_USER)
+    except Exception as error:
+        _trace()
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return _show(_os_error(error), EXIT_USER)
+        if isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error)):
+            return _show(_no_memory(str(error)), EXIT_USER)
+        return _show(_ours(error), EXIT_OURS)
+
+
+def _show(message: str, code: int, kind: str = "error") -> int:
+    with contextlib.suppress(OSError):  # nobody listens on stderr; the code still tells
+        click.echo((click.style(f"{kind}: ", fg="red", bold=True) if kind else "") + message, err=True)
+    return code
+
+
+def _trace() -> None:
+    if os.environ.get(DEBUG):
+        click.echo(traceback.format_exc(), err=True)
+
+
+def _closed() -> int:
+    """The reader of our output has left (`| head`): say nothing, also not when Python closes its files."""
+    with contextlib.suppress(OSError, ValueError):  # not a real file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_PIPE
+
+
+def _usage(error: click.ClickException) -> str:
+    """A mistake on the command line, with the nearest option."""
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "tunewell"
+    message, hint = error.message, ""
+    if isinstance(error, click.NoSuchOption):
+        params = ctx.command.get_params(ctx) if ctx is not None else []
+        known = [option for p in params for option in (*p.opts, *p.secondary_opts)]
+        message, hint = f"no such option `{error.option_name}`", nearest(error.option_name, known)
+    elif type(error) is not click.UsageError:
+        message = error.format_message()
+    message = (message[:1].lower() + message[1:]).removesuffix(".")
+    remedy = "; ".join(part for part in (hint, f"`{path} --help`") if part)
+    return f"{path}: {message}\n  try: {remedy}"
+
+
+def _os_error(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}cannot write: {os.strerror(error.errno or 0)}\n  try: free some space, or write to another place"
+
+
+def _no_memory(text: str) -> str:
+    detail = f": {text.splitlines()[0][:200]}" if text else ""
+    return (
+        f"not enough memory{detail}\n  try: a smaller --per_device_train_batch_size or --max_length, or a smaller model"
+    )
+
+
+def _ours(error: Exception) -> str:
+    """A fault of ours in one line: what and where."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "tunewell" in Path(f.filename).parts]
+    place = ""
+    if frames:
+        parts = Path(frames[-1].filename).parts
+        place = f", in {'/'.join(parts[len(parts) - parts[::-1].index('tunewell') :])}:{frames[-1].lineno}"
+    text = " ".join(str(error).split())[:300]
+    return (
+        f"this is a fault of tunewell ({type(error).__name__}{': ' + text if text else ''}{place})\n"
+        "  try: the same command with --debug shows the whole trace; please report it with that"
+    )
+
+
+__all__ = ["EXIT_PIPE", "EXIT_STOPPED", "guarded"]

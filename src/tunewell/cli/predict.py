@@ -1,0 +1,158 @@
+"""`tunewell predict`: label a file of any size, in the format it came in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunewell.cli.base import Command, is_quiet, say
+from tunewell.errors import DataError, ModelError, nearest
+
+if TYPE_CHECKING:
+    from tunewell.data.rows import RowSource
+    from tunewell.predict import Predictor
+
+_EXAMPLES = (
+    "tunewell predict runs/reviews new.csv -o labelled.csv",
+    "tunewell predict runs/reviews new.parquet --text body -o labelled.parquet",
+    "echo 'what a lovely day' | tunewell predict runs/reviews -",
+    "zcat new.jsonl.gz | tunewell predict runs/reviews - --format jsonl | head",
+)
+_FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
+_USUAL = ("text", "sentence", "review", "content", "body", "message", "comment")
+_USUAL_PAIR = ("text_pair", "text_b", "text2", "sentence2", "hypothesis")
+
+
+@click.command("predict", cls=Command, examples=_EXAMPLES)
+@click.argument("run")
+@click.argument("data", default="-")
+@click.option("-o", "--output", metavar="FILE", default="-", help="Where to; standard output when missing.")
+@click.option("--format", "format_", type=click.Choice(_FORMATS), help="Format of DATA; by its ending when missing.")
+@click.option("--text", metavar="TEXT", help="Column with the text; by default the one the run was tuned on.")
+@click.option("--text_pair", metavar="TEXT", help="Column with the second text.")
+@click.option("--encoding", default="auto", metavar="TEXT", help="Character encoding of a text file. [auto]")
+@click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Rows a batch. [64]")
+def command(
+    run: str,
+    data: str,
+    output: str,
+    format_: str | None,
+    text: str | None,
+    text_pair: str | None,
+    encoding: str,
+    batch_size: int,
+) -> None:
+    """Label a file, or standard input, with a tuned model; files may be larger than memory.
+
+    RUN is a run folder or a plain Transformers classification folder. DATA is CSV, TSV, JSON, JSONL,
+    Parquet, Arrow or lines of text (the default for standard input, `-`). The output has the same
+    rows, columns and format, with `prediction` and a probability for each label added; another ending of
+    -o asks for another format. A row with an empty text gets an empty prediction. The output file
+    appears whole or not at all.
+    """
+    from tunewell.data.rows import STDIN, open_rows
+    from tunewell.data.write_rows import format_of
+
+    if not Path(run).exists():
+        raise ModelError("no such run or model folder", where=run, expected="a run folder or a model folder")
+    if output != "-" and data != "-" and Path(output).exists() and Path(data).exists() and Path(output).samefile(data):
+        raise DataError("would overwrite the input", where=output, remedy="name another -o")
+    if data == STDIN and sys.stdin.isatty():
+        say("reading from the terminal, one text a line; Ctrl-D ends")
+    waits = data == STDIN and sys.stdin.isatty()
+    with open_rows(data, format=format_ or "auto", encoding=encoding, chunk_rows=1 if waits else 1024) as rows:
+        target = format_of(output, rows.format)
+        _check_output(output)
+        from tunewell.predict import Predictor
+
+        predictor = Predictor.load(run, batch_size=batch_size)
+        column = _column(rows, text, predictor.text_column, _USUAL, "--text")
+        pair = None
+        if predictor.spec.pair or text_pair is not None:
+            pair = _column(rows, text_pair, predictor.text_pair_column, _USUAL_PAIR, "--text_pair")
+        label(predictor, rows, output, target, column, pair)
+
+
+def label(predictor: Predictor, rows: RowSource, output: str, format_: str, column: str, pair: str | None) -> None:
+    """Predict chunk by chunk and say on stderr how many rows there were."""
+    from tqdm import tqdm
+
+    from tunewell.data.write_rows import Columns, RowWriter
+
+    added = Columns(
+        rows.columns,
+        predictor.labels,
+        regression=predictor.task == "text-regression",
+        multi_label=predictor.spec.multi_label,
+    )
+    if added.suffix:
+        say(f"{rows.name}: has a column of our name already; ours are called {', '.join(added.flat[:2])}, ...")
+    started, count, empty = time.perf_counter(), 0, 0
+    show = sys.stderr.isatty() and not is_quiet() and rows.name != "standard input"
+    with (
+        RowWriter(output, format_, rows, added) as writer,
+        tqdm(unit=" rows", file=sys.stderr, disable=not show, leave=False) as bar,
+    ):
+        for chunk in rows:
+            texts, pairs = chunk.texts(column), chunk.texts(pair) if pair else None
+            full = [i for i, text in enumerate(texts) if text.strip()]
+            answers: list[dict | None] = [None] * len(texts)
+            found = predictor.predict_batch([texts[i] for i in full], [pairs[i] for i in full] if pairs else None)
+            for i, answer in zip(full, found, strict=True):
+                answers[i] = answer
+            writer.write(chunk, answers)
+            count, empty = count + len(texts), empty + len(texts) - len(full)
+            bar.update(len(texts))
+    for notice in rows.notices:
+        say(notice)
+    seconds = time.perf_counter() - started
+    note = f"; {empty:,} without text, left without a prediction" if empty else ""
+    place = f" in {output}" if output != "-" else ""
+    say(f"{count:,} rows labelled{place}, {count / max(seconds, 1e-9):,.0f} rows/s{note}")
+
+
+def _check_output(output: str) -> None:
+    """Name a place that cannot be written before the model is loaded."""
+    from tunewell.data.write_rows import WholeFile
+
+    if output != "-":
+        WholeFile(output).discard()
+
+
+def _column(rows: RowSource, asked: str | None, tuned: str | None, usual: tuple[str, ...], option: str) -> str:
+    """The column to read: as asked for, as the run was tuned on, or the only one that comes to mind.
+
+    Raises:
+        DataError: it is not in the data.
+    """
+    if asked is None and rows.format == "text":
+        if option == "--text":
+            return "text"
+        raise DataError("lines of text hold no second text", where=rows.name, expected="CSV or JSONL with two columns")
+    wanted = asked or tuned
+    if wanted is None:
+        lower = {name.lower(): name for name in rows.columns}
+        wanted = next((lower[name] for name in usual if name in lower), None)
+        if wanted is None and len(rows.columns) == 1 and option == "--text":
+            wanted = rows.columns[0]
+        if wanted is None:
+            raise DataError(
+                "cannot tell which column holds the text" + (" pair" if option != "--text" else ""),
+                where=rows.name,
+                expected="one of " + ", ".join(rows.columns),
+                remedy=f"name it with {option}",
+            )
+    if wanted not in rows.columns:
+        raise DataError(
+            f"no column `{wanted}`" + ("" if asked else ", which the run was tuned on"),
+            where=rows.name,
+            expected="one of " + ", ".join(rows.columns),
+            remedy="; ".join(
+                part for part in (nearest(wanted, rows.columns), f"name the column with {option}") if part
+            ),
+        )
+    return wanted

@@ -1,0 +1,24 @@
+"""`tunewell report`: the page of a run, made again from its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tunewell.cli.base import Command
+
+
+@click.command("report", cls=Command, examples=("tunewell report runs/reviews --lang zh",))
+@click.argument("run")
+@click.option("--lang", type=click.Choice(["en", "zh"]), help="Language; by default the one of the run's recipe.")
+def command(run: str, lang: str | None) -> None:
+    """Write report.html of a finished run again, in English or Chinese; prints its path.
+
+    The page is made from the run's records alone; no model is loaded.
+    """
+    from tunewell.report.build import build
+    from tunewell.run import load_run
+
+    finished = load_run(Path(run))
+    click.echo(build(finished.dir, lang=lang or finished.recipe.lang))

@@ -1,0 +1,156 @@
+"""Results as text for a terminal: plain tables that also read well in a log."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunewell.results import Comparison, Estimate, Evaluation, ProbeResult, Retention
+    from tunewell.run import Run
+
+DASH = "–"
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: int = 2) -> str:
+    """Rows in aligned columns; wide (East Asian) characters count as two.
+
+    Args:
+        right: numbers of the columns that are aligned to the right.
+    """
+    safe = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(_width(row[i]) for row in safe if i < len(row)) for i in range(max(map(len, safe)))]
+    lines = []
+    for row in safe:
+        cells = []
+        for i, cell in enumerate(row):
+            gap = " " * (widths[i] - _width(cell))
+            cells.append(gap + cell if i in right else cell + gap)
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """Text from data without characters that steer a terminal."""
+    return "".join(
+        c if c.isprintable() else "�" if unicodedata.category(c) == "Cc" and c not in "\n\t" else " " for c in text
+    )
+
+
+def _width(text: str) -> int:
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """
+    >>> number(0.98765), number(None), number(12345.6)
+    ('0.988', '–', '12,346')
+    """
+    if value is None or value != value:
+        return DASH
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+
+
+def interval(estimate: Estimate, digits: int = 3) -> str:
+    """`0.752 to 0.809`, or a dash where none is defined."""
+    if estimate.low is None or estimate.high is None:
+        return DASH
+    return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(4.21), duration(83), duration(7300)
+    ('4.2 s', '1 min 23 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def versus(comparison: Comparison | None) -> str:
+    """What the tuned model gained over another: difference, test and p value."""
+    if comparison is None or comparison.difference.value is None:
+        return ""
+    gain = f"{comparison.difference.value:+.3f}"
+    word = {True: "better beyond chance", False: "worse beyond chance", None: "no difference beyond chance"}[
+        comparison.better
+    ]
+    p = comparison.p_value
+    shown = "" if p is None else f" ({comparison.test}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+    return f"tuned is {gain}: {word}{shown}"
+
+
+def run_table(run: Run) -> str:
+    """The end of `tunewell run`: gained, kept, needed, and where the report is."""
+    summary = run.summary
+    rows = [
+        ["", summary.metric, "95 % interval", ""],
+        ["tuned", number(summary.test.value), interval(summary.test), f"{summary.test.n:,} test rows"],
+    ]
+    for other in run.baselines:
+        headline = other.evaluation.headline
+        rows.append([other.title, number(headline.value), interval(headline), versus(other.comparison)])
+    parts = ["", "Gained", table(rows, right=(1,))]
+    if run.retention is not None:
+        parts += ["", "Kept", retention_table(run.retention)]
+        if summary.kept is not None:
+            wanted = [f"{k} {v:g}" for k in ("keep", "keep_worst") if (v := getattr(run.recipe, k))]
+            parts.append(f"  {', '.join(wanted)}: {'met' if summary.kept else 'NOT MET'} ({run.choice.reason})")
+    needed = [
+        f"{summary.n_train:,} training rows",
+        f"tuning {duration(summary.seconds['train'])}",
+        f"in all {duration(summary.seconds['total'])}",
+        f"memory {summary.peak_memory_mb:,.0f} MB",
+        f"{run.training.trainable_parameters / 1e6:.1f} of {run.training.parameters / 1e6:.1f} M parameters",
+    ]
+    parts += ["", "Needed", "  " + ", ".join(needed), ""]
+    parts += [printable(sentence) for sentence in summary.verdict]
+    parts += ["", f"model   {run.model_path}", f"report  {run.report_path}"]
+    return "\n".join(parts)
+
+
+def retention_table(retention: Retention) -> str:
+    """Probe by probe, then mean and worst."""
+    rows = [["probe", "before", "after", "kept", "95 % interval"]]
+    for probe in retention.probes:
+        rows.append(
+            [
+                probe.title + ("" if probe.counted else " (not counted)"),
+                number(probe.before.value),
+                number(probe.after.value),
+                number(probe.retention.value, 4),
+                interval(probe.retention, 4),
+            ]
+        )
+    rows.append(["mean", "", "", number(retention.mean.value, 4), interval(retention.mean, 4)])
+    worst = next((p.title for p in retention.probes if p.name == retention.worst_probe), retention.worst_probe)
+    rows.append([f"worst: {worst}", "", "", number(retention.worst.value, 4), interval(retention.worst, 4)])
+    return table(rows, right=(1, 2, 3))
+
+
+def probe_table(probes: Sequence[ProbeResult]) -> str:
+    """What one model knows: each probe's value."""
+    rows = [["probe", "metric", "value", "95 % interval", "chance"]]
+    for probe in probes:
+        value = probe.before
+        rows.append([probe.title, probe.metric, number(value.value), interval(value), number(probe.chance)])
+    return table(rows, right=(2, 4))
+
+
+def evaluation_table(evaluation: Evaluation) -> str:
+    """All metrics with intervals, then class by class."""
+    first = evaluation.metric
+    names = [first, *(name for name in evaluation.metrics if name != first)]
+    rows = [["metric", "value", "95 % interval"]]
+    rows += [[name, number(evaluation.metrics[name].value), interval(evaluation.metrics[name])] for name in names]
+    parts = [f"{evaluation.n:,} rows", "", table(rows, right=(1,))]
+    if evaluation.per_class:
+        rows = [["class", "precision", "recall", "f1", "rows", "predicted"]]
+        for c in evaluation.per_class:
+            figures = [number(c.precision), number(c.recall), number(c.f1)]
+            rows.append([c.label, *figures, f"{c.support:,}", f"{c.predicted:,}"])
+        parts += ["", table(rows, right=(1, 2, 3, 4, 5))]
+    return "\n".join(parts)
