@@ -37,6 +37,7 @@ class Job:
     Args:
         output_dir: the run folder; None for a job that writes nothing (`tunewell check`).
         echo: called with one line a stage. progress: show bars.
+        prepared: rows at hand already (the estimators'); by default those of the files that the recipe names.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Job:
         echo: Echo = silent,
         progress: bool = True,
         command: str = "",
+        prepared: Prepared | None = None,
     ) -> None:
         from tunewell.models.load import locate
 
@@ -54,7 +56,7 @@ class Job:
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         try:
             self.model_path = locate(recipe.model)
-            self.prepared: Prepared = prepare(recipe, echo=echo)
+            self.prepared: Prepared = prepared or prepare(recipe, echo=echo)
         except BaseException:
             self.close()
             raise
