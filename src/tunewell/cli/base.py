@@ -64,6 +64,14 @@ class Command(click.Command):
         self.examples = examples
         common_options(self)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _naming(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _naming(ctx):
+            return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         own: list[tuple[str, str]] = []
@@ -87,6 +95,16 @@ class Command(click.Command):
                 for line in self.examples:
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
         super().format_epilog(ctx, formatter)
+
+
+@contextlib.contextmanager
+def _naming(ctx: click.Context) -> Iterator[None]:
+    """A mistake on the command line is told with the name of its command."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.ctx = error.ctx or ctx
+        raise
 
 
 def _root_meta() -> dict[str, Any]:

@@ -29,11 +29,12 @@ def command(data: tuple[str, ...], strict: bool, as_json: bool, **keys: Any) -> 
     DATA is one file; or a file to train on and one to test on; or train, validation and test; or a
     recipe. Nothing is written and no row is changed. The check ends with an account of every row.
     """
+    path, files = _files(data)
+    recipe = recipe_from(path, keys | _without_repeats(files, keys))
     from tunewell.data.check import render
     from tunewell.run import check_only
 
-    path, files = _files(data)
-    report = check_only(recipe_from(path, keys | _without_repeats(files, keys)), echo=say)
+    report = check_only(recipe, echo=say)
     click.echo(report.model_dump_json(indent=1) if as_json else render(report))
     if strict and report.errors:
         titles = ", ".join(finding.title for finding in report.errors)

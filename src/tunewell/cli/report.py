@@ -17,8 +17,9 @@ def command(run: str, lang: str | None) -> None:
 
     The page is made from the run's records alone; no model is loaded.
     """
-    from tunewell.report.build import build
     from tunewell.run import load_run
 
     finished = load_run(Path(run))
+    from tunewell.report.build import build
+
     click.echo(build(finished.dir, lang=lang or finished.recipe.lang))

@@ -120,22 +120,28 @@ def _standard_input(format: str, encoding: str, chunk_rows: int) -> RowSource:
     name = "standard input"
     stream: Any = sys.stdin.buffer
     if format in ("text", "jsonl"):
-        if not hasattr(stream, "peek"):
-            stream = io.BufferedReader(stream)
+        own = not hasattr(stream, "peek")
+        stream = io.BufferedReader(stream) if own else stream
         head = stream.peek(SNIFFED)[:SNIFFED]
         if encoding == "auto":
             found = Encoding(next((codec for mark, codec in _MARKS if head.startswith(mark)), "utf-8"))
         else:
             found = detect(lambda: io.BytesIO(head), name, encoding)
         text = io.TextIOWrapper(stream, found.codec, found.errors, newline="")
+
+        def leave_open() -> None:
+            text.detach()
+            if own:
+                stream.detach()
+
         try:
             opened = _from_objects(
                 name, format, (_lines if format == "text" else _jsonl)(name, text, found), chunk_rows
             )
         except BaseException:
-            text.detach()  # else it would close standard input
+            leave_open()
             raise
-        opened.close = text.detach
+        opened.close = leave_open
         return opened
     kept = tempfile.NamedTemporaryFile(prefix="tunewell-stdin-")  # noqa: SIM115 - closed with the source
     try:

@@ -91,7 +91,8 @@ class WholeFile(io.RawIOBase):
             elif path.is_dir():
                 raise IsADirectoryError(None, "is a folder")
             else:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.parent.is_dir():
+                    _make_folder(path.parent)
                 handle, self._temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
                 self._file = os.fdopen(handle, "wb")
         except OSError as error:
@@ -112,6 +113,8 @@ class WholeFile(io.RawIOBase):
         return self._place
 
     def write(self, data: Any) -> int:
+        if self._file.closed:  # thrown away
+            return len(data)
         try:
             written = self._file.write(data)
         except BrokenPipeError:
@@ -155,6 +158,13 @@ class WholeFile(io.RawIOBase):
         if self._temporary is not None:
             Path(self._temporary).unlink(missing_ok=True)
             self._temporary = None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise OSError(None, "a part of the path is a file, not a folder") from None
 
 
 class RowWriter:
@@ -286,6 +296,8 @@ class RowWriter:
                 self.file.commit()
         finally:
             self.file.discard()
+            if kind is not None and self._arrow is not None:
+                self._arrow.close()  # into a file that takes no more
 
 
 def _cell(value: Any) -> Any:
