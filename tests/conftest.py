@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def write_csv(path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] =
         writer.writerow(header)
         writer.writerows(rows)
     return path
+
+
+@pytest.fixture(scope="session")
+def make_reviews() -> Callable[..., list[tuple[str, str]]]:
+    """The function `reviews(n, labels, seed)`: distinct (text, label) rows whose labels can be learnt."""
+    return reviews
+
+
+@pytest.fixture(scope="session")
+def save_csv() -> Callable[..., Path]:
+    """The function `write_csv(path, rows, header)`."""
+    return write_csv
 
 
 @pytest.fixture(scope="session")
@@ -104,3 +117,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_csv(tmp_path: Path) -> Path:
     """120 labelled reviews, two balanced classes, columns text and label, no two texts alike."""
     return write_csv(tmp_path / "reviews.csv", reviews(120))
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` under a random head for the classes negative and positive, as `save_pretrained` writes it."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-classifier"
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            tiny_model,
+            id2label={0: "negative", 1: "positive"},
+            label2id={"negative": 0, "positive": 1},
+            problem_type="single_label_classification",
+        )
+        torch.nn.init.normal_(model.classifier.weight)  # else every text gets about a half
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    with torch.inference_mode():  # so that each class is given to half of some reviews
+        batch = tokenizer([text for text, _ in reviews(40)], return_tensors="pt", padding=True)
+        model.classifier.bias -= model.eval()(**batch).logits.median(dim=0).values
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
