@@ -16,7 +16,7 @@ import numpy as np
 from tunewell.errors import TrainingError
 from tunewell.evaluate.calibration import BINS, bin_index
 
-THRESHOLD = 0.5  # multi-label: a label is predicted when its probability is above
+THRESHOLD = 0.5  # multi-label: a label is predicted from this probability on
 EPS = float(np.finfo(np.float32).eps)  # log loss clips probabilities here, as scikit-learn does for float32
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -56,7 +56,7 @@ def decide(spec: Any, scores: np.ndarray) -> np.ndarray:
     """Answers of scores: (n,) class ids, (n, C) booleans for multi-label, the values themselves for regression."""
     if spec.name == "text-regression":
         return np.asarray(scores).reshape(len(scores))
-    return np.asarray(scores) > THRESHOLD if spec.multi_label else np.argmax(scores, axis=1)
+    return np.asarray(scores) >= THRESHOLD if spec.multi_label else np.argmax(scores, axis=1)
 
 
 # ---------------------------------------------------------------- classes
@@ -108,7 +108,7 @@ def _single_label(scores: np.ndarray, targets: np.ndarray, names: Sequence[str])
 def _multi_label(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> Measure:
     from scipy.sparse import csr_array
 
-    truth, predicted = targets > 0, scores > THRESHOLD
+    truth, predicted = targets > 0, scores >= THRESHOLD
     per_label = {
         k: csr_array(m.T.astype(np.float64))
         for k, m in (("hit", truth & predicted), ("true", truth), ("guess", predicted))
