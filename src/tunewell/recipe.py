@@ -45,7 +45,7 @@ def _key(default: Any, section: str, help: str, **limits: Any) -> Any:
 class Recipe(BaseModel):
     """One validated recipe. Keys are spelled as in `transformers.TrainingArguments` where one exists."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     # data
     train: str | None = _key(

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tunewell.errors import RunFolderError
+from tunewell.errors import DamagedRecord, RunFolderError
 
 Severity = Literal["error", "warning", "notice"]
 
@@ -83,8 +83,22 @@ class Record(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a record that `write` wrote."""
-        return cls.model_validate_json(Path(path).read_bytes())
+        """Read a record that `write` wrote.
+
+        Raises:
+            DamagedRecord: cut short, or written by another version.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise DamagedRecord(
+                f"is damaged or of another version: {place + ': ' if place else ''}{first['msg']}",
+                where=str(path),
+                expected=f"a {cls.__name__} record as `tunewell run` writes it",
+                remedy="delete the file; the same `tunewell run` makes it again",
+            ) from None
 
 
 class Estimate(Record):

@@ -129,10 +129,10 @@ def _column(rows: RowSource, asked: str | None, tuned: str | None, usual: tuple[
     Raises:
         DataError: it is not in the data.
     """
-    if asked is None and rows.format == "text":
-        if option == "--text":
-            return "text"
+    if rows.format == "text" and option != "--text":
         raise DataError("lines of text hold no second text", where=rows.name, expected="CSV or JSONL with two columns")
+    if rows.format == "text" and asked is None:
+        return "text"
     wanted = asked or tuned
     if wanted is None:
         lower = {name.lower(): name for name in rows.columns}

@@ -45,6 +45,13 @@ def locate(name: str) -> str:
     """
     from tunewell import assets
 
+    if not name.strip():
+        raise ModelError(
+            "no model is named",
+            where="model",
+            expected="an asset, a folder or a hub id",
+            remedy="`tunewell models` lists what is at hand",
+        )
     asset = assets.find(name, kind="model")
     if asset is not None and not Path(name).is_dir():
         return str(assets.fetch(asset.name))
@@ -59,10 +66,10 @@ def locate(name: str) -> str:
             expected="a folder with config.json, model.safetensors and a tokenizer, an asset, or a hub id",
         )
     looks_local = name.startswith((".", "/", "~", "\\")) or name.count("/") > 1
-    if looks_local or not name.strip():
+    if looks_local:
         raise ModelError(
             "no such model folder",
-            where=name or "model",
+            where=name,
             expected="a folder with config.json, model.safetensors and a tokenizer, an asset, or a hub id",
             remedy="`tunewell models` lists what is at hand",
         )
@@ -208,7 +215,7 @@ def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool
     from transformers import AutoModel
 
     path = locate(name)
-    model = _load(
+    model, found = _load(
         AutoModel.from_pretrained,
         name,
         path,
@@ -217,12 +224,16 @@ def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
         dtype=torch.float32,
+        output_loading_info=True,
     )
     tokenizer = load_tokenizer(name, path, revision, trust_remote_code)
-    if getattr(model.config, "is_encoder_decoder", False) or not hasattr(model, "get_input_embeddings"):
+    if not _is_encoder(model):
         raise ModelError(
-            "is not an encoder", where=name, expected="a BERT-like encoder for classification and regression"
+            f"is not an encoder but a {model.config.model_type} model",
+            where=name,
+            expected="a BERT-like encoder for classification and regression",
         )
+    _check_weights(model, [key for key in found["missing_keys"] if not key.startswith("pooler")], name)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"tokenizer has {len(tokenizer)} entries but the model only "
@@ -269,18 +280,60 @@ def load_classifier(
     return model
 
 
+def _is_encoder(model: Any) -> bool:
+    """Whether every token sees all others: no decoder, no encoder with a decoder."""
+    from transformers.models.auto import modeling_auto as auto
+
+    kind = model.config.model_type
+    decoder = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    mixed = getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False)
+    return hasattr(model, "get_input_embeddings") and not (decoder or mixed)
+
+
+def _check_weights(model: Any, missing: list[str], name: str) -> None:
+    """Refuse what Transformers only warns of: weights that are not in the file are drawn at random."""
+    if missing:
+        some = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ModelError(
+            f"lacks {len(missing)} of the weights that its config.json asks for: {some}",
+            where=name,
+            expected="config.json and model.safetensors of the same model",
+        )
+    for key, weights in model.named_parameters():
+        if not weights.isfinite().all():
+            raise ModelError(
+                f"its weights are not finite numbers: {key}",
+                where=name,
+                expected="a model whose training did not diverge",
+                remedy="download or save the model again",
+            )
+
+
 def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A tuned model folder, as plain Transformers reads it."""
+    """A tuned model folder, as plain Transformers reads it.
+
+    Raises:
+        ModelError: no such folder, or a base model, whose head would be drawn at random.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     folder = locate(str(path))
-    model = _load(
+    model, found = _load(
         AutoModelForSequenceClassification.from_pretrained,
         str(path),
         folder,
         "weights",
         use_safetensors=True,
         dtype=torch.float32,
+        output_loading_info=True,
     )
+    if any(key.startswith(("classifier", "score", "pre_classifier", "head")) for key in found["missing_keys"]):
+        raise ModelError(
+            "has no classification head: it is a base model",
+            where=str(path),
+            expected="a run folder, or a model tuned for classification or regression",
+            remedy=f"tune it first: tunewell run --model {path} --train DATA",
+        )
+    _check_weights(model, sorted(found["missing_keys"]), str(path))
     return model.eval(), load_tokenizer(str(path), folder)
