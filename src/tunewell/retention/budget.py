@@ -1,0 +1,85 @@
+"""The budget: which candidate is chosen, and the frontier between task score and retention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunewell.results import Candidate, Choice
+
+CLOSE = 5e-4  # scores that differ by less are taken as equal; the one that keeps more wins
+
+
+def meets(candidate: Candidate, keep: float | None, keep_worst: float | None) -> bool | None:
+    """Whether a candidate is inside the budget on the select halves; None without a budget."""
+    if keep is None and keep_worst is None:
+        return None
+    floors = ((candidate.retention_mean, keep), (candidate.retention_worst, keep_worst))
+    return all(
+        floor is None or (value is not None and value.value is not None and value.value >= floor)
+        for value, floor in floors
+    )
+
+
+def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: float | None) -> Choice:
+    """The best validation score among the candidates inside the budget.
+
+    When none is inside, the one that keeps most is chosen (then the better score) and `met` is False.
+    Floors are held against the select halves' point estimates, so the report halves may fall short by
+    chance: whether the budget is kept is decided there, and said.
+
+    Raises:
+        ValueError: no candidates.
+    """
+    if not candidates:
+        raise ValueError("no candidates")
+    judged = [c.model_copy(update={"meets": meets(c, keep, keep_worst), "chosen": False}) for c in candidates]
+    inside = [i for i, c in enumerate(judged) if c.meets is not False]
+    pool = inside or list(range(len(judged)))
+
+    def score(i: int) -> float:
+        value = judged[i].score.value
+        return value if value is not None else float("-inf")
+
+    def kept(i: int) -> float:
+        mean = judged[i].retention_mean
+        return mean.value if mean is not None and mean.value is not None else float("-inf")
+
+    if inside:
+        best = max(score(i) for i in pool)
+        winner = max((i for i in pool if score(i) >= best - CLOSE), key=lambda i: (kept(i), score(i), -i))
+    else:
+        winner = max(pool, key=lambda i: (kept(i), score(i), -i))
+    judged[winner] = judged[winner].model_copy(update={"chosen": True})
+    met = None if keep is None and keep_worst is None else bool(inside)
+    return Choice(
+        keep=keep,
+        keep_worst=keep_worst,
+        met=met,
+        candidates=tuple(judged),
+        reason=_reason(met, len(inside), len(judged)),
+    )
+
+
+def _reason(met: bool | None, inside: int, total: int) -> str:
+    if met is None:
+        return "no budget was set: the best validation score" if total > 1 else "the only candidate"
+    if met:
+        return f"the best validation score among the {inside} of {total} candidates inside the budget"
+    return f"none of the {total} candidates is inside the budget: the one that keeps most"
+
+
+def frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that no other beats on both validation score and mean retention, best score first."""
+
+    def figures(c: Candidate) -> tuple[float, float]:
+        mean = c.retention_mean.value if c.retention_mean is not None else None
+        score = c.score.value
+        return (score if score is not None else float("-inf"), mean if mean is not None else float("-inf"))
+
+    out = []
+    for c in candidates:
+        s, r = figures(c)
+        beaten = any((a >= s and b >= r) and (a > s or b > r) for a, b in (figures(o) for o in candidates))
+        if not beaten:
+            out.append(c)
+    return sorted(out, key=lambda c: -figures(c)[0])
