@@ -27,7 +27,8 @@ def __getattr__(name: str) -> Any:
     if name in _PLACES:
         from importlib import import_module
 
-        return getattr(import_module(_PLACES[name]), name)
+        module = import_module(_PLACES[name])
+        return module if name == "run" else getattr(module, name)  # the module is callable: see its end
     raise AttributeError(f"module 'tunewell' has no attribute {name!r}")
 
 

@@ -6,9 +6,11 @@ so a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -313,3 +315,15 @@ def probe_models(
         echo(f"probe: {name}")
         measured.append(suite.measure(embedder(encoder.model, encoder.tokenizer)))
     return measured[0] if len(measured) == 1 else compare(measured[0], measured[1], seed=seed)
+
+
+class _CallableModule(types.ModuleType):
+    """`tunewell.run` is this module, since Python binds a submodule to its package; calling it is calling `run`."""
+
+    def __call__(self, *args: Any, **keys: Any) -> Run:
+        return run(*args, **keys)
+
+
+_CallableModule.__call__.__doc__ = run.__doc__
+__signature__ = inspect.signature(run)
+sys.modules[__name__].__class__ = _CallableModule
