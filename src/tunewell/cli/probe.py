@@ -43,15 +43,16 @@ def command(
 
     chosen = given({"probes": probes, "probe_files": probe_files})
     result = probe_models([model, *([model2] if model2 else [])], half=half, seed=seed, echo=say, **chosen)
-    if model2 is None:
-        from tunewell.retention.forgetting import compare
-
-        result = compare(result, result, seed=seed)  # against itself: its own values with their intervals
-        if as_json:
-            fields = {"name", "title", "metric", "chance"}
-            rows = [p.model_dump(include=fields) | p.before.model_dump() for p in result.probes]
-            click.echo(json.dumps({"model": model, "half": half, "probes": rows}, indent=1, ensure_ascii=False))
-        else:
-            click.echo(probe_table(result.probes))
+    if model2 is not None:
+        click.echo(result.model_dump_json(indent=1) if as_json else retention_table(result))
         return
-    click.echo(result.model_dump_json(indent=1) if as_json else retention_table(result))
+    from tunewell.retention.forgetting import compare
+    from tunewell.retention.suite import DRIFT
+
+    itself = compare(result, result, seed=seed)  # for the intervals of its own values
+    known = [p for p in itself.probes if p.name not in DRIFT]  # drift is defined between two models only
+    if as_json:
+        rows = [p.model_dump(include={"name", "title", "metric", "chance"}) | p.before.model_dump() for p in known]
+        click.echo(json.dumps({"model": model, "half": half, "probes": rows}, indent=1, ensure_ascii=False))
+    else:
+        click.echo(probe_table(known))
