@@ -34,9 +34,8 @@ def few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_reviews: Any,
 
     monkeypatch.chdir(tmp_path)
     reviews = make_reviews(160)
-    pairs = [
-        (a, b, len(set(a.split()) & set(b.split()))) for (a, _), (b, _) in zip(reviews, reviews[80:], strict=False)
-    ]
+    texts = [text for text, _ in reviews]
+    pairs = [(a, b, len(set(a.split()) & set(b.split()))) for a, b in zip(texts[:80], texts[80:], strict=True)]
     probe = save_csv(tmp_path / "similarity.csv", pairs, ("text_a", "text_b", "score"))
     real = suites.load_suite
 
