@@ -1,0 +1,1 @@
+"""Benchmarks: one file a published claim. They measure and print; they assert nothing."""

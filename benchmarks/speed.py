@@ -1,0 +1,156 @@
+"""Wall time and memory of plain tuning: `transformers.Trainer` with its defaults against tunewell.
+
+Same model, rows, epochs and seed, in one run on one machine, each in a process of its own, in turn
+(A B A B …) so that drift of the machine falls on both. Time is that of tuning: `Trainer.train()`
+there, tokenisation not counted; here `tune()` with tokenisation, validation and checkpoints. The
+test metric is macro-F1 (or accuracy, printed beside it) of the final model in fp32.
+
+    python benchmarks/speed.py --data-root DATA
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import child, file_of, parser, record, spread
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """One tuning; runs in the child process."""
+    import datasets
+    from sklearn.metrics import accuracy_score, f1_score
+
+    from tunewell.data.load import load
+    from tunewell.models.embed import logits
+    from tunewell.train.tune import peak_memory_mb
+
+    datasets.disable_progress_bars()
+    train, test = (load(job[k]).dataset for k in ("train", "test"))
+    labels = sorted(set(map(str, train["label"])))
+    if job["test_rows"]:
+        test = test.select(range(min(len(test), job["test_rows"])))
+    with tempfile.TemporaryDirectory() as folder:
+        how = with_trainer if job["how"] == "trainer" else with_tunewell
+        model, tokenizer, seconds = how(job, train, labels, Path(folder))
+    peak = peak_memory_mb()
+    answers = logits(model, tokenizer, list(test["text"]), max_length=job["max_length"]).argmax(1)
+    truth = [labels.index(str(label)) for label in test["label"]]
+    return {
+        "seconds": round(seconds, 2),
+        "peak_mb": round(peak),
+        "rows": len(train),
+        "f1_macro": float(f1_score(truth, answers, average="macro")),
+        "accuracy": float(accuracy_score(truth, answers)),
+    }
+
+
+def with_trainer(job: dict[str, Any], train: Any, labels: list[str], folder: Path) -> tuple[Any, Any, float]:
+    """`transformers.Trainer` as it comes: nothing set but epochs, seed and folder."""
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    from tunewell.models.load import locate
+
+    path = locate(job["model"])
+    set_seed(job["seed"])
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(labels))
+    rows = train.map(
+        lambda r: {
+            **tokenizer(r["text"], truncation=True, max_length=job["max_length"]),
+            "labels": labels.index(str(r["label"])),
+        },
+        remove_columns=train.column_names,
+    )
+    arguments = TrainingArguments(
+        output_dir=str(folder), num_train_epochs=job["epochs"], seed=job["seed"], disable_tqdm=True
+    )
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=DataCollatorWithPadding(tokenizer))
+    started = time.perf_counter()
+    trainer.train()
+    return model.eval(), tokenizer, time.perf_counter() - started
+
+
+def with_tunewell(job: dict[str, Any], train: Any, labels: list[str], folder: Path) -> tuple[Any, Any, float]:
+    """tunewell plain with its defaults; the last tenth of the rows is held out for validation as a user's run would."""
+    from tunewell.predict import Predictor
+    from tunewell.recipe import load_recipe
+    from tunewell.run import tune_only
+
+    recipe = load_recipe(
+        model=job["model"],
+        train=job["train"],
+        test=job["test"],
+        text="text",
+        label="label",
+        task="text-classification",
+        strategy="plain",
+        probes="none",
+        seed=job["seed"],
+        num_train_epochs=job["epochs"],
+        max_length=job["max_length"],
+        validation_size=0.02,
+        output_dir=str(folder / "run"),
+    )
+    tune_only(recipe, echo=lambda line: None, progress=False)
+    seconds = json.loads((folder / "run" / "train" / "training.json").read_text())["seconds"]
+    predictor = Predictor.load(folder / "run")
+    return predictor.model, predictor.tokenizer, seconds
+
+
+def main() -> None:
+    args = parser(__doc__ or "")
+    args.add_argument("--sets", nargs="+", default=["sst2", "ag_news"])
+    args.add_argument("--epochs", type=float, default=3.0)
+    args.add_argument("--max-length", type=int, default=128)
+    args.add_argument("--test-rows", type=int, default=2000)
+    options = args.parse_args()
+    if options.child:
+        print(json.dumps(measure(json.loads(options.child))))
+        return
+    print(
+        f"{'set':<10} {'seed':>4} {'Trainer s':>10} {'tunewell s':>10} {'ratio':>6} {'MB':>6} {'MB':>6} {'ratio':>6} "
+        f"{'F1':>7} {'F1':>7}"
+    )
+    for name in options.sets:
+        rows = []
+        for seed in options.seeds:
+            job = {
+                "model": options.model,
+                "train": str(file_of(options.data_root, name, "train")),
+                "test": str(file_of(options.data_root, name, "test")),
+                "epochs": options.epochs,
+                "seed": seed,
+                "max_length": options.max_length,
+                "test_rows": options.test_rows,
+            }
+            a, b = (child(__file__, {**job, "how": how}) for how in ("trainer", "tunewell"))
+            rows.append((a, b))
+            print(
+                f"{name:<10} {seed:>4} {a['seconds']:>10.1f} {b['seconds']:>10.1f} {a['seconds'] / b['seconds']:>6.2f} "
+                f"{a['peak_mb']:>6} {b['peak_mb']:>6} {b['peak_mb'] / a['peak_mb']:>6.2f} "
+                f"{a['f1_macro']:>7.4f} {b['f1_macro']:>7.4f}",
+                flush=True,
+            )
+            for row in (a, b):
+                record(options.output, {"benchmark": "speed", "set": name, **row})
+        print(
+            f"{name:<10} mean: time ratio {spread([a['seconds'] / b['seconds'] for a, b in rows])}, memory ratio "
+            f"{spread([b['peak_mb'] / a['peak_mb'] for a, b in rows])}, F1 difference "
+            f"{spread([b['f1_macro'] - a['f1_macro'] for a, b in rows])}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
