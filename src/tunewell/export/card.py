@@ -1,0 +1,161 @@
+"""The model card: README.md beside the model, with the hub's metadata block, written from the records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunewell.errors import RunFolderError
+from tunewell.report.records import Records, read
+from tunewell.report.verdict import interval, number, verdict
+from tunewell.results import write_whole
+
+HUB_METRICS = {
+    "f1_macro": "f1",
+    "f1_micro": "f1",
+    "f1_weighted": "f1",
+    "mcc": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "r2": "r_squared",
+}
+LANGUAGES = {
+    "en",
+    "zh",
+    "de",
+    "fr",
+    "es",
+    "it",
+    "pt",
+    "nl",
+    "ru",
+    "ja",
+    "ko",
+    "ar",
+    "pl",
+    "tr",
+    "sv",
+    "da",
+    "fi",
+    "cs",
+    "hi",
+}
+
+
+def write_card(run_dir: str | Path) -> Path:
+    """Write model/README.md of a finished run.
+
+    Raises:
+        RunFolderError: the run has no model yet.
+    """
+    records = read(run_dir)
+    folder = records.folder / "model"
+    if not folder.is_dir():
+        raise RunFolderError("has no model yet", where=str(run_dir), expected="a finished run")
+    path = folder / "README.md"
+    write_whole(path, card(records))
+    return path
+
+
+def card(records: Records) -> str:
+    """The card as Markdown."""
+    import yaml
+
+    front = yaml.safe_dump(_metadata(records), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n{_body(records)}"
+
+
+def _metadata(records: Records) -> dict[str, Any]:
+    base = str(records.recipe.get("model", ""))
+    base = {"all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}.get(base, base)
+    out: dict[str, Any] = {}
+    shares = records.check.languages if records.check else {}
+    spoken = [name for name, share in shares.items() if name in LANGUAGES and share >= 0.05]
+    if spoken:
+        out["language"] = spoken
+    out["library_name"] = "transformers"
+    out["pipeline_tag"] = "text-classification"
+    if base and not base.startswith((".", "/", "~")):
+        out["base_model"] = base
+    out["tags"] = ["tunewell", *(records.training.strategy if records.training else ())]
+    e = records.evaluation
+    if e is not None and records.summary is not None:
+        results = [
+            {"type": HUB_METRICS.get(name, name), "name": name, "value": round(v.value, 4)}
+            for name, v in e.metrics.items()
+            if v.value is not None
+        ]
+        out["metrics"] = sorted({r["type"] for r in results})
+        data = Path(str(records.recipe.get("train") or "data")).name
+        out["model-index"] = [
+            {
+                "name": records.folder.resolve().name,
+                "results": [
+                    {
+                        "task": {"type": "text-classification", "name": records.summary.task},
+                        "dataset": {"name": data, "type": data, "split": "test"},
+                        "metrics": results,
+                    }
+                ],
+            }
+        ]
+    return out
+
+
+def _body(records: Records) -> str:
+    name = records.folder.resolve().name
+    lines = [f"# {name}", ""]
+    if records.summary is not None:
+        lines += [
+            f"`{records.summary.model}` tuned for {records.summary.task} with "
+            f"[tunewell](https://github.com/tunewell/tunewell), strategy {' + '.join(records.summary.strategy)}.",
+            "",
+        ]
+    lines += [*verdict(records), ""]
+    e = records.evaluation
+    if e is not None:
+        lines += [f"## Gained (test, {e.n:,} rows)", "", "| metric | value | 95 % interval |", "|---|---|---|"]
+        lines += [f"| {k} | {number(v.value, 4)} | {interval(v, 4)} |" for k, v in e.metrics.items()]
+        for b in records.baselines:
+            h = b.evaluation.headline
+            lines.append(f"| {e.metric} of the baseline {b.title} | {number(h.value, 4)} | {interval(h, 4)} |")
+        lines.append("")
+    if records.retention is not None and records.retention.probes:
+        lines += [
+            "## Kept (retention of the base model's abilities)",
+            "",
+            "| probe | before | after | retention | 95 % interval |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {p.title}{'' if p.counted else ' (not counted)'} | {number(p.before.value, 4)} | "
+            f"{number(p.after.value, 4)} | "
+            f"{number(p.retention.value, 4)} | {interval(p.retention, 4)} |"
+            for p in records.retention.probes
+        ]
+        m = records.retention.mean
+        lines += [f"| mean | | | {number(m.value, 4)} | {interval(m, 4)} |", ""]
+    pair = bool(records.check and "text_pair" in records.check.columns)
+    example = '{"text": "first text", "text_pair": "second text"}' if pair else '"some text"'
+    lines += [
+        "## Use",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        'answer = pipeline("text-classification", model="path/to/this/folder")',
+        f"answer({example}, truncation=True)",
+        "```",
+        "",
+    ]
+    if e is not None and e.labels:
+        shown = ", ".join(e.labels[:30]) + (" …" if len(e.labels) > 30 else "")
+        lines += [f"Labels: {shown}", ""]
+    lines += [
+        "## Limits",
+        "",
+        "Measured on data like its training data only; other sources may differ. Retention is what the named "
+        "probes measure, no more. The licence follows the base model's and the data's.",
+        "",
+    ]
+    return "\n".join(lines)

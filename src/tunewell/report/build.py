@@ -1,0 +1,235 @@
+"""From the records of a run to one self-contained page: opens from disk, light or dark, English or Chinese."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunewell.errors import RecipeError
+from tunewell.report import charts
+from tunewell.report.charts import Point
+from tunewell.report.records import Records, read
+from tunewell.report.verdict import duration, interval, number, verdict
+from tunewell.report.words import WORDS
+from tunewell.results import Evaluation, Training, write_whole
+
+__all__ = ["build", "render", "verdict"]
+MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
+
+
+def build(run_dir: str | Path, lang: str = "en") -> Path:
+    """Write report.html into a run folder.
+
+    Raises:
+        RunFolderError: not a run folder, or it cannot be written. RecipeError: an unknown language.
+    """
+    path = Path(run_dir) / "report.html"
+    write_whole(path, render(read(run_dir), lang))
+    return path
+
+
+def render(records: Records, lang: str = "en") -> str:
+    """The page as HTML. All text from data is escaped by the template."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    if lang not in WORDS:
+        raise RecipeError(f"`lang: {lang}`", where="lang", expected=" or ".join(WORDS))
+    w = WORDS[lang]
+    engine = Environment(
+        loader=PackageLoader("tunewell.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    engine.filters |= {"number": number, "interval": interval, "duration": duration}
+    return engine.get_template("report.html").render(
+        w=w,
+        lang=lang,
+        r=records,
+        verdict=verdict(records, lang),
+        name=records.folder.resolve().name,
+        charts=_charts(records, w),
+        confusions=_confusions(records.evaluation),
+        matrix=MATRIX,
+        classes=CLASSES,
+        recipe=_recipe(records),
+        facts=_facts(records.training, w),
+    )
+
+
+def _recipe(records: Records) -> str:
+    path = records.folder / "recipe.yaml"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _confusions(evaluation: Evaluation | None) -> list[tuple[str, str, int]]:
+    """The most frequent pairs of true and predicted label that differ."""
+    if evaluation is None or not evaluation.confusion:
+        return []
+    labels = evaluation.labels
+    cells = [
+        (labels[i], labels[j], n)
+        for i, row in enumerate(evaluation.confusion)
+        for j, n in enumerate(row)
+        if i != j and n
+    ]
+    return sorted(cells, key=lambda c: -c[2])[:CONFUSIONS]
+
+
+def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]]:
+    """What tuning did, as (name, value)."""
+    if training is None:
+        return []
+    return [
+        (w["strategy"], " + ".join(training.strategy)),
+        (w["steps"], f"{training.steps:,} ({training.epochs:g} ×)"),
+        (w["best_step"], f"{training.best_step:,}" + (f" · {w['stopped']}" if training.stopped_early else "")),
+        (w["rate"], f"{training.learning_rate:g}"),
+        (w["precision_used"], training.precision),
+        (w["parameters"], f"{training.trainable_parameters:,} / {training.parameters:,}"),
+        (w["speed"], f"{training.tokens / training.seconds:,.0f}" if training.seconds else "–"),
+        (w["padding"], f"{training.padding_share:.1%}"),
+        (w["memory"], f"{training.peak_memory_mb:,.0f} MB"),
+        (w["time_tile"], duration(training.seconds)),
+    ]
+
+
+def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    made: dict[str, str] = {}
+    evaluation = records.evaluation
+    if evaluation is not None:
+        made |= _evaluation_charts(records, evaluation, w)
+    if records.retention is not None and records.retention.probes:
+        made["retention"] = _retention_chart(records, w)
+    if records.choice is not None and any(c.retention_mean for c in records.choice.candidates):
+        made["frontier"] = _frontier_chart(records, w)
+    if records.training is not None:
+        made |= _history_charts(records.training, evaluation.metric if evaluation else "", w)
+    if records.check is not None and records.check.class_counts.get("train"):
+        rows = list(records.check.class_counts["train"].items())[:30]
+        made["classes"] = charts.bars([(label, n, f"{label}: {n:,}") for label, n in rows], title=w["class_balance"])
+    return {name: Markup(svg) for name, svg in made.items()}
+
+
+def _evaluation_charts(records: Records, evaluation: Evaluation, w: dict[str, str]) -> dict[str, str]:
+    made = {}
+    own = evaluation.headline
+    points = (
+        [Point(w["tuned"], own.value, own.low, own.high, "main", f"{w['tuned']}: {own.value:.4f} {interval(own, 4)}")]
+        if own.value is not None
+        else []
+    )
+    for b in records.baselines:
+        e = b.evaluation.headline
+        if e.value is not None:
+            points.append(Point(b.title, e.value, e.low, e.high, "other", f"{b.title}: {e.value:.4f} {interval(e, 4)}"))
+    if points:
+        made["baselines"] = charts.intervals(points, title=f"{w['against_baselines']}: {evaluation.metric}")
+    filled = [b for b in evaluation.calibration if b.n]
+    if filled:
+        dots = [
+            (
+                b.confidence,
+                b.accuracy,
+                "main",
+                f"{w['confidence']} {b.confidence:.2f}, {w['accuracy']} {b.accuracy:.2f}, "
+                f"{w['n_rows'].format(n=f'{b.n:,}')}",
+            )
+            for b in filled
+        ]
+        made["calibration"] = charts.scatter(
+            dots, title=w["calibration"], x_label=w["confidence"], y_label=w["accuracy"], diagonal=True
+        )
+    if evaluation.scatter:
+        dots = [(t, p, "main faint", f"{w['true']} {t:.3g}, {w['predicted']} {p:.3g}") for t, p in evaluation.scatter]
+        made["scatter"] = charts.scatter(
+            dots, title=w["scatter"], x_label=w["true"], y_label=w["predicted"], diagonal=True, radius=3
+        )
+    return made
+
+
+def _retention_chart(records: Records, w: dict[str, str]) -> str:
+    retention = records.retention
+    assert retention is not None
+    points = []
+    for p in retention.probes:
+        e = p.retention
+        if e.value is not None:
+            change = f"{number(p.before.value, 4)} → {number(p.after.value, 4)}"
+            tip = f"{p.title}: {change}, {w['retention']} {e.value:.4f} {interval(e, 4)}"
+            points.append(Point(p.title, e.value, e.low, e.high, "main" if p.counted else "quiet", tip))
+    if retention.mean.value is not None:
+        m = retention.mean
+        points.append(
+            Point(w["mean"], m.value or 0.0, m.low, m.high, "good", f"{w['mean']}: {m.value:.4f} {interval(m, 4)}")
+        )
+    keep = records.summary.keep if records.summary else None
+    return charts.intervals(
+        points, title=w["probes"], line=keep or 1.0, line_label=f"keep {keep:g}" if keep else "1", left=230
+    )
+
+
+def _frontier_chart(records: Records, w: dict[str, str]) -> str:
+    choice = records.choice
+    assert choice is not None
+    dots, bars = [], []
+    for c in choice.candidates:
+        if c.retention_mean is None or c.retention_mean.value is None or c.score.value is None:
+            continue
+        tone = "good" if c.chosen else "main" if c.meets is not False else "bad"
+        tip = f"{c.name}: {w['validation']} {c.score.value:.4f}, {w['retention']} {c.retention_mean.value:.4f}"
+        dots.append((c.retention_mean.value, c.score.value, tone, tip + (f" ({w['chosen']})" if c.chosen else "")))
+        bars.append(
+            (
+                c.retention_mean.value,
+                c.score.value,
+                c.retention_mean.low,
+                c.retention_mean.high,
+                c.score.low,
+                c.score.high,
+                tone,
+            )
+        )
+    return charts.scatter(
+        dots,
+        bars=bars,
+        title=w["frontier"],
+        x_label=w["retention"],
+        y_label=w["validation"],
+        floor=choice.keep,
+        floor_label=f"keep {choice.keep:g}" if choice.keep else "",
+        radius=6,
+    )
+
+
+def _history_charts(training: Training, metric: str, w: dict[str, str]) -> dict[str, str]:
+    def series(key: str) -> list[tuple[float, float]]:
+        return [
+            (float(e["step"]), float(e[key]))
+            for e in training.history
+            if isinstance(e.get(key), (int, float)) and isinstance(e.get("step"), (int, float))
+        ]
+
+    made = {}
+    marks = [(float(s), w["skipped"].format(step=s)) for s in training.nonfinite_steps[:50]]
+    if len(loss := series("loss")) > 1:
+        made["loss"] = charts.lines(
+            [(w["loss"], "main", loss)], title=w["training_loss"], x_label=w["step"], y_label=w["loss"], marks=marks
+        )
+    if len(rate := series("learning_rate")) > 1:
+        made["rate"] = charts.lines(
+            [(w["rate"], "other", rate)], title=w["rate"], x_label=w["step"], y_label=w["rate"], height=170
+        )
+    if score := series(f"eval_{metric}"):
+        made["score"] = charts.lines(
+            [(metric, "good", score)],
+            title=w["validation_score"],
+            x_label=w["step"],
+            y_label=metric,
+            dots=True,
+            height=220,
+        )
+    return made

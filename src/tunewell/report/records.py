@@ -1,0 +1,116 @@
+"""A run folder's records, read for the report; what a run does not have is None or empty."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from tunewell.errors import RunFolderError
+from tunewell.results import (
+    BaselineResult,
+    CheckReport,
+    Choice,
+    Evaluation,
+    Record,
+    Retention,
+    Summary,
+    Training,
+)
+
+T = TypeVar("T", bound=Record)
+MISTAKES = 20
+
+
+@dataclass(frozen=True)
+class Records:
+    folder: Path
+    summary: Summary | None
+    check: CheckReport | None
+    evaluation: Evaluation | None
+    baselines: tuple[BaselineResult, ...]
+    retention: Retention | None
+    choice: Choice | None
+    training: Training | None
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    mistakes: tuple[dict[str, str], ...]
+
+
+def read(folder: str | Path) -> Records:
+    """Read what is there.
+
+    Raises:
+        RunFolderError: not a run folder, or a record is damaged.
+    """
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in ("summary.json", "check.json", "recipe.yaml")):
+        raise RunFolderError(
+            "is not a run folder", where=str(folder), expected="a folder that `tunewell run` has written"
+        )
+
+    def get(name: str, kind: type[T]) -> T | None:
+        path = folder / name
+        if not path.is_file():
+            return None
+        try:
+            return kind.load(path)
+        except ValueError as error:
+            raise RunFolderError(
+                f"a damaged record: {str(error).splitlines()[0]}",
+                where=str(path),
+                remedy="delete the file and run again",
+            ) from error
+
+    baselines: tuple[BaselineResult, ...] = ()
+    if (folder / "baselines.json").is_file():
+        entries = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["baselines"]
+        baselines = tuple(BaselineResult.model_validate(b) for b in entries)
+    evaluation = get("evaluation.json", Evaluation)
+    return Records(
+        folder,
+        get("summary.json", Summary),
+        get("check.json", CheckReport),
+        evaluation,
+        baselines,
+        get("retention.json", Retention),
+        get("choice.json", Choice),
+        get("train/training.json", Training),
+        _mapping(folder / "recipe.yaml", yaml.safe_load),
+        _mapping(folder / "environment.json", json.loads),
+        _mistakes(folder / "predictions.csv", evaluation),
+    )
+
+
+def _mapping(path: Path, parse: Any) -> dict[str, Any]:
+    return dict(parse(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+def _mistakes(path: Path, evaluation: Evaluation | None) -> tuple[dict[str, str], ...]:
+    """Test rows answered wrongly, most sure first; for scores those that are furthest off."""
+    if not path.is_file() or evaluation is None:
+        return ()
+    csv.field_size_limit(2**31 - 1)
+    scored: list[tuple[float, dict[str, str]]] = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if not evaluation.labels:
+                off = float(row["prediction"]) - float(row["label"])
+                scored.append((abs(off), row))
+            elif row["label"] != row["prediction"]:
+                sure = row.get("p_" + row["prediction"]) or row.get("probability")
+                # several labels a row: how far the probabilities stand from the truth in all
+                scored.append((float(sure) if sure else _apart(row), row))
+    scored.sort(key=lambda item: -item[0])
+    keys = ("source", "row", "text", "text_pair", "label", "prediction")
+    return tuple({**{k: row.get(k) or "" for k in keys}, "sure": f"{value:.3g}"} for value, row in scored[:MISTAKES])
+
+
+def _apart(row: dict[str, str]) -> float:
+    true, answered = set(json.loads(row["label"])), set(json.loads(row["prediction"]))
+    wrong = true ^ answered
+    return sum(abs(float(row.get("p_" + name) or 0.5) - (name in true)) for name in wrong)
