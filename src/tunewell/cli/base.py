@@ -111,6 +111,11 @@ def _root_meta() -> dict[str, Any]:
     return click.get_current_context().meta
 
 
+def in_colour(stream: Any) -> bool:
+    """Whether a stream is a terminal whose user takes colours (https://no-color.org)."""
+    return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
+
+
 def is_quiet() -> bool:
     """Whether the user asked for results only."""
     return bool(_root_meta().get(QUIET))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
-from tunewell.cli.base import Command, say
+from tunewell.cli.base import Command, in_colour, say
 from tunewell.cli.options import recipe_from, recipe_options
 from tunewell.errors import GateError
 
@@ -35,7 +36,7 @@ def command(data: tuple[str, ...], strict: bool, as_json: bool, **keys: Any) -> 
     from tunewell.run import check_only
 
     report = check_only(recipe, echo=say)
-    click.echo(report.model_dump_json(indent=1) if as_json else render(report))
+    click.echo(report.model_dump_json(indent=1) if as_json else render(report, colour=in_colour(sys.stdout)))
     if strict and report.errors:
         titles = ", ".join(finding.title for finding in report.errors)
         count = len(report.errors)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from tunewell.cli.base import DEBUG
+from tunewell.cli.base import DEBUG, in_colour
 from tunewell.errors import EXIT_DONE, EXIT_GATE, EXIT_OURS, EXIT_USER, TunewellError, nearest
 
 EXIT_STOPPED, EXIT_PIPE = 130, 141
@@ -71,7 +71,8 @@ def _guarded(work: Callable[[], None]) -> int:
 
 def _show(message: str, code: int, kind: str = "error") -> int:
     with contextlib.suppress(OSError):  # nobody listens on stderr; the code still tells
-        click.echo((click.style(f"{kind}: ", fg="red", bold=True) if kind else "") + message, err=True)
+        head = f"{kind}: " if kind else ""
+        click.echo((click.style(head, fg="red", bold=True) if in_colour(sys.stderr) else head) + message, err=True)
     return code
 
 
