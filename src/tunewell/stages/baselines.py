@@ -22,7 +22,7 @@ def baselines(job: Job) -> None:
         splits = {**job.splits, "train": job.splits["train"].select(job.places["train"])}
         results = run_baselines(job.spec, splits, embeddings=job.vectors, seed=job.recipe.seed)
         buffer = io.BytesIO()
-        np.savez(buffer, **{name: r.scores["test"] for name, r in results.items()})
+        np.savez(buffer, **{name: r.scores["test"] for name, r in results.items()})  # type: ignore[arg-type]
         write_whole(job.folder / SCORES, buffer.getvalue())
         about = [{"name": name, "title": r.title, "seconds": r.seconds} for name, r in results.items()]
         write_whole(job.folder / ABOUT, json.dumps(about))
