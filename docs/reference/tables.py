@@ -26,9 +26,8 @@ def recipe() -> str:
         for name in keys_of(section):
             field = Recipe.model_fields[name]
             default = "" if field.default is None else f"`{yaml_value(field.default)}`"
-            parts.append(
-                f"| `{name}` {{ #{name} }} | {default} | {_values(field)} | {_cell(field.description or '')} |"
-            )
+            help = _cell(field.description or "")
+            parts.append(f"| `{name}`{{ #{name} }} | {default} | {_values(field)} | {help} |")
         parts.append("")
     return "\n".join(parts)
 
