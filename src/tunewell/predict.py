@@ -69,7 +69,7 @@ class Predictor:
         folder = path / "model" if (path / "model" / "config.json").is_file() else path
         model, tokenizer = load_tuned(folder)
         described = _read_task(path if folder != path else path.parent)
-        if described is not None and folder == path and described.get("spec", {}).get("labels") != _labels(model):
+        if described is not None and folder == path and not _belongs(described, model):
             described = None
         if described is None:
             spec = _spec_of(model)
@@ -147,6 +147,14 @@ def _read_task(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _belongs(described: dict[str, Any], model: Any) -> bool:
+    """Whether a task.json found beside a model folder is about this model."""
+    known = described.get("spec", {})
+    if known.get("name") == "text-regression":
+        return model.config.num_labels == 1
+    return known.get("labels") == _labels(model)
 
 
 def _labels(model: Any) -> list[str]:

@@ -201,11 +201,13 @@ def gate_error(finished: Run) -> GateError:
     lines = [
         f"  {c.name}: validation {finished.summary.metric} {c.score.value:.4f}, retention {c.retention_mean.value:.4f}"
         for c in finished.choice.candidates
-        if c.retention_mean is not None and c.score.value is not None
+        if c.retention_mean is not None and c.retention_mean.value is not None and c.score.value is not None
     ]
     wanted = ", ".join(f"{k} {v:g}" for k, v in (("keep", recipe.keep), ("keep_worst", recipe.keep_worst)) if v)
     measured = (
-        f"retention {retention.mean.value:.4f} (worst {retention.worst.value:.4f})" if retention else "nothing measured"
+        f"retention {retention.mean.value:.4f} (worst {retention.worst.value:.4f})"
+        if retention is not None and retention.mean.value is not None
+        else "that there is nothing to keep: the base model does no better than chance on every probe"
     )
     return GateError(
         f"the budget is not met: wanted {wanted}, the report halves say {measured};\n  on the select halves:\n"

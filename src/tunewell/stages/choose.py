@@ -73,8 +73,9 @@ def choose(
                 meets=None,
             )
         )
-        if measured and mean is not None and worst is not None:
-            echo(f"choose: {label}: validation {score.value:.4f}, retention {mean.value:.4f} (worst {worst.value:.4f})")
+        if mean is not None and worst is not None:
+            kept = f"{mean.value:.4f} (worst {worst.value:.4f})" if mean.value is not None else "not known"
+            echo(f"choose: {label}: validation {score.value:.4f}, retention {kept}")
     choice = choose_by_budget(candidates, keep=recipe.keep, keep_worst=recipe.keep_worst)
     chosen = next(i for i, c in enumerate(choice.candidates) if c.chosen)
     model.base_model.load_state_dict(variants[chosen][1] or tuned)
