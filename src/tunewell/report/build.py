@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tunewell.report.charts import Point
 from tunewell.report.records import Records, read
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
-from tunewell.results import Evaluation, Training, write_whole
+from tunewell.results import Candidate, Evaluation, Training, write_whole
 
 __all__ = ["build", "render", "verdict"]
 MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
@@ -104,14 +105,21 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made |= _evaluation_charts(records, evaluation, w)
     if records.retention is not None and records.retention.probes:
         made["retention"] = _retention_chart(records, w)
-    if records.choice is not None and any(c.retention_mean for c in records.choice.candidates):
+    if records.choice is not None and any(_known(c) for c in records.choice.candidates):
         made["frontier"] = _frontier_chart(records, w)
     if records.training is not None:
         made |= _history_charts(records.training, evaluation.metric if evaluation else "", w)
     if records.check is not None and records.check.class_counts.get("train"):
         rows = list(records.check.class_counts["train"].items())[:30]
         made["classes"] = charts.bars([(label, n, f"{label}: {n:,}") for label, n in rows], title=w["class_balance"])
-    return {name: Markup(svg) for name, svg in made.items()}
+    # the page asks for every chart; one that there is no data for is empty
+    return defaultdict(Markup, {name: Markup(svg) for name, svg in made.items()})
+
+
+def _known(candidate: Candidate) -> bool:
+    """Whether a candidate has a place in the frontier plot."""
+    mean = candidate.retention_mean
+    return mean is not None and mean.value is not None and candidate.score.value is not None
 
 
 def _evaluation_charts(records: Records, evaluation: Evaluation, w: dict[str, str]) -> dict[str, str]:
