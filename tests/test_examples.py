@@ -95,11 +95,20 @@ def test_sklearn_pipeline(few_rows: Any, tiny_model: Path, capsys: pytest.Captur
 
 
 def test_your_own_probe(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few_rows("your_own_probe", "--model", str(tiny_model), "--limit", "60")
+    few_rows("your_own_probe", "--model", str(tiny_model), "--limit", "60", "--probe_file", "similarity.csv")
     out = capsys.readouterr().out
     assert out.count("\n* average") + out.startswith("* average") == 1  # one candidate is chosen
     assert "average, alpha 0.5: validation" in out
-    assert "Own similarity (tickets): " in out
+    assert "Own similarity (similarity): " in out
+
+
+def test_the_probe_that_is_written_by_hand_is_a_probe(tmp_path: Path) -> None:
+    from tunewell.retention.probes.own_file import own_probe
+
+    path = load("your_own_probe").write_probe(tmp_path / "runs" / "tickets.csv")
+    halves = [own_probe(str(path), half, 42) for half in ("select", "report")]
+    assert [probe.kind for probe in halves] == ["spearman", "spearman"]
+    assert path.read_text(encoding="utf-8").count("\n") == 1 + 24 * 23 // 2
 
 
 def test_pairs_regression(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
