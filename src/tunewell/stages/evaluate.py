@@ -56,7 +56,7 @@ def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
 def write_predictions(path: Path, dataset: Dataset, spec: TaskSpec, scores: np.ndarray) -> None:
     """Test rows with label, prediction and probabilities, as CSV."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer)  # \r\n between rows: with \n alone, a lone \r in a text would not be quoted
     pair = "text_pair" in dataset.column_names
     all_columns = not spec.regression and len(spec.labels) <= PROBABILITY_COLUMNS
     header = ["row", "source", "text", *(["text_pair"] if pair else []), "label", "prediction"]
