@@ -133,14 +133,15 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.close()
+        self.close(failed=error is not None)
 
-    def close(self) -> None:
-        """Give up the lock. A folder that this run made and left empty is removed."""
+    def close(self, *, failed: bool = False) -> None:
+        """Give up the lock. A folder that this run made is removed when it is empty, or failed before its first step."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        if self._made and self.path.is_dir() and self._only_lock():
+        nothing_done = failed and not self.steps and not any((self.path / "train").glob("checkpoints/*"))
+        if self._made and self.path.is_dir() and (self._only_lock() or nothing_done):
             shutil.rmtree(self.path, ignore_errors=True)
 
     def __truediv__(self, name: str) -> Path:

@@ -77,11 +77,11 @@ class Job:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.close()
+        self.close(failed=error is not None)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         if self._folder is not None:
-            self._folder.close()
+            self._folder.close(failed=failed)
 
     @property
     def folder(self) -> RunFolder:
