@@ -159,6 +159,7 @@ def run(
     from tunewell.stages.choose import choose_and_save
     from tunewell.stages.evaluate import evaluate_tuned
     from tunewell.stages.job import Job
+    from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
     from tunewell.stages.tell import summarise, tell
     from tunewell.stages.tune import tune
@@ -179,6 +180,7 @@ def run(
         progress=progress,
         command=command,
     ) as job:
+        preflight(job)
         job.begin()
         check(job)
         baselines(job)
@@ -242,6 +244,7 @@ def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True
     """
     from tunewell.stages.choose import choose_and_save
     from tunewell.stages.job import Job
+    from tunewell.stages.preflight import preflight
     from tunewell.stages.tune import tune
 
     with Job(
@@ -251,6 +254,7 @@ def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True
         progress=progress,
         command=command,
     ) as job:
+        preflight(job)
         job.begin()
         tune(job)
         choose_and_save(job)

@@ -165,7 +165,7 @@ def _label_column(names: list[str], text: str, text_pair: str | None, source: st
 def _missing(role: str, name: str, names: list[str], source: str) -> DataError:
     hint = nearest(name, names)
     return DataError(
-        f"no column {name!r} (wanted as {role})", where=source, expected="one of: " + ", ".join(names), remedy=hint
+        f"no column `{name}` (wanted as {role})", where=source, expected="one of: " + ", ".join(names), remedy=hint
     )
 
 
@@ -229,8 +229,14 @@ def _infer_task(values: Iterable[Any], name: str, notices: list[str]) -> str:
 def _refuse_one_class(dataset: Dataset, columns: Columns, source: str) -> None:
     if columns.task == "text-regression":
         numbers = {_number(v) for v in dataset[columns.label[0]] if not _absent(v)} - {None}
+        if not numbers:
+            raise DataError(
+                f"no row has a number in `{columns.label[0]}`", where=source, expected="a number in each row"
+            )
         if len(numbers) == 1:
-            raise DataError("all labels are the same number", where=source, expected="scores that differ")
+            raise DataError(
+                f"all labels are the same number, {numbers.pop():g}", where=source, expected="scores that differ"
+            )
         return
     found: Counter[str] = Counter()
     for cell in _labels(dataset, columns):

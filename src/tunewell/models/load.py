@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from tunewell.tasks import TaskSpec
 
+REACH_SECONDS = 5.0
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt.index", "flax_model.msgpack")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
@@ -125,12 +127,34 @@ def _quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
+@cache
+def _reachable() -> bool:
+    """Whether the hub answers within seconds; its own client would try again for most of a minute."""
+    import socket
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # a proxy knows more than we do
+    where = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((where.hostname or "", where.port or 443), timeout=REACH_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
 def _load(loader: Any, name: str, path: str, what: str, **options: Any) -> Any:
     """Call a `from_pretrained`, turning its many complaints into one ModelError."""
     import huggingface_hub.errors as hub_errors
 
     with _quiet():
         try:
+            if not Path(path).is_dir():
+                options["local_files_only"] = not _reachable()
             return loader(path, **options)
         except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
             raise ModelError(

@@ -65,7 +65,15 @@ def data_fingerprint(recipe: Recipe) -> str:
     sources = {}
     for name in ("train", "validation", "test"):
         source = getattr(recipe, name)
-        sources[name] = file_hash(source) if source and Path(source).exists() else source
+        try:
+            sources[name] = file_hash(source) if source and Path(source).exists() else source
+        except PermissionError:
+            raise DataError(
+                "no permission to read",
+                where=str(source),
+                expected="a file that can be read",
+                remedy="mend its permissions",
+            ) from None
     return fingerprint("data", sources, {k: getattr(recipe, k) for k in DATA_KEYS})
 
 

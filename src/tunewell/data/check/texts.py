@@ -112,7 +112,7 @@ def leakage(scan: Scan, near: Sequence[tuple[int, int, float]]) -> list[Finding]
                     code="leakage",
                     severity="error",
                     split=f"{a}/{b}",
-                    title=f"Texts of {b} that are also in {a}",
+                    title=f"Leakage: texts of {b} that are also in {a}",
                     count=len(leaked),
                     message=f"{len(leaked):,} of {len(rows_b):,} rows of {b} ({len(leaked) / len(rows_b):.1%}) have a "
                     f"text that "

@@ -1,0 +1,59 @@
+"""What can be told before any model is loaded: settings that do not fit the task, files that do not serve.
+
+A mistake that would end the run an hour later ends it here, with nothing written.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from tunewell.errors import RecipeError, nearest
+
+if TYPE_CHECKING:
+    from tunewell.stages.job import Job
+
+TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", "trackio": "trackio"}
+
+
+def preflight(job: Job) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        RecipeError: a loss that does not fit, an unknown or missing tracker, an unknown probe.
+        DataError: a probe file or a file of general text that cannot be used.
+    """
+    from tunewell.data.general import general_texts
+    from tunewell.retention.suite import load_suite
+    from tunewell.train.losses import loss_for
+
+    recipe = job.recipe
+    loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
+    if recipe.class_weight == "balanced" and job.spec.regression:
+        raise RecipeError("`class_weight: balanced` needs classes", where="class_weight", expected="class_weight: none")
+    trackers(recipe.report_to)
+    if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
+        load_suite(recipe.probes, recipe.probe_files, half="select", seed=recipe.seed)
+    if "distill" in recipe.strategies and recipe.general_text is not None:
+        general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
+
+
+def trackers(names: list[str]) -> None:
+    """Refuse trackers that are unknown or not installed."""
+    for name in names:
+        if name == "none":
+            continue
+        if name not in TRACKERS:
+            raise RecipeError(
+                f"unknown tracker `{name}`",
+                where="report_to",
+                expected=", ".join((*TRACKERS, "none")),
+                remedy=nearest(name, TRACKERS),
+            )
+        if find_spec(TRACKERS[name]) is None:
+            raise RecipeError(
+                f"the tracker `{name}` is not installed",
+                where="report_to",
+                expected="an installed package",
+                remedy=f"pip install {TRACKERS[name]}",
+            )
