@@ -151,11 +151,14 @@ def _load(loader: Any, name: str, path: str, what: str, **options: Any) -> Any:
     """Call a `from_pretrained`, turning its many complaints into one ModelError."""
     import huggingface_hub.errors as hub_errors
 
+    from tunewell.data.hub import offline
+
     with _quiet():
         try:
-            if not Path(path).is_dir():
-                options["local_files_only"] = not _reachable()
-            return loader(path, **options)
+            if Path(path).is_dir() or _reachable():
+                return loader(path, **options)
+            with offline():
+                return loader(path, **options)
         except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
             raise ModelError(
                 "not found on the Hugging Face Hub",
@@ -180,10 +183,14 @@ def _load(loader: Any, name: str, path: str, what: str, **options: Any) -> Any:
             if type(error).__name__ == "SafetensorError" or isinstance(
                 error, (ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError)
             ):
+                own_code = "trust_remote_code" in str(error)
                 raise ModelError(
                     f"cannot load its {what}: {_first_line(error)}",
                     where=name,
                     expected="a model of the Transformers library with safetensors weights",
+                    remedy="`trust_remote_code: true` runs the code that comes with it, if you trust its source"
+                    if own_code
+                    else "",
                 ) from error
             raise
 
@@ -301,6 +308,9 @@ def load_classifier(
     )
     # These heads take **kwargs and ignore num_items_in_batch, which makes Trainer scale wrongly (transformers#47688).
     model.accepts_loss_kwargs = False
+    # Old files (bert-base-uncased) call LayerNorm's weights gamma and beta. Transformers renames them back when it
+    # saves, and Trainer then finds no such weights in its own checkpoints: neither the best nor a resumed one is whole.
+    model._weight_conversions = []
     return model
 
 
