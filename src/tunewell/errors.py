@@ -6,7 +6,7 @@
     ├── ModelError           a model cannot be loaded, or lacks what the task needs
     ├── AssetError           a packaged model or data set cannot be fetched or does not match its hash
     ├── RunFolderError       the run folder is locked, not writable, or holds another run
-    │   └── DamagedRecord    a file of the run folder is cut short or not what was written (also a ValueError)
+    │   └── DamagedRecordError    a file of the run folder is cut short or not what was written (also a ValueError)
     ├── TrainingError        tuning cannot go on (non-finite loss, memory)
     └── GateError            a gate such as `keep` was not met; exit code 3
 
@@ -73,7 +73,7 @@ class RunFolderError(TunewellError):
     """The run folder is locked, not writable, or belongs to something else."""
 
 
-class DamagedRecord(RunFolderError, ValueError):
+class DamagedRecordError(RunFolderError, ValueError):
     """A file of the run folder cannot be read as what it should be; stages that meet one make it again."""
 
 

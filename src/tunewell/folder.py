@@ -136,7 +136,7 @@ class RunFolder:
         self.close(failed=error is not None)
 
     def close(self, *, failed: bool = False) -> None:
-        """Give up the lock. A folder that this run made is removed when it is empty, or failed before its first step."""
+        """Give up the lock. A folder that this run made goes when it is empty or failed before a first step."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tunewell.errors import DamagedRecord, RunFolderError
+from tunewell.errors import DamagedRecordError, RunFolderError
 
 Severity = Literal["error", "warning", "notice"]
 
@@ -86,14 +86,14 @@ class Record(BaseModel):
         """Read a record that `write` wrote.
 
         Raises:
-            DamagedRecord: cut short, or written by another version.
+            DamagedRecordError: cut short, or written by another version.
         """
         try:
             return cls.model_validate_json(Path(path).read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise DamagedRecord(
+            raise DamagedRecordError(
                 f"is damaged or of another version: {place + ': ' if place else ''}{first['msg']}",
                 where=str(path),
                 expected=f"a {cls.__name__} record as `tunewell run` writes it",

@@ -91,14 +91,14 @@ class TestProbe:
     def test_probe_file_with_other_columns(
         self, data: Path, here: Path, refused: Callable, tiny_model: Path, save_csv
     ) -> None:
-        save_csv(here / "mine.csv", [("a", "b")], ("left", "right"))
+        save_csv(here / "mine.csv", [("a", "b")] * 50, ("left", "right"))
         says = ("mine.csv", "text_a, text_b, score", "text, label")
         refused("probe", tiny_model, "--probes", "none", "--probe_files", "mine.csv", says=says)
 
     def test_probe_file_in_a_run_is_read_before_tuning(
         self, data: Path, here: Path, refused: Callable, tiny_model: Path, save_csv
     ) -> None:
-        save_csv(here / "mine.csv", [("a", "b")], ("left", "right"))
+        save_csv(here / "mine.csv", [("a", "b")] * 50, ("left", "right"))
         options = ("--probes", "none", "--probe_files", "mine.csv", "--output_dir", "runs/x", "--max_steps", "2")
         refused("run", "--model", tiny_model, "--train", data, *options, says="mine.csv")
 

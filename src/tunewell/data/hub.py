@@ -98,7 +98,7 @@ def _from_cache(name: str, split: str | None, source: str) -> tuple[Dataset, lis
     from datasets import load_dataset
 
     try:
-        with _offline():
+        with offline():
             loaded = load_dataset(name)
     except Exception:  # not in the cache, in any of its many ways
         raise DataError(
@@ -112,8 +112,8 @@ def _from_cache(name: str, split: str | None, source: str) -> tuple[Dataset, lis
 
 
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Keep `datasets` from trying the network again, with its minute of retries."""
+def offline() -> Iterator[None]:
+    """Keep `datasets` and Transformers from trying the network again, with its minute of retries."""
     import datasets
     from huggingface_hub import constants
 

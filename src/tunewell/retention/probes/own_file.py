@@ -31,6 +31,8 @@ def own_probe(path: str, half: str, seed: int) -> Probe:
     rows = load(path).dataset
     columns = set(rows.column_names)
     name = Path(path).stem
+    if not ({"text_a", "text_b", "score"} <= columns or {"text", "label"} <= columns):
+        raise DataError(f"columns {', '.join(sorted(columns))}", where=path, expected=EXPECTED)
     if len(rows) < LEAST_ROWS:
         raise DataError(
             f"only {len(rows)} rows", where=path, expected=f"at least {LEAST_ROWS} for a probe of two halves"
@@ -43,19 +45,17 @@ def own_probe(path: str, half: str, seed: int) -> Probe:
         if len({p[2] for p in pairs}) < 2:
             raise DataError("all scores are the same", where=path, expected="scores that differ")
         return similarity_probe(name, f"Own similarity ({name})", halve(pairs, half, seed))
-    if {"text", "label"} <= columns:
-        chosen = halve([(str(t), str(label)) for t, label in zip(rows["text"], rows["label"], strict=True)], half, seed)
-        order = np.random.default_rng(seed + 1).permutation(len(chosen))
-        cut = max(2, len(chosen) * 2 // 5)
-        train, test = ([chosen[i] for i in part] for part in (order[:cut], order[cut:]))
-        if len({label for _, label in train}) < 2:
-            raise DataError(
-                "one label only among the rows that train the probe",
-                where=path,
-                expected="two labels or more, each with several rows",
-            )
-        return topics_probe(name, f"Own topics ({name})", train, test)
-    raise DataError(f"columns {', '.join(sorted(columns))}", where=path, expected=EXPECTED)
+    chosen = halve([(str(t), str(label)) for t, label in zip(rows["text"], rows["label"], strict=True)], half, seed)
+    order = np.random.default_rng(seed + 1).permutation(len(chosen))
+    cut = max(2, len(chosen) * 2 // 5)
+    train, test = ([chosen[i] for i in part] for part in (order[:cut], order[cut:]))
+    if len({label for _, label in train}) < 2:
+        raise DataError(
+            "one label only among the rows that train the probe",
+            where=path,
+            expected="two labels or more, each with several rows",
+        )
+    return topics_probe(name, f"Own topics ({name})", train, test)
 
 
 def _number(value: object, path: str, i: int) -> float:
