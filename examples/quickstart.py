@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 import tunewell
+from tunewell.cli.show import interval
 from tunewell.data.packaged import demo_csv
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     print("Gained")
     for name, estimate in run.metrics.items():
-        print(f"  {name}: {estimate.value:.3f}, 95 % interval {estimate.low} to {estimate.high}, n = {estimate.n}")
+        print(f"  {name}: {estimate.value:.3f}, 95 % interval {interval(estimate)}, n = {estimate.n:,}")
     for other in run.baselines:
         print(f"  against {other.title}: {other.comparison.difference.value:+.3f} ({other.comparison.test})")
 

@@ -537,7 +537,7 @@ def test_keep_chooses_inside_the_budget(
         texts, labels
     )
     assert fitted.choice_.met is True
-    assert len(fitted.choice_.candidates) == 5
+    assert len(fitted.choice_.candidates) == len(fitted.average_alphas)  # 1 is the tuned model
     retention = fitted.retention()
     assert retention.half == "report"
     assert [p.counted for p in retention.probes] == [True]

@@ -59,7 +59,7 @@ class _TextEstimator(BaseEstimator):
     general_text: str | None = None
     general_samples: int = 4000
     distill_weight: float = 1.0
-    average_alphas: Sequence[float] = (0.25, 0.5, 0.75, 0.9, 1.0)
+    average_alphas: Sequence[float] = (0.5, 0.75, 0.9, 1.0)
     learning_rate: float = 5e-5
     num_train_epochs: float = 3.0
     max_steps: int = -1
