@@ -63,40 +63,6 @@ def read(folder: str | Path) -> Records:
             remedy = f"tunewell run {folder / 'recipe.yaml'} makes it again"
             raise DamagedRecordError(error.what, where=error.where, expected=error.expected, remedy=remedy) from error
 
-    baselines: tuple[BaselineResult, ...]
-    retention: Retention | None
-    choice: Choice | None
-    training: Training | None
-    recipe: dict[str, Any]
-    environment: dict[str, Any]
-    mistakes: tuple[dict[str, str], ...]
-
-
-def read(folder: str | Path) -> Records:
-    """Read what is there.
-
-    Raises:
-        RunFolderError: not a run folder, or a record is damaged.
-    """
-    folder = Path(folder)
-    if not any((folder / name).is_file() for name in ("summary.json", "check.json", "recipe.yaml")):
-        raise RunFolderError(
-            "is not a run folder", where=str(folder), expected="a folder that `tunewell run` has written"
-        )
-
-    def get(name: str, kind: type[T]) -> T | None:
-        path = folder / name
-        if not path.is_file():
-            return None
-        try:
-            return kind.load(path)
-        except DamagedRecordError as error:
-            raise RunFolderError(
-                f"a damaged record: {str(error).splitlines()[0]}",
-                where=str(path),
-                remedy="delete the file and run again",
-            ) from error
-
     baselines: tuple[BaselineResult, ...] = ()
     if (folder / "baselines.json").is_file():
         entries = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["baselines"]
