@@ -93,7 +93,7 @@ def intervals(
     )
     axis = ticks(min(values), max(values))
     low, high = axis[0], axis[-1]
-    row, top = 30, 14
+    row, top = 30, 22
     bottom = top + row * len(points)
 
     def x(v: float) -> float:
@@ -105,7 +105,7 @@ def intervals(
     if line is not None:
         body += [
             _line(x(line), top - 8, x(line), bottom, "floor"),
-            _text(x(line), top - 2, line_label, "tick", "middle"),
+            _text(x(line), top - 4, line_label, "tick", "middle"),
         ]
     for i, p in enumerate(points):
         y = top + row * (i + 0.5)
