@@ -533,11 +533,10 @@ def probe_file(tmp_path_factory: pytest.TempPathFactory, texts: list[str], save_
 def test_keep_chooses_inside_the_budget(
     quick: dict[str, Any], texts: list[str], labels: list[str], probe_file: Path
 ) -> None:
-    fitted = TextClassifier(**quick, strategy="average", probes="none", probe_files=[str(probe_file)], keep=0.9).fit(
-        texts, labels
-    )
+    budget = {"probes": "none", "probe_files": [str(probe_file)], "keep": 0.9}
+    fitted = TextClassifier(**quick, **budget, strategy="average", average_alphas=(0.05, 0.5, 1)).fit(texts, labels)
     assert fitted.choice_.met is True
-    assert len(fitted.choice_.candidates) == len(fitted.average_alphas)  # 1 is the tuned model
+    assert [c.parameters for c in fitted.choice_.candidates] == [{}, {"alpha": 0.5}, {"alpha": 0.05}]
     retention = fitted.retention()
     assert retention.half == "report"
     assert [p.counted for p in retention.probes] == [True]

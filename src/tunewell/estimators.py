@@ -27,7 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tunewell.data.memory import InputError, kind_of, rows_of, target_of, texts_of
 from tunewell.errors import ModelError
-from tunewell.recipe import DEFAULT_MODEL, Recipe, validate
+from tunewell.recipe import Recipe, validate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,6 +42,12 @@ __all__ = ["InputError", "KeepWarning", "TextClassifier", "TextRegressor"]
 NOT_RECIPE_KEYS = {"random_state": "seed", "verbose": None}  # our parameter -> the recipe's key
 
 
+def _default(key: str) -> Any:
+    """A recipe key's default: it is written in recipe.py and nowhere else."""
+    value = Recipe.model_fields[key].default
+    return tuple(value) if isinstance(value, list) else value
+
+
 class KeepWarning(UserWarning):
     """No candidate kept as much of the base model as `keep` asks for; the nearest one was taken."""
 
@@ -50,35 +56,35 @@ class KeepWarning(UserWarning):
 class _TextEstimator(BaseEstimator):
     """What both estimators share. The parameters stand here once; each estimator adds its own."""
 
-    model: str = DEFAULT_MODEL
-    strategy: str | Sequence[str] | None = None
-    keep: float | None = None
-    keep_worst: float | None = None
+    model: str = _default("model")
+    strategy: str | Sequence[str] | None = _default("strategy")
+    keep: float | None = _default("keep")
+    keep_worst: float | None = _default("keep_worst")
     probes: str | Sequence[str] = "auto"
     probe_files: str | Sequence[str] = ()
-    general_text: str | None = None
-    general_samples: int = 4000
-    distill_weight: float = 1.0
-    average_alphas: Sequence[float] = (0.5, 0.75, 0.9, 1.0)
-    learning_rate: float = 5e-5
-    num_train_epochs: float = 3.0
-    max_steps: int = -1
-    per_device_train_batch_size: int = 32
-    per_device_eval_batch_size: int = 64
-    gradient_accumulation_steps: int = 1
-    warmup_ratio: float = 0.1
-    lr_scheduler_type: str = "linear"
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    max_length: int | None = None
-    loss: str = "auto"
-    metric: str = "auto"
-    validation_size: float = 0.1
-    early_stopping_patience: int = 3
-    evals_per_epoch: int = 1
-    bf16: bool | None = None
-    threads: int | None = None
-    random_state: int | np.random.RandomState | None = 42
+    general_text: str | None = _default("general_text")
+    general_samples: int = _default("general_samples")
+    distill_weight: float = _default("distill_weight")
+    average_alphas: Sequence[float] = _default("average_alphas")
+    learning_rate: float = _default("learning_rate")
+    num_train_epochs: float = _default("num_train_epochs")
+    max_steps: int = _default("max_steps")
+    per_device_train_batch_size: int = _default("per_device_train_batch_size")
+    per_device_eval_batch_size: int = _default("per_device_eval_batch_size")
+    gradient_accumulation_steps: int = _default("gradient_accumulation_steps")
+    warmup_ratio: float = _default("warmup_ratio")
+    lr_scheduler_type: str = _default("lr_scheduler_type")
+    weight_decay: float = _default("weight_decay")
+    max_grad_norm: float = _default("max_grad_norm")
+    max_length: int | None = _default("max_length")
+    loss: str = _default("loss")
+    metric: str = _default("metric")
+    validation_size: float = _default("validation_size")
+    early_stopping_patience: int = _default("early_stopping_patience")
+    evals_per_epoch: int = _default("evals_per_epoch")
+    bf16: bool | None = _default("bf16")
+    threads: int | None = _default("threads")
+    random_state: int | np.random.RandomState | None = _default("seed")  # noqa: RUF009  (returns a number)
     verbose: int = 0
 
     # ------------------------------------------------------------ fitting
@@ -243,8 +249,8 @@ class TextClassifier(ClassifierMixin, _TextEstimator):
     X is a list, array or Series of texts, or of (text, second text) pairs (tuples, an array or DataFrame
     of two columns). y holds strings, ints or bools, or a 0/1 matrix (n, C) for several labels a row.
 
-    All parameters are keywords and mean what the recipe's keys of the same name mean; see the recipe
-    reference. Where scikit-learn has a name of its own, that one is used:
+    All parameters are keywords; they mean what the recipe's keys of the same name mean, with the same
+    defaults, see the recipe reference. Where scikit-learn has a name of its own, that one is used:
 
     Args:
         model: asset name, local folder or hub id of the base model.
@@ -269,8 +275,8 @@ class TextClassifier(ClassifierMixin, _TextEstimator):
     """
 
     class_weight: str | None = None
-    label_smoothing_factor: float = 0.0
-    focal_gamma: float = 2.0
+    label_smoothing_factor: float = _default("label_smoothing_factor")
+    focal_gamma: float = _default("focal_gamma")
 
     def fit(self, X: Any, y: Any) -> Self:
         """Tune the base model on texts and their labels.
