@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-JITTER = 0.15  # rows change places with rows within about this share of their length
+JITTER = 0.05  # rows change places with rows within about this share of their length
 
 
 class LikeLengthBatches:
