@@ -252,22 +252,23 @@ class TextClassifier(ClassifierMixin, _TextEstimator):
     All parameters are keywords; they mean what the recipe's keys of the same name mean, with the same
     defaults, see the recipe reference. Where scikit-learn has a name of its own, that one is used:
 
-    Args:
-        model: asset name, local folder or hub id of the base model.
-        strategy: one or several of plain, distill, average; by default plain, or distill and average with `keep`.
-        keep, keep_worst: floors on the mean and the worst retention; a KeepWarning when they are not met.
-        class_weight: None or "balanced".
-        validation_size: share of the rows split off for early stopping and choosing.
-        random_state: int, RandomState or None (another seed at every fit).
-        verbose: 0 says nothing; 1 shows stages and a progress bar on stderr.
+    - model: asset name, local folder or hub id of the base model.
+    - strategy: one or several of plain, distill, average; by default plain, or distill and average with `keep`.
+    - keep, keep_worst: floors on the mean and the worst retention; a KeepWarning when they are not met.
+    - class_weight: None or "balanced".
+    - validation_size: share of the rows split off for early stopping and choosing.
+    - random_state: int, RandomState or None (another seed at every fit).
+    - verbose: 0 says nothing; 1 shows stages and a progress bar on stderr.
 
     Attributes:
         classes_: (C,) labels in y's own type, in the order of the probabilities; for a 0/1 matrix the names
             of its columns if y is a DataFrame, else 0 … C − 1.
-        model_, tokenizer_: the tuned Transformers model and its tokenizer.
-        choice_: candidates with their validation scores and retention on the select halves, and why one was chosen.
-        training_: what tuning did and took. n_iter_: optimiser steps. seed_: the seed that was used.
-        max_length_: longest input in tokens. spec_: the task.
+        choice_: candidates with validation scores and retention on the select halves, and why one was chosen.
+        training_: what tuning did and took.
+        n_iter_: optimiser steps.
+        seed_: the seed that was used.
+        max_length_: longest input in tokens.
+        spec_: the task.
 
     Raises:
         InputError: X or y is not what is described above; also a ValueError.
