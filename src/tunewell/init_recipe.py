@@ -60,7 +60,7 @@ def compose(values: dict[str, Any], notices: list[str], name: str = "recipe.yaml
         "#",
     ]
     for notice in notices:
-        lines += _comment(notice)
+        lines += _comment(f"- {notice}")
     lines += ["#", f"# Then: tunewell run {name}", ""]
     for section, title in SECTIONS.items():
         lines += [f"# {'-' * 20} {title}", ""]

@@ -27,9 +27,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tree(folder: Path) -> dict[str, str]:
     """Every file below a folder, and a hash of its content."""
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
-    }
+    out = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with open(path, "rb") as file:  # not Path.open, which a test may have replaced
+            out[str(path.relative_to(folder))] = hashlib.sha256(file.read()).hexdigest()
+    return out
 
 
 @pytest.fixture

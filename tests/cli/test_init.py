@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from tunewell.cli import app
-from tunewell.recipe import Recipe, load_recipe
+from tunewell.recipe import SECTIONS, Recipe, keys_of, load_recipe
 
 
 def init(*args: object) -> Result:
@@ -37,7 +37,8 @@ def test_with_every_comment_taken_away_it_still_says_the_same(tiny_csv: Path, tm
     keys = tuple(f"# {name}: " for name in Recipe.model_fields)
     open_ = [line.removeprefix("# ") if line.startswith(keys) else line for line in target.read_text().splitlines()]
     values = yaml.safe_load("\n".join(open_))
-    assert list(values) == list(Recipe.model_fields)
+    assert list(values) == [key for section in SECTIONS for key in keys_of(section)]
+    assert set(values) == set(Recipe.model_fields)
     assert Recipe(**values) == load_recipe(target)
 
 
