@@ -95,7 +95,7 @@ class Measurements(dict[str, Measurement]):
         import zipfile
 
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
                 meta = json.loads(file["meta"].tobytes())
                 out = cls(meta["half"], seconds=meta["seconds"])
                 for i, about in enumerate(meta["probes"]):

@@ -1,0 +1,73 @@
+"""Choices inside the budget, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunewell.results import Candidate, Estimate
+from tunewell.retention.budget import choose, frontier
+
+
+def candidate(name: str, score: float | None, mean: float | None, worst: float | None = None) -> Candidate:
+    kept = None if mean is None else Estimate(value=mean)
+    least = Estimate(value=worst if worst is not None else mean)
+    return Candidate(
+        name=name,
+        strategy=("average",),
+        parameters={},
+        score=Estimate(value=score),
+        retention_mean=kept,
+        retention_worst=least,
+        meets=None,
+    )
+
+
+MODELS = [
+    candidate("tuned", 0.80, 0.94, 0.85),
+    candidate("0.9", 0.79, 0.985, 0.95),
+    candidate("0.5", 0.70, 0.999, 0.99),
+]
+
+
+def chosen(choice) -> str:
+    return next(c.name for c in choice.candidates if c.chosen)
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_worst", "name", "met"),
+    [
+        (None, None, "tuned", None),
+        (0.9, None, "tuned", True),
+        (0.98, None, "0.9", True),
+        (0.98, 0.97, "0.5", True),
+        (1.0, None, "0.5", False),
+        (None, 0.9, "0.9", True),
+    ],
+)
+def test_best_score_inside(keep, keep_worst, name, met):
+    choice = choose(MODELS, keep=keep, keep_worst=keep_worst)
+    assert (chosen(choice), choice.met) == (name, met)
+    assert sum(c.chosen for c in choice.candidates) == 1
+
+
+def test_equal_scores_go_to_the_one_that_keeps_more():
+    assert chosen(choose([candidate("a", 0.8, 0.98), candidate("b", 0.7998, 0.99)], keep=0.9, keep_worst=None)) == "b"
+
+
+def test_unknown_score_loses():
+    assert chosen(choose([candidate("a", None, 0.99), candidate("b", 0.1, 0.99)], keep=0.9, keep_worst=None)) == "b"
+
+
+def test_nothing_measured_meets_no_budget():
+    choice = choose([candidate("a", 0.8, None)], keep=0.9, keep_worst=None)
+    assert choice.met is False and "none of the 1" in choice.reason
+
+
+def test_no_candidates():
+    with pytest.raises(ValueError, match="no candidates"):
+        choose([], keep=None, keep_worst=None)
+
+
+def test_frontier():
+    beaten = candidate("beaten", 0.75, 0.98)
+    assert [c.name for c in frontier([*MODELS, beaten])] == ["tuned", "0.9", "0.5"]
