@@ -121,10 +121,10 @@ def test_the_table(seen: dict) -> None:
     assert (
         result.stdout
         == """
-Gained
-                  f1_macro  95 % interval
-  tuned              0.750  0.700 to 0.800  100 test rows
-  majority class     0.750  0.700 to 0.800  tuned is +0.100: better beyond chance (McNemar, p < 0.001)
+Gained, on 100 test rows (p by: McNemar)
+                  f1_macro  95 % interval   tuned against it
+  tuned              0.750  0.700 to 0.800
+  majority class     0.750  0.700 to 0.800  +0.100 better, p < 0.001
 
 Kept
   probe                      before  after    kept  95 % interval

@@ -121,6 +121,11 @@ def is_quiet() -> bool:
     return bool(_root_meta().get(QUIET))
 
 
+def show_progress() -> bool:
+    """Whether bars make sense: someone watches, and did not ask for quiet."""
+    return sys.stderr.isatty() and not is_quiet()
+
+
 def say(line: str) -> None:
     """A line about what is going on, on stderr; nothing under `--quiet`."""
     if not is_quiet():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunewell.cli.base import Command, is_quiet, say
+from tunewell.cli.base import Command, say, show_progress
 from tunewell.errors import DataError, ModelError, nearest
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def label(predictor: Predictor, rows: RowSource, output: str, format_: str, colu
     if added.suffix:
         say(f"{rows.name}: has a column of our name already; ours are called {', '.join(added.flat[:2])}, ...")
     started, count, empty = time.perf_counter(), 0, 0
-    show = sys.stderr.isatty() and not is_quiet() and rows.name != "standard input"
+    show = show_progress() and rows.name != "standard input"
     with (
         RowWriter(output, format_, rows, added) as writer,
         tqdm(unit=" rows", file=sys.stderr, disable=not show, leave=False) as bar,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunewell.cli.base import Command, command_line, is_quiet, say
+from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def carry_out(recipe: Recipe) -> None:
     from tunewell.run import gate_error, run
 
     try:
-        finished = run(recipe, echo=say, progress=not is_quiet(), command=command_line(), raise_on_gate=False)
+        finished = run(recipe, echo=say, progress=show_progress(), command=command_line(), raise_on_gate=False)
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise

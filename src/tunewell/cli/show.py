@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from tunewell.run import Run
 
 DASH = "–"
+WIDTH = 110
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: int = 2) -> str:
@@ -71,29 +73,28 @@ def duration(seconds: float) -> str:
 
 
 def versus(comparison: Comparison | None) -> str:
-    """What the tuned model gained over another: difference, test and p value."""
+    """What the tuned model gained over another: difference, verdict, p value."""
     if comparison is None or comparison.difference.value is None:
         return ""
-    gain = f"{comparison.difference.value:+.3f}"
-    word = {True: "better beyond chance", False: "worse beyond chance", None: "no difference beyond chance"}[
-        comparison.better
-    ]
+    word = {True: "better", False: "worse", None: "cannot tell"}[comparison.better]
     p = comparison.p_value
-    shown = "" if p is None else f" ({comparison.test}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
-    return f"tuned is {gain}: {word}{shown}"
+    shown = DASH if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{comparison.difference.value:+.3f} {word}, {shown}"
 
 
 def run_table(run: Run) -> str:
     """The end of `tunewell run`: gained, kept, needed, and where the report is."""
     summary = run.summary
     rows = [
-        ["", summary.metric, "95 % interval", ""],
-        ["tuned", number(summary.test.value), interval(summary.test), f"{summary.test.n:,} test rows"],
+        ["", summary.metric, "95 % interval", "tuned against it"],
+        ["tuned", number(summary.test.value), interval(summary.test)],
     ]
     for other in run.baselines:
         headline = other.evaluation.headline
         rows.append([other.title, number(headline.value), interval(headline), versus(other.comparison)])
-    parts = ["", "Gained", table(rows, right=(1,))]
+    tests = sorted({b.comparison.test for b in run.baselines if b.comparison is not None})
+    gained = f"Gained, on {summary.test.n:,} test rows" + (f" (p by: {'; '.join(tests)})" if tests else "")
+    parts = ["", gained, table(rows, right=(1,))]
     if run.retention is not None:
         parts += ["", "Kept", retention_table(run.retention)]
         if summary.kept is not None:
@@ -107,7 +108,10 @@ def run_table(run: Run) -> str:
         f"{run.training.trainable_parameters / 1e6:.1f} of {run.training.parameters / 1e6:.1f} M parameters",
     ]
     parts += ["", "Needed", "  " + ", ".join(needed), ""]
-    parts += [printable(sentence) for sentence in summary.verdict]
+    parts += [
+        textwrap.fill(printable(sentence), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for sentence in summary.verdict
+    ]
     parts += ["", f"model   {run.model_path}", f"report  {run.report_path}"]
     return "\n".join(parts)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tunewell.cli.base import Command, command_line, is_quiet, say
+from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options
 
 _EXAMPLES = (
@@ -27,7 +27,7 @@ def command(recipe: str | None, **keys: Any) -> None:
     from tunewell.run import tune_only
 
     try:
-        folder = tune_only(checked, echo=say, progress=not is_quiet(), command=command_line())
+        folder = tune_only(checked, echo=say, progress=show_progress(), command=command_line())
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise
