@@ -76,14 +76,17 @@ def main() -> None:
             for how, row in (("plain", plain), ("keep", kept)):
                 record(options.output, {"benchmark": "keep", "set": name, "how": how, **row})
                 print(
-                    f"{name:<15} seed {seed} {how:<6} {row['metric']} {row['score']:.4f} [{row['low']:.4f}, {row['high']:.4f}] "
-                    f"retention {row['retention']:.4f} worst {row['worst']:.4f} ({row['worst_probe']}) "
+                    f"{name:<15} seed {seed} {how:<6} {row['metric']} {row['score']:.4f} "
+                    f"[{row['low']:.4f}, {row['high']:.4f}] "
+                    f"retention {row['retention']:.4f} worst {row['worst']:.4f} "
+                    f"({row['worst_probe']}) "
                     f"train {row['seconds']['train']:.1f} s, total {row['seconds']['total']:.1f} s  {row['chosen']}",
                     flush=True,
                 )
         ratio = [k["seconds"]["train"] / p["seconds"]["train"] for p, k in pairs]
         print(
-            f"{name:<15} mean: score {spread([p['score'] for p, _ in pairs])} plain, {spread([k['score'] for _, k in pairs])} keep, "
+            f"{name:<15} mean: score {spread([p['score'] for p, _ in pairs])} plain, "
+            f"{spread([k['score'] for _, k in pairs])} keep, "
             f"difference {spread([k['score'] - p['score'] for p, k in pairs])}; retention "
             f"{spread([p['retention'] for p, _ in pairs])} plain, {spread([k['retention'] for _, k in pairs])} keep; "
             f"time ratio {np.mean(ratio):.2f}",

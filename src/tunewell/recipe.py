@@ -126,9 +126,9 @@ class Recipe(BaseModel):
     num_train_epochs: float = _key(3.0, "training", "Passes over the training rows.", gt=0, le=1000)
     max_steps: int = _key(-1, "training", "Stop after this many steps; -1 for no limit.", ge=-1)
     per_device_train_batch_size: int = _key(
-        32,
+        16,
         "training",
-        "Rows a step on average; batches of short rows hold more, of long rows fewer, at one token budget.",
+        "Rows a batch; batches of long rows hold fewer, so that none passes 128 tokens a row.",
         ge=1,
     )
     gradient_accumulation_steps: int = _key(1, "training", "Batches whose gradients are added up before a step.", ge=1)
