@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.2  # tokens of the general batch over tokens of the task batch
 LONGEST = 64  # tokens of a general text
+LEAST = 256  # tokens that a general batch should hold: smaller ones cost a pass through the model for little
+RAREST = 4  # steps between two general batches at most
 
 
 class Distillation:
@@ -46,13 +48,15 @@ class Distillation:
         texts = general_texts(self.source, self.samples, seed=tuning.seed)
         encoded = encode(tuning.tokenizer, texts, None, LONGEST)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        budget = max(SHARE * tuning.tokens, float(lengths.max()))
-        rows = max(2, round(SHARE * tuning.tokens / lengths.mean()))
-        sampler = LikeLengthBatches(lengths, rows=rows, tokens=int(2 * budget), seed=tuning.seed)
-        plan = list(sampler)[: tuning.steps]  # repeated when the steps are more
+        self.every = period(SHARE * tuning.tokens)
+        share = SHARE * tuning.tokens * self.every
+        rows = max(2, round(share / lengths.mean()))
+        sampler = LikeLengthBatches(lengths, rows=rows, tokens=int(2 * max(share, lengths.max())), seed=tuning.seed)
+        plan = list(sampler)[: -(-tuning.steps // self.every)]  # repeated when the steps are more
         used = sorted({i for batch in plan for i in batch})
         place = {row: i for i, row in enumerate(used)}
-        tuning.echo(f"distill: {len(used):,} general texts, about {rows} a step; embedding them with the base model")
+        often = "a step" if self.every == 1 else f"every {self.every} steps"
+        tuning.echo(f"distill: {len(used):,} general texts, about {rows} {often}; embedding them with the base model")
         teacher = embed(tuning.model, tuning.tokenizer, [texts[i] for i in used], max_length=LONGEST, bf16=tuning.bf16)
         self.batches = [pad(tuning.tokenizer, encoded, batch) for batch in plan]
         self.teacher = [torch.from_numpy(teacher[[place[i] for i in batch]]) for batch in plan]
@@ -60,15 +64,31 @@ class Distillation:
     def extra_loss(self, model: Any, step: int) -> torch.Tensor | None:
         from tunewell.models.embed import mean_pool
 
-        if not self.weight:
+        if not self.weight or step % self.every:
             return None
-        batch = {k: v.to(model.device) for k, v in self.batches[step % len(self.batches)].items()}
-        target = self.teacher[step % len(self.teacher)].to(model.device)
+        place = step // self.every % len(self.batches)
+        batch = {k: v.to(model.device) for k, v in self.batches[place].items()}
         hidden = model.base_model(**batch).last_hidden_state
-        return self.weight * relative_distance(mean_pool(hidden.float(), batch["attention_mask"]), target)
+        distance = relative_distance(
+            mean_pool(hidden.float(), batch["attention_mask"]), self.teacher[place].to(model.device)
+        )
+        return self.weight * self.every * distance
 
     def variants(self, base: Weights, tuned: Weights) -> Iterator[tuple[dict[str, float], Weights]]:
         return iter(())
+
+
+def period(tokens: float) -> int:
+    """Steps between general batches, when a step's share of general text is `tokens` long.
+
+    On short texts that share is two or three sentences, and a pass through the model costs more than it
+    teaches. The term is then computed on every k-th step, on k times the text and with k times the weight:
+    the same gradient on average (lazy regularisation; Karras et al., 2020, section 3.1).
+
+    >>> period(80), period(200), period(400)
+    (4, 2, 1)
+    """
+    return min(RAREST, max(1, -int(-LEAST // max(tokens, 1.0))))
 
 
 def relative_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
