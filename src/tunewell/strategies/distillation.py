@@ -1,7 +1,7 @@
 """Distillation on general text: the tuned encoder keeps the base model's sentence embeddings.
 
-While the task is learned, a small batch of general text goes through the model at every step and
-its pooled embeddings are held to those of the base model (feature distillation against forgetting,
+While the task is learned, a small batch of general text goes through the model at every step (on short
+texts every few steps, see `period`) and its pooled embeddings are held to those of the base model (feature distillation against forgetting,
 as in Learning without Forgetting, Li & Hoiem, 2016, with embeddings for logits; the pooled form
 follows sentence-embedding distillation, Reimers & Gurevych, 2020). The base model's embeddings are
 computed once, and only for the texts that the planned steps will use.
