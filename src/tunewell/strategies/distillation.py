@@ -1,10 +1,11 @@
 """Distillation on general text: the tuned encoder keeps the base model's sentence embeddings.
 
-While the task is learned, a small batch of general text goes through the model at every step (on short
-texts every few steps, see `period`) and its pooled embeddings are held to those of the base model (feature distillation against forgetting,
-as in Learning without Forgetting, Li & Hoiem, 2016, with embeddings for logits; the pooled form
-follows sentence-embedding distillation, Reimers & Gurevych, 2020). The base model's embeddings are
-computed once, and only for the texts that the planned steps will use.
+While the task is learned, a small batch of general text goes through the model at every step (on
+short texts every few steps, see `period`) and its pooled embeddings are held to those of the base
+model (feature distillation against forgetting, as in Learning without Forgetting, Li & Hoiem, 2016,
+with embeddings for logits; the pooled form follows sentence-embedding distillation, Reimers &
+Gurevych, 2020). The base model's embeddings are computed once, and only for the texts that the
+planned steps will use.
 
 The term is weight · mean over texts of ‖e − e₀‖² / ‖e₀‖², the squared distance relative to the base
 embedding's own length, so that a weight means the same on every model.
