@@ -15,6 +15,7 @@ from tunewell.models.load import load_classifier, load_tokenizer
 from tunewell.recipe import load_recipe
 from tunewell.strategies import strategy_class
 from tunewell.tasks import TaskSpec
+from tunewell.train import vocabulary
 from tunewell.train.checkpoint import last_whole
 from tunewell.train.tune import tune
 
@@ -169,3 +170,17 @@ def test_a_loss_that_stays_non_finite_ends_it(tiny_model, make_reviews, tmp_path
         job(tiny_model, make_reviews, tmp_path / "a")
     assert "not finite for 10 steps in a row, last at step 12" in str(caught.value)
     assert "lower learning_rate" in str(caught.value)
+
+
+def test_embeddings_of_the_used_rows_give_the_weights_that_the_whole_matrix_gives(
+    tiny_model, make_reviews, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(vocabulary, "WORTH", 1.0)
+    part, record = job(tiny_model, make_reviews, tmp_path / "part", weight_decay=0.0)
+    monkeypatch.setattr(vocabulary, "WORTH", 0.0)
+    whole, other = job(tiny_model, make_reviews, tmp_path / "whole", weight_decay=0.0)
+    assert record.trainable_parameters < other.trainable_parameters == record.parameters
+    for name, tensor in whole.items():
+        assert torch.allclose(part[name], tensor, atol=1e-6), name
+    losses = [[e["loss"] for e in r.history if "loss" in e] for r in (record, other)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)

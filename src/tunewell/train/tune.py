@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,13 @@ def lengths_of(encoded: Dataset) -> np.ndarray:
     return pc.list_value_length(encoded.data.column("input_ids")).to_numpy().astype(np.int64)
 
 
+def tokens_of(encoded: Dataset) -> np.ndarray:
+    """(K,) token ids that occur in encoded rows, ascending, read from the Arrow buffers."""
+    import pyarrow.compute as pc
+
+    return np.sort(pc.unique(pc.list_flatten(encoded.data.column("input_ids"))).to_numpy().astype(np.int64))
+
+
 def use_bf16(wanted: bool | None) -> bool:
     """Whether to train in bf16: as wanted, else where the GPU or the processor computes in it."""
     import torch
@@ -121,6 +129,7 @@ def tune(
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.trainer import TunewellTrainer
+    from tunewell.train.vocabulary import only_used_rows
 
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
     weights = balanced_weights(spec, targets) if recipe.class_weight == "balanced" else None
@@ -154,6 +163,8 @@ def tune(
         cache=folder / "cache",
         echo=echo,
     )
+    exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
+    exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     for strategy in strategies:
         strategy.prepare(tuning)
 
@@ -232,6 +243,8 @@ def tune(
             expected="free disk space and a folder that can be written",
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    exchange.close()
     model.eval()
     state, counts = trainer.state, trainer.counts
     history = tuple(plain(entry) for entry in state.log_history)
@@ -251,7 +264,7 @@ def tune(
         seconds=counts.earlier + time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         parameters=parameters,
-        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        trainable_parameters=trained,
         nonfinite_steps=tuple(counts.nonfinite_steps),
         history=history,
     )
