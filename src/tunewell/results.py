@@ -303,6 +303,7 @@ class Training(Record):
     parameters: int
     trainable_parameters: int
     nonfinite_steps: tuple[int, ...] = ()
+    cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
 
 

@@ -11,6 +11,7 @@ from tunewell.results import Candidate, Choice, Evaluation, write_whole, write_w
 from tunewell.stages.job import Job
 from tunewell.stages.probe import base_measurements, embedder, measures, suite
 from tunewell.stages.tune import WEIGHTS, strategies_of
+from tunewell.strategies import AFTERWARDS
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -43,12 +44,13 @@ def choose(
     """
     from tunewell.retention.budget import choose as choose_by_budget
     from tunewell.retention.forgetting import compare
+    from tunewell.train.hooks import hooks
 
     names = tuple(s.name for s in strategies)
     tuned = encoder_weights(model)
     variants: list[tuple[dict[str, float], Weights | None]] = [({}, None)]
-    for strategy in strategies:
-        variants += list(strategy.variants(base, tuned))
+    for others in hooks(strategies, "variants"):
+        variants += list(others(base, tuned))
     measured = suite is not None and (recipe.keep or recipe.keep_worst or len(variants) > 1)
     candidates: list[Candidate] = []
     for parameters, weights in variants:
@@ -107,7 +109,7 @@ def choose_and_save(job: Job) -> Choice:
     model = job.fresh_model()
     base = encoder_weights(model)
     model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
-    wanted = measures(job) and (job.recipe.keep or job.recipe.keep_worst or "average" in job.recipe.strategies)
+    wanted = measures(job) and (job.recipe.keep or job.recipe.keep_worst or set(AFTERWARDS) & set(job.recipe.strategies))
     truth = job.targets("validation")
     choice = choose(
         model,

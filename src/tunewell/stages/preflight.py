@@ -34,7 +34,7 @@ def preflight(job: Job) -> None:
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         load_suite(recipe.probes, recipe.probe_files, half="select", seed=recipe.seed)
-    if "distill" in recipe.strategies and recipe.general_text is not None:
+    if {"distill", "ewc", "mas"} & set(recipe.strategies) and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
 
 

@@ -117,11 +117,13 @@ def tune(
 
     from tunewell.train.batching import Collator, LikeLengthBatches
     from tunewell.train.checkpoint import last_whole
-    from tunewell.train.hooks import Tuning
+    from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
+    from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
 
+    cpu = time.process_time()
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
     weights = balanced_weights(spec, targets) if recipe.class_weight == "balanced" else None
     row_loss = loss_for(
@@ -153,9 +155,13 @@ def tune(
         bf16=bf16,
         cache=folder / "cache",
         echo=echo,
+        train=encoded,
+        row_loss=row_loss,
+        float_labels=spec.problem_type != "single_label_classification",
     )
-    for strategy in strategies:
-        strategy.prepare(tuning)
+    for prepare in hooks(strategies, "prepare"):
+        prepare(tuning)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -233,6 +239,7 @@ def tune(
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
     model.eval()
+    finish(model, strategies, trainer.state.best_model_checkpoint)
     state, counts = trainer.state, trainer.counts
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
@@ -251,7 +258,8 @@ def tune(
         seconds=counts.earlier + time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         parameters=parameters,
-        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        trainable_parameters=trainable,
+        cpu_seconds=round(time.process_time() - cpu, 2),
         nonfinite_steps=tuple(counts.nonfinite_steps),
         history=history,
     )
