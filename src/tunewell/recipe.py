@@ -150,7 +150,11 @@ class Recipe(BaseModel):
     )
     recadam_k: float = _key(0.1, "retention", "`recadam`: how fast it goes over from recalling to learning.", gt=0)
     recadam_t0: float = _key(
-        0.25, "retention", "`recadam`: share of the steps after which recalling and learning weigh the same.", ge=0, le=1
+        0.25,
+        "retention",
+        "`recadam`: share of the steps after which recalling and learning weigh the same.",
+        ge=0,
+        le=1,
     )
     lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora"] = _key(
         "lora", "retention", "`lora`: the kind of adapter."
@@ -160,9 +164,7 @@ class Recipe(BaseModel):
     lora_targets: StringList = _key(
         ["all-linear"], "retention", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."
     )
-    lora_rate_factor: float = _key(
-        10.0, "retention", "`lora`: the adapters' learning rate over `learning_rate`.", gt=0
-    )
+    lora_rate_factor: float = _key(10.0, "retention", "`lora`: the adapters' learning rate over `learning_rate`.", gt=0)
     ema_decay: float = _key(0.99, "retention", "`ema`: share of the average that stays at a step.", ge=0, lt=1)
     swa_start: float = _key(
         0.5, "retention", "`swa`: share of the steps after which weights are averaged; 1 for never.", ge=0, le=1

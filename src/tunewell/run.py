@@ -161,6 +161,7 @@ def run(
     from tunewell.stages.job import Job
     from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
+    from tunewell.stages.search import search, searches
     from tunewell.stages.tell import summarise, tell
     from tunewell.stages.tune import tune
 
@@ -185,8 +186,7 @@ def run(
         check(job)
         baselines(job)
         probe_base(job)
-        training = tune(job)
-        choice = choose_and_save(job)
+        training, choice = search(job) if searches(recipe) else (tune(job), choose_and_save(job))
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
@@ -245,6 +245,7 @@ def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True
     from tunewell.stages.choose import choose_and_save
     from tunewell.stages.job import Job
     from tunewell.stages.preflight import preflight
+    from tunewell.stages.search import search, searches
     from tunewell.stages.tune import tune
 
     with Job(
@@ -256,8 +257,11 @@ def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True
     ) as job:
         preflight(job)
         job.begin()
-        tune(job)
-        choose_and_save(job)
+        if searches(recipe):
+            search(job)
+        else:
+            tune(job)
+            choose_and_save(job)
         return job.folder / "model"
 
 

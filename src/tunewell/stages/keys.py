@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewell.folder import file_hash, fingerprint
-from tunewell.strategies import AFTERWARDS
+from tunewell.strategies import AFTERWARDS, AUTO
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -55,6 +55,7 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training)
     budget = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
+    budget += (recipe.max_cost,) if AUTO in recipe.strategies else ()
     return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
 
 

@@ -21,7 +21,9 @@ class StrategyCalls(TrainerCallback):
 
     def __init__(self, trainer: TunewellTrainer, strategies: Sequence[Strategy]) -> None:
         self.trainer = trainer
-        self.begin, self.before, self.after = (hooks(strategies, n) for n in ("begin_step", "before_step", "after_step"))
+        self.begin, self.before, self.after = (
+            hooks(strategies, n) for n in ("begin_step", "before_step", "after_step")
+        )
 
     def _model(self) -> Any:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
