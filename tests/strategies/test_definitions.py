@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tunewell.strategies import ema, ewc, freezing, lines, lpft, mas, quadratic, recadam, sam, swa
+from tunewell.strategies import ema, ewc, freezing, l2sp, lines, lpft, mas, quadratic, recadam, sam, swa
 from tunewell.strategies.layers import depths
 
 
@@ -162,47 +162,41 @@ def test_the_pull_is_the_gradient_of_its_term(model):
         assert torch.allclose(p.grad, 1 + wanted.get(name, torch.zeros(())), atol=1e-6), name
 
 
-def test_l2sp_is_gradient_descent_on_its_term(small_job):
-    """With a pull that drowns the task, the shared weights stay closer to the base than plain ones do."""
-    plain, held = small_job(folder="a"), small_job("l2sp", l2sp_weight=1e3, max_grad_norm=0.0, folder="b")
-
-    def moved(job) -> float:
-        names = quadratic.anchors(job.model)
-        return float(sum((job.weights[n] - job.base[n]).square().sum() for n in names)) ** 0.5
-
-    assert moved(held) < 0.5 * moved(plain)
+def test_l2sp_pulls_all_shared_weights_alike(model):
+    strategy = l2sp.L2SP({"l2sp_weight": 0.5})
+    strategy.prepare(SimpleNamespace(model=model))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.25)
+    strategy.after_backward(model, 0)
+    assert torch.allclose(model.bert.embeddings.word_embeddings.weight.grad, torch.tensor(0.125), atol=1e-6)
+    assert torch.equal(model.classifier.weight.grad, torch.zeros_like(model.classifier.weight))
 
 
 def test_fisher_is_the_squared_jacobian(model, texts):
-    """E[Σₖ (∂eₖ/∂θ)² / ‖e‖²] by one backward pass a dimension, against 300 draws of batched samples."""
-    names = ["bert.encoder.layer.1.attention.self.query.weight", "bert.embeddings.LayerNorm.weight"]
-    parameters = [model.get_parameter(n) for n in names]
-    exact = [torch.zeros_like(p) for p in parameters]
-    for batch in texts:
-        e = quadratic.pooled(model, batch)
-        for i in range(2):
-            for k in range(e.shape[1]):
-                for total, g in zip(exact, torch.autograd.grad(e[i, k], parameters, retain_graph=True), strict=True):
-                    total += g.square() / e[i].detach().square().sum() / 6
-    found = [torch.zeros_like(p) for p in parameters]
-    for seed in range(100):
-        for total, (_, f) in zip(found, ewc.fisher(model, texts, names, seed=seed).items(), strict=True):
-            total += f / 100
-    for a, b in zip(found, exact, strict=True):
-        assert a.sum() == pytest.approx(b.sum(), rel=0.1)
-        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.97
+    """E[Σₖ (∂eₖ/∂θ)² / ‖e‖²] by one backward pass a dimension, against the mean of 60 draws."""
+    name = "bert.encoder.layer.1.attention.output.dense.bias"
+    parameter, batch = model.get_parameter(name), texts[0]
+    exact = torch.zeros_like(parameter)
+    e = quadratic.pooled(model, batch)
+    for i in range(2):
+        for k in range(e.shape[1]):
+            (g,) = torch.autograd.grad(e[i, k], parameter, retain_graph=True)
+            exact += g.square() / e[i].detach().square().sum() / 2
+    found = sum(ewc.fisher(model, [batch], [name], seed=s)[name] for s in range(60)) / 60
+    assert found.sum() == pytest.approx(float(exact.sum()), rel=0.15)
+    assert torch.corrcoef(torch.stack([found, exact]))[0, 1] > 0.6
 
 
 def test_fisher_is_the_curvature_of_distillation(model, texts):
-    """A small step along one weight: ‖e − e₀‖² / ‖e₀‖² is F · δ² to second order."""
-    name, place, delta = "bert.encoder.layer.1.output.LayerNorm.bias", 5, 1e-2
-    f = sum(ewc.fisher(model, texts, [name], seed=s)[name][place] for s in range(200)) / 200
+    """Of the last norm's bias β: e moves by δ as β does, so F = E[1 / ‖e‖²] and ‖e − e₀‖² / ‖e₀‖² = δᵀ F δ exactly."""
+    name = "bert.encoder.layer.1.output.LayerNorm.bias"
     with torch.no_grad():
-        before = [quadratic.pooled(model, b) for b in texts]
-        model.get_parameter(name)[place] += delta
-        after = [quadratic.pooled(model, b) for b in texts]
-    away = [((a - b).square().sum(1) / b.square().sum(1)) for a, b in zip(after, before, strict=True)]
-    assert float(torch.cat(away).mean()) == pytest.approx(float(f) * delta**2, rel=0.2)
+        size = torch.cat([quadratic.pooled(model, b) for b in texts]).square().sum(1)
+    found = sum(ewc.fisher(model, texts, [name], seed=s)[name] for s in range(20)) / 20
+    assert float(found.mean()) == pytest.approx(float((1 / size).mean()), rel=0.15)
 
 
 def test_sensitivity_by_hand(model, texts):
