@@ -140,10 +140,10 @@ class Recipe(BaseModel):
     )
     l2sp_weight: float = _key(0.1, "retention", "`l2sp`: weight of the pull to the base model's weights.", ge=0)
     ewc_weight: float = _key(
-        1.0, "retention", "`ewc`: weight of the pull, by Fisher information, to the base model's weights.", ge=0
+        20.0, "retention", "`ewc`: weight of the pull, by Fisher information, to the base model's weights.", ge=0
     )
     mas_weight: float = _key(
-        1.0, "retention", "`mas`: weight of the pull, by sensitivity, to the base model's weights.", ge=0
+        20.0, "retention", "`mas`: weight of the pull, by sensitivity, to the base model's weights.", ge=0
     )
     recadam_pull: float = _key(
         5000.0, "retention", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0

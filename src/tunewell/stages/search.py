@@ -114,6 +114,7 @@ def search(job: Job) -> tuple[Training, Choice]:
     save(job, model)
     training = trainings[owner.candidate].model_copy(update={"seconds": sum(t.seconds for t in trainings.values())})
     training.write(record)
+    job.folder.steps.pop("tune", None)  # the record is the search's now, not that of a run without one
     _history(job, owner)
     choice.write(job.folder / "choice.json")
     job.folder.mark("choose", job.keys.choice)

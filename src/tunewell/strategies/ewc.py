@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tunewell.train.hooks import Tuning, Weights
 
-ROWS = 16
+ROWS = 32
 
 
 class ElasticWeights:

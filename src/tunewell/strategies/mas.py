@@ -3,7 +3,7 @@
 Adds mas_weight · Σ Ω (θ − θ₀)² with Ω = E|∂‖F(x)‖² / ∂θ|. It needs no labels and no likelihood: F(x)
 is the pooled embedding of a general text, and ‖F‖² is taken relative to its size at the base model, so
 that a weight means the same on every model. The absolute value is taken for each text, as in the
-paper, so every text has a backward pass of its own; 256 texts are used.
+paper, so every text has a backward pass of its own; 128 texts are used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tunewell.train.hooks import Tuning, Weights
 
-TEXTS = 256
+TEXTS = 128
 
 
 class MemoryAwareSynapses:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tunewell.train.hooks import Tuning, Weights
 
-TEXTS = 1024  # general texts that importances are measured on, at most
+TEXTS = 512  # general texts that importances are measured on, at most
 LONGEST = 64  # tokens of a general text
 
 

@@ -96,12 +96,14 @@ def grouped(trainer: TunewellTrainer, model: Any, factors: Sequence[dict[str, fl
             for mapping in factors:
                 factor *= mapping.get(name, 1.0)
             groups.setdefault((factor, trainer.args.weight_decay if name in decayed else 0.0), []).append(p)
+    # the full rate comes first: it is the one that is logged
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0] != 1.0, -item[0][0], -item[0][1]))
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
     rate = options.pop("lr")
     return kind(
         [
             {"params": parameters, "weight_decay": decay, "lr": rate * factor}
-            for (factor, decay), parameters in sorted(groups.items(), key=lambda item: (-item[0][0], -item[0][1]))
+            for (factor, decay), parameters in ordered
         ],
         lr=rate,
         **options,
