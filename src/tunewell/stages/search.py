@@ -17,19 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewell.results import Candidate, Choice, Training
 from tunewell.retention.budget import choose as choose_by_budget
 from tunewell.retention.budget import meets
-from tunewell.stages.choose import encoder_weights, measuring, save, score_candidates
+from tunewell.stages.choose import choose_and_save, encoder_weights, measuring, save, score_candidates
 from tunewell.stages.job import Job
 from tunewell.stages.tune import place, strategies_of, tune, weights_of
 from tunewell.strategies import AFTERWARDS, AUTO
 from tunewell.train.hooks import hooks
-
-if TYPE_CHECKING:
-    from tunewell.recipe import Recipe
 
 STRONGER = 4  # times distill_weight on the last rung
 LP_COST, DISTILL_COST = 1.05, 1.35  # expected tuning time over plain tuning's; the measured one is shown
@@ -62,8 +59,9 @@ def later(probe_helps: bool) -> tuple[Rung, Rung]:
     return Rung(joined, names, cost), Rung(f"{joined}-strong", names, cost, STRONGER)
 
 
-def searches(recipe: Recipe) -> bool:
-    return recipe.strategies == (AUTO,)
+def tune_and_choose(job: Job) -> tuple[Training, Choice]:
+    """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings."""
+    return search(job) if job.recipe.strategies == (AUTO,) else (tune(job), choose_and_save(job))
 
 
 def search(job: Job) -> tuple[Training, Choice]:
@@ -76,6 +74,7 @@ def search(job: Job) -> tuple[Training, Choice]:
     job.echo(
         f"auto: may cost up to {recipe.max_cost:g} times plain tuning, stops when enough is kept: {', '.join(lines)}"
     )
+    assert job.max_length  # worked out here, once for all rungs
     options = measuring(job)
     candidates: list[Candidate] = []
     trainings: dict[str, Training] = {}

@@ -71,12 +71,9 @@ def frozen_features(tuning: Tuning, head: Any, rows: Any, batch_size: int) -> to
     """(n, F) what the last layer is given for each row, dropout off."""
     import torch
 
-    from tunewell.models.embed import logits_of
+    from tunewell.models.embed import like_length, logits_of
 
     seen: list[torch.Tensor] = []
-    order: list[np.ndarray] = []
-    from tunewell.models.embed import like_length
-
     encoded = {k: list(rows[k]) for k in rows.column_names if k != "labels"}
     encoded.setdefault("attention_mask", [[1] * len(ids) for ids in encoded["input_ids"]])
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])

@@ -26,7 +26,7 @@ class SharpnessAware:
         moved = [p for p in model.parameters() if p.grad is not None]
         if not self.rho or not moved:
             return None
-        norm = float(torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None]))
+        norm = float(torch.nn.utils.get_total_norm([p.grad for p in moved]))
         if not math.isfinite(norm) or norm == 0:
             return None
         with torch.no_grad():

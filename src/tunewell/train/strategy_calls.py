@@ -101,10 +101,7 @@ def grouped(trainer: TunewellTrainer, model: Any, factors: Sequence[dict[str, fl
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
     rate = options.pop("lr")
     return kind(
-        [
-            {"params": parameters, "weight_decay": decay, "lr": rate * factor}
-            for (factor, decay), parameters in ordered
-        ],
+        [{"params": parameters, "weight_decay": decay, "lr": rate * factor} for (factor, decay), parameters in ordered],
         lr=rate,
         **options,
     )
