@@ -108,9 +108,8 @@ class _TextEstimator(BaseEstimator):
     def _tune(self, X: Any, labels: list[Any], task: str, classes: tuple[str, ...] = (), multi: bool = False) -> None:
         """Tune on canonical labels and set the learned attributes."""
         from tunewell.models.load import load_tuned
-        from tunewell.stages.choose import choose_and_save
         from tunewell.stages.job import Job
-        from tunewell.stages.tune import tune
+        from tunewell.stages.search import tune_and_choose
 
         recipe = self._recipe()
         texts, pairs = texts_of(X)
@@ -129,8 +128,7 @@ class _TextEstimator(BaseEstimator):
                 prepared=prepared,
             ) as job,
         ):
-            training = tune(job)
-            choice = choose_and_save(job)
+            training, choice = tune_and_choose(job)
             self._parts: tuple[Any, Any] | None = load_tuned(job.folder / "model")
         self._files: dict[str, bytes] | None = None
         self.spec_: TaskSpec = job.spec

@@ -83,7 +83,7 @@ class RunFolder:
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         self._sweep()
-        self.steps: dict[str, str] = self._read_steps()
+        self.steps: dict[str, str] = self.read_steps(self.path)
 
     def is_run(self) -> bool:
         return any((self.path / name).is_file() for name in OWN)
@@ -122,9 +122,11 @@ class RunFolder:
         for leftover in self.path.rglob(".*.tmp"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
-    def _read_steps(self) -> dict[str, str]:
+    @staticmethod
+    def read_steps(path: Path) -> dict[str, str]:
+        """The steps that a folder notes as done, with the fingerprints of their inputs."""
         try:
-            loaded = json.loads((self.path / STEPS).read_text(encoding="utf-8"))
+            loaded = json.loads((path / STEPS).read_text(encoding="utf-8"))
             return {str(k): str(v) for k, v in loaded.items()}
         except (OSError, ValueError, AttributeError):
             return {}

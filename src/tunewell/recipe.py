@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tunewell.errors import RecipeError, nearest
-from tunewell.strategies import STRATEGIES, check_combination
+from tunewell.strategies import AUTO, STRATEGIES, check_combination
 
 SECTIONS = {
     "data": "Data",
@@ -92,7 +92,8 @@ class Recipe(BaseModel):
         "retention",
         "How weights change and what protects them: "
         + ", ".join(STRATEGIES)
-        + "; several compose (`distill,average`). Default: plain, or distill,average when `keep` is set.",
+        + "; several compose (`distill,average`); `auto` searches for one that keeps enough. "
+        "Default: plain, or distill,average when `keep` is set.",
     )
     keep: float | None = _key(
         None, "retention", "Floor on the mean retention of the base model's abilities (0.98 keeps 98 %).", gt=0, le=1
@@ -120,6 +121,55 @@ class Recipe(BaseModel):
         "retention",
         "Interpolation points tried by `average`: 0 is the base model, 1 the tuned one.",
     )
+    max_cost: float = _key(
+        4.0, "retention", "What `strategy: auto` may spend on tuning, as a multiple of plain tuning's time.", ge=1
+    )
+    lines_alphas: list[float] = _key(
+        [0.0, 0.25, 0.5, 0.75],
+        "retention",
+        "Shares of its change that the first layer keeps, tried by `lines`; the last layer keeps all.",
+    )
+    freeze: str = _key(
+        "embeddings",
+        "retention",
+        "What `freeze` holds: embeddings, last_K (all but the last K layers), head_only, bitfit, gradual.",
+        pattern=r"^(embeddings|head_only|bitfit|gradual|last_[1-9][0-9]*)$",
+    )
+    llrd_decay: float = _key(
+        0.8, "retention", "`llrd`: the learning rate of a layer over that of the one above.", gt=0, le=1
+    )
+    l2sp_weight: float = _key(0.1, "retention", "`l2sp`: weight of the pull to the base model's weights.", ge=0)
+    ewc_weight: float = _key(
+        20.0, "retention", "`ewc`: weight of the pull, by Fisher information, to the base model's weights.", ge=0
+    )
+    mas_weight: float = _key(
+        20.0, "retention", "`mas`: weight of the pull, by sensitivity, to the base model's weights.", ge=0
+    )
+    recadam_pull: float = _key(
+        5000.0, "retention", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0
+    )
+    recadam_k: float = _key(0.1, "retention", "`recadam`: how fast it goes over from recalling to learning.", gt=0)
+    recadam_t0: float = _key(
+        0.25,
+        "retention",
+        "`recadam`: share of the steps after which recalling and learning weigh the same.",
+        ge=0,
+        le=1,
+    )
+    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora"] = _key(
+        "lora", "retention", "`lora`: the kind of adapter."
+    )
+    lora_rank: int = _key(8, "retention", "`lora`: rank of the adapters.", ge=1)
+    lora_alpha: float = _key(16.0, "retention", "`lora`: scale of the adapters, divided by the rank.", ge=0)
+    lora_targets: StringList = _key(
+        ["all-linear"], "retention", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."
+    )
+    lora_rate_factor: float = _key(10.0, "retention", "`lora`: the adapters' learning rate over `learning_rate`.", gt=0)
+    ema_decay: float = _key(0.99, "retention", "`ema`: share of the average that stays at a step.", ge=0, lt=1)
+    swa_start: float = _key(
+        0.5, "retention", "`swa`: share of the steps after which weights are averaged; 1 for never.", ge=0, le=1
+    )
+    sam_rho: float = _key(0.05, "retention", "`sam`: distance to the point where gradients are taken.", ge=0)
 
     # training
     learning_rate: float = _key(5e-5, "training", "Peak learning rate of AdamW.", gt=0, le=1)
@@ -183,6 +233,13 @@ class Recipe(BaseModel):
             problems.append("validation_size + test_size must leave rows to train on (be below 1)")
         if any(not 0 <= a <= 1 for a in self.average_alphas) or not self.average_alphas:
             problems.append("average_alphas must be one or more numbers from 0 to 1")
+        if any(not 0 <= a <= 1 for a in self.lines_alphas) or not self.lines_alphas:
+            problems.append("lines_alphas must be one or more numbers from 0 to 1")
+        if self.strategy is not None:
+            known = set(check_combination(self.strategy))  # told already, by the key itself
+            problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
+        if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
+            problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
         if self.text_pair is not None and self.text_pair == self.text:
             problems.append("text_pair must be another column than text")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:

@@ -246,6 +246,29 @@ class ProbeResult(Record):
     note: str = ""
 
 
+class ForgottenItem(Record):
+    """An item of a probe that the base model did better on."""
+
+    text: str
+    text_pair: str = ""
+    truth: str  # the topic, or where people rank the pair (0 lowest, 1 highest)
+    answer: str = ""  # the tuned model's topic
+    before: float | None = None  # where the base model ranks the pair
+    after: float | None = None  # where the tuned model does
+
+
+class Forgotten(Record):
+    """What one probe shows to be lost: topics right before and wrong now; pairs ranked worse by 0.1 or more."""
+
+    name: str
+    title: str
+    kind: str  # "accuracy" or "spearman"
+    n: int
+    lost: int
+    gained: int
+    items: tuple[ForgottenItem, ...] = ()
+
+
 class Retention(Record):
     """A retention suite: probe by probe, their mean and their worst, with paired intervals."""
 
@@ -255,6 +278,7 @@ class Retention(Record):
     worst: Estimate
     worst_probe: str
     seconds: float = 0.0
+    forgotten: tuple[Forgotten, ...] = ()  # item by item, on the report halves
 
 
 class Candidate(Record):
@@ -279,6 +303,11 @@ class Choice(Record):
     met: bool | None  # None: no budget was set
     candidates: tuple[Candidate, ...]
     reason: str
+    costs: dict[str, float] = {}  # of a search: tuning time of each candidate over that of plain tuning
+
+    @property
+    def chosen(self) -> Candidate:
+        return next(c for c in self.candidates if c.chosen)
 
 
 # ---------------------------------------------------------------- training and run
@@ -303,6 +332,7 @@ class Training(Record):
     parameters: int
     trainable_parameters: int
     nonfinite_steps: tuple[int, ...] = ()
+    cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
 
 
@@ -324,3 +354,4 @@ class Summary(Record):
     seconds: dict[str, float]
     peak_memory_mb: float
     verdict: tuple[str, ...] = ()
+    restored: dict[str, Any] | None = None  # of `tunewell restore`: from which run, alpha, before and after

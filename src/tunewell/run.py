@@ -156,13 +156,12 @@ def run(
     """
     from tunewell.stages.baselines import baselines
     from tunewell.stages.check import check
-    from tunewell.stages.choose import choose_and_save
     from tunewell.stages.evaluate import evaluate_tuned
     from tunewell.stages.job import Job
     from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
+    from tunewell.stages.search import tune_and_choose
     from tunewell.stages.tell import summarise, tell
-    from tunewell.stages.tune import tune
 
     recipe = (
         recipe
@@ -185,8 +184,7 @@ def run(
         check(job)
         baselines(job)
         probe_base(job)
-        training = tune(job)
-        choice = choose_and_save(job)
+        training, choice = tune_and_choose(job)
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
@@ -242,10 +240,9 @@ def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True
     With `keep` the base model is probed too, since the budget needs it. `tunewell run` on the same
     folder goes on from here.
     """
-    from tunewell.stages.choose import choose_and_save
     from tunewell.stages.job import Job
     from tunewell.stages.preflight import preflight
-    from tunewell.stages.tune import tune
+    from tunewell.stages.search import tune_and_choose
 
     with Job(
         recipe,
@@ -256,8 +253,7 @@ def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True
     ) as job:
         preflight(job)
         job.begin()
-        tune(job)
-        choose_and_save(job)
+        tune_and_choose(job)
         return job.folder / "model"
 
 

@@ -7,7 +7,6 @@ import torch
 
 from tunewell.errors import RecipeError
 from tunewell.recipe import load_recipe
-from tunewell.strategies import STRATEGIES, strategy_class
 from tunewell.strategies.averaging import Averaging, interpolate
 from tunewell.strategies.distillation import relative_distance
 
@@ -37,18 +36,34 @@ def test_relative_distance_by_hand():
     )
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_each_names_itself_and_its_paper(name):
-    kind = strategy_class(name)
-    assert kind.name == name
-    assert kind.title
-    assert any(ch.isdigit() for ch in kind.paper)
-
-
 @pytest.mark.parametrize(
     ("strategy", "says"),
-    [("distil", "did you mean `distill`"), ("plain,average", "cannot be combined"), ("average,average", "named twice")],
+    [
+        ("distil", "did you mean `distill`"),
+        ("plain,average", "cannot be combined"),
+        ("average,average", "named twice"),
+        ("auto,distill", "`auto` chooses strategies by itself"),
+        ("ewc,l2sp", "`ewc` and `l2sp` all pull weights back to the base model"),
+        ("lora,ewc", "`lora` freezes the base model's weights, which `ewc` works on"),
+        ("lora,freeze", "leave `freeze` out"),
+        ("ema,swa", "take one of them"),
+        ("auto", "say how much, such as `keep: 0.98`"),
+    ],
 )
 def test_nonsense_is_refused(strategy, says):
     with pytest.raises(RecipeError, match=says):
         load_recipe(strategy=strategy)
+
+
+@pytest.mark.parametrize("idle", ["distill", "average", "ewc", "llrd"])
+def test_a_frozen_encoder_has_nothing_to_keep(idle):
+    with pytest.raises(RecipeError, match=f"leaves the encoder as it is, so `{idle}` has nothing to keep"):
+        load_recipe(strategy=f"freeze,{idle}", freeze="head_only")
+    assert load_recipe(strategy=f"freeze,{idle}", freeze="last_1").freeze == "last_1"
+
+
+def test_what_freezing_takes():
+    with pytest.raises(RecipeError, match="freeze: heads"):
+        load_recipe(strategy="freeze", freeze="heads")
+    with pytest.raises(RecipeError, match="lora_variant: dara"):
+        load_recipe(strategy="lora", lora_variant="dara")

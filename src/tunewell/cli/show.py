@@ -135,6 +135,28 @@ def retention_table(retention: Retention) -> str:
     return table(rows, right=(1, 2, 3))
 
 
+def restored_table(before: Run, after: Run) -> str:
+    """A run and what was made of it: what was regained of each probe, and what it cost on the task."""
+
+    def change(a: Estimate, b: Estimate) -> str:
+        return DASH if a.value is None or b.value is None else f"{b.value - a.value:+.4f}"
+
+    rows = [["", "tuned", "restored", "change", "95 % interval"]]
+    for name in [before.summary.metric, *(n for n in before.metrics if n != before.summary.metric)][:3]:
+        a, b = before.metrics[name], after.metrics[name]
+        rows.append([f"test {name}", number(a.value, 4), number(b.value, 4), change(a, b), interval(b, 4)])
+    if before.retention is not None and after.retention is not None:
+        known = {p.name: p for p in before.retention.probes}
+        pairs = [(f"kept: {p.title}", known[p.name].retention, p.retention) for p in after.retention.probes]
+        pairs.append(("kept: mean", before.retention.mean, after.retention.mean))
+        for title, a, b in pairs:
+            rows.append([title, number(a.value, 4), number(b.value, 4), change(a, b), interval(b, 4)])
+    parts = ["", table(rows, right=(1, 2, 3))]
+    if after.summary.kept is not None:
+        parts.append(f"  the run's budget: {'met' if after.summary.kept else 'NOT MET'}")
+    return "\n".join([*parts, "", f"model   {after.model_path}", f"report  {after.report_path}"])
+
+
 def probe_table(probes: Sequence[ProbeResult]) -> str:
     """What one model knows: each probe's value."""
     rows = [["probe", "metric", "value", "95 % interval", "chance"]]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tunewell.results import Candidate, Choice, Evaluation, write_whole, write_with
 from tunewell.stages.job import Job
 from tunewell.stages.probe import base_measurements, embedder, measures, suite
-from tunewell.stages.tune import WEIGHTS, strategies_of
+from tunewell.stages.tune import strategies_of, weights_of
+from tunewell.strategies import AFTERWARDS
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -22,7 +23,7 @@ def encoder_weights(model: Any) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.base_model.state_dict().items()}
 
 
-def choose(
+def score_candidates(
     model: Any,
     *,
     recipe: Recipe,
@@ -33,22 +34,27 @@ def choose(
     before: Any,
     embedder: Callable[[Any], Any],
     echo: Callable[[str], None],
-) -> Choice:
-    """Score the tuned model and its variants, choose one and leave its weights in `model`.
+    names: tuple[str, ...] | None = None,
+) -> tuple[list[Candidate], list[Weights | None]]:
+    """Score the tuned model and its variants; `model` holds the last one's weights afterwards.
 
     Args:
         model: the tuned model; base: the encoder's weights before tuning.
         evaluate: model -> Evaluation on validation.
         suite: the select half, None when nothing is to be measured; before: the base model's measurements on it.
-    """
-    from tunewell.retention.budget import choose as choose_by_budget
-    from tunewell.retention.forgetting import compare
+        names: what the candidates are called after; by default all strategies.
 
-    names = tuple(s.name for s in strategies)
+    Returns:
+        The candidates, and the encoder's weights of each: None for the tuned ones.
+    """
+    from tunewell.retention.forgetting import compare
+    from tunewell.train.hooks import hooks
+
+    names = tuple(s.name for s in strategies) if names is None else names
     tuned = encoder_weights(model)
     variants: list[tuple[dict[str, float], Weights | None]] = [({}, None)]
-    for strategy in strategies:
-        variants += list(strategy.variants(base, tuned))
+    for others in hooks(strategies, "variants"):
+        variants += list(others(base, tuned))
     measured = suite is not None and (recipe.keep or recipe.keep_worst or len(variants) > 1)
     candidates: list[Candidate] = []
     for parameters, weights in variants:
@@ -76,9 +82,19 @@ def choose(
         if mean is not None and worst is not None:
             kept = f"{mean.value:.4f} (worst {worst.value:.4f})" if mean.value is not None else "not known"
             echo(f"choose: {label}: validation {score.value:.4f}, retention {kept}")
+    model.base_model.load_state_dict(tuned)
+    return candidates, [weights for _, weights in variants]
+
+
+def choose(model: Any, *, recipe: Recipe, **options: Any) -> Choice:
+    """Score the tuned model and its variants, choose one and leave its weights in `model`; see `score_candidates`."""
+    from tunewell.retention.budget import choose as choose_by_budget
+
+    candidates, weights = score_candidates(model, recipe=recipe, **options)
     choice = choose_by_budget(candidates, keep=recipe.keep, keep_worst=recipe.keep_worst)
-    chosen = next(i for i, c in enumerate(choice.candidates) if c.chosen)
-    model.base_model.load_state_dict(variants[chosen][1] or tuned)
+    chosen = weights[next(i for i, c in enumerate(choice.candidates) if c.chosen)]
+    if chosen is not None:
+        model.base_model.load_state_dict(chosen)
     return choice
 
 
@@ -100,49 +116,53 @@ def choose_and_save(job: Job) -> Choice:
     """Choose among the tuned model and its variants; save the chosen one as a plain Transformers folder."""
     from safetensors.torch import load_file
 
-    from tunewell.evaluate.metrics import evaluate
-
     if job.folder.done("choose", job.keys.choice, ["choice.json", "model/config.json", "task.json"]):
         return Choice.load(job.folder / "choice.json")
     model = job.fresh_model()
     base = encoder_weights(model)
-    model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
-    wanted = measures(job) and (job.recipe.keep or job.recipe.keep_worst or "average" in job.recipe.strategies)
-    truth = job.targets("validation")
-    choice = choose(
-        model,
-        recipe=job.recipe,
-        base=base,
-        strategies=strategies_of(job),
-        suite=suite(job, "select") if wanted else None,
-        before=base_measurements(job, "select") if wanted else None,
-        evaluate=lambda m: evaluate(
-            job.spec, job.scores(m, "validation"), truth, split="validation", seed=job.recipe.seed, n_boot=500
-        ),
-        embedder=lambda m: embedder(m, job.tokenizer),
-        echo=job.echo,
+    model.load_state_dict(load_file(str(weights_of(job))))
+    wanted = measures(job) and (
+        job.recipe.keep or job.recipe.keep_worst or set(AFTERWARDS) & set(job.recipe.strategies)
     )
-    if job.spec.regression:
-        fold_scale(model, job.scale.mean, job.scale.std)
-    _save(job, model.eval())
+    choice = choose(model, recipe=job.recipe, base=base, strategies=strategies_of(job), **measuring(job, bool(wanted)))
+    save(job, model)
     choice.write(job.folder / "choice.json")
     job.folder.mark("choose", job.keys.choice)
     return choice
 
 
-def _save(job: Job, model: Any) -> None:
+def measuring(job: Job, wanted: bool = True) -> dict[str, Any]:
+    """What `score_candidates` needs of a job to measure models; without retention where it is not wanted."""
+    from tunewell.evaluate.metrics import evaluate
+
+    truth = job.targets("validation")
+    return {
+        "suite": suite(job, "select") if wanted else None,
+        "before": base_measurements(job, "select") if wanted else None,
+        "evaluate": lambda m: evaluate(
+            job.spec, job.scores(m, "validation"), truth, split="validation", seed=job.recipe.seed, n_boot=500
+        ),
+        "embedder": lambda m: embedder(m, job.tokenizer),
+        "echo": job.echo,
+    }
+
+
+def save(job: Job, model: Any) -> None:
     """model/ and task.json; the folder appears whole or not at all."""
+    if job.spec.regression:
+        fold_scale(model, job.scale.mean, job.scale.std)
+    model.eval()
     tokenizer, columns = job.tokenizer, job.prepared.columns
     limit = tokenizer.model_max_length
 
-    def save(path: Path) -> None:
+    def write(path: Path) -> None:
         path.mkdir()
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
 
     tokenizer.model_max_length = job.max_length
     try:
-        write_with(job.folder / "model", save)
+        write_with(job.folder / "model", write)
     finally:
         tokenizer.model_max_length = limit
     described = {

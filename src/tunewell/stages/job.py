@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from functools import cached_property
@@ -53,6 +54,7 @@ class Job:
         from tunewell.models.load import locate
 
         self.recipe, self.echo, self.progress, self.command = recipe, echo, progress, command
+        self.candidate = ""  # of a search: tunes in a folder of its own
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         try:
             self.model_path = locate(recipe.model)
@@ -91,6 +93,13 @@ class Job:
     @cached_property
     def keys(self) -> Keys:
         return keys_for(self.recipe, self.prepared.fingerprint, self.model_path)
+
+    def with_keys(self, candidate: str, **keys: Any) -> Job:
+        """The same job under other recipe keys, tuning in train/<candidate>; folder, rows and base model are shared."""
+        other = copy.copy(self)
+        other.__dict__.pop("keys", None)
+        other.recipe, other.candidate = self.recipe.model_copy(update=keys), candidate
+        return other
 
     def begin(self) -> None:
         """Write the effective recipe, the environment and the splits."""

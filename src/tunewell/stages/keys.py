@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewell.folder import file_hash, fingerprint
+from tunewell.strategies import AFTERWARDS, AUTO
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -17,6 +18,19 @@ TRAINING_KEYS = (
     "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma", "class_weight",
     "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
 )  # fmt: skip
+# keys that matter to one strategy only: to change one of another strategy is no reason to tune again
+STRATEGY_KEYS = {
+    "freeze": ("freeze",),
+    "llrd": ("llrd_decay",),
+    "l2sp": ("l2sp_weight",),
+    "ewc": ("ewc_weight",),
+    "mas": ("mas_weight",),
+    "recadam": ("recadam_pull", "recadam_k", "recadam_t0"),
+    "lora": ("lora_variant", "lora_rank", "lora_alpha", "lora_targets", "lora_rate_factor"),
+    "ema": ("ema_decay",),
+    "swa": ("swa_start",),
+    "sam": ("sam_rho",),
+}
 
 
 @dataclass(frozen=True)
@@ -36,10 +50,12 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     probe = fingerprint(model, recipe.probes, [_content(f) for f in recipe.probe_files], recipe.seed)
     training = {k: getattr(recipe, k) for k in TRAINING_KEYS}
     # averaging happens after tuning, so that it can be added or changed without tuning again
-    training["strategies"] = [s for s in recipe.strategies if s not in ("average", "plain")]
+    training["strategies"] = [s for s in recipe.strategies if s not in (*AFTERWARDS, "plain")]
+    training |= {k: getattr(recipe, k) for s in recipe.strategies for k in STRATEGY_KEYS.get(s, ())}
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training)
-    budget = (recipe.keep, recipe.keep_worst, recipe.average_alphas)
+    budget = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
+    budget += (recipe.max_cost,) if AUTO in recipe.strategies else ()
     return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
 
 

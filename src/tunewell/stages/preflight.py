@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from tunewell.errors import RecipeError, nearest
+from tunewell.strategies import AUTO
 
 if TYPE_CHECKING:
     from tunewell.stages.job import Job
@@ -34,7 +35,7 @@ def preflight(job: Job) -> None:
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         load_suite(recipe.probes, recipe.probe_files, half="select", seed=recipe.seed)
-    if "distill" in recipe.strategies and recipe.general_text is not None:
+    if {"distill", "ewc", "mas", AUTO} & set(recipe.strategies) and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
 
 

@@ -62,6 +62,7 @@ def probe_tuned(job: Job) -> Retention | None:
     """The report halves, which nothing was chosen on; None when nothing is measured."""
     from tunewell.models.load import load_tuned
     from tunewell.retention.forgetting import compare
+    from tunewell.retention.forgotten import forgotten
 
     path = job.folder / "retention.json"
     if not measures(job):
@@ -72,6 +73,8 @@ def probe_tuned(job: Job) -> Retention | None:
         before = base_measurements(job, "report")
         after = _measured(job, "after", "report", job.keys.choice, lambda: load_tuned(job.folder / "model")[0])
         retention = compare(before, after, seed=job.recipe.seed)
+        lost = forgotten(suite(job, "report").probes, before, after)
+        retention = retention.model_copy(update={"forgotten": lost})
         retention.write(path)
         return retention
 

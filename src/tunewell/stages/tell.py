@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tunewell.results import Choice, Evaluation, Retention, Summary, Training
 from tunewell.stages.job import Job
+from tunewell.strategies import AUTO
 
 
 def summarise(
@@ -28,7 +29,7 @@ def summarise(
         retention=None if retention is None else _figures(retention),
         keep=recipe.keep,
         kept=_kept(job, choice, retention),
-        strategy=recipe.strategies,
+        strategy=recipe.strategies + (choice.chosen.strategy if AUTO in recipe.strategies else ()),
         model=recipe.model,
         seed=recipe.seed,
         n_train=len(job.splits["train"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ import numpy as np
 from tunewell.results import Training, write_whole, write_with
 from tunewell.stages.job import Job
 
-WEIGHTS, RECORD = "train/tuned.safetensors", "train/training.json"
+
+def place(job: Job) -> str:
+    """Where a job tunes, below its run folder: train/, or a folder of its own for each candidate of a search."""
+    return f"train/{job.candidate}" if job.candidate else "train"
+
+
+def weights_of(job: Job) -> Path:
+    """The file with the tuned weights."""
+    return job.folder / place(job) / "tuned.safetensors"
 
 
 def strategies_of(job: Job) -> list[Any]:
@@ -29,9 +38,10 @@ def tune(job: Job) -> Training:
     from tunewell.train.tune import clear_checkpoints
     from tunewell.train.tune import tune as tune_model
 
-    folder = job.folder / "train"
-    if job.folder.done("tune", job.keys.tune, [RECORD, WEIGHTS]):
-        return Training.load(job.folder / RECORD)
+    folder, record = job.folder / place(job), job.folder / place(job) / "training.json"
+    step = f"tune-{job.candidate}" if job.candidate else "tune"
+    if job.folder.done(step, job.keys.tune, [f"{place(job)}/training.json", f"{place(job)}/tuned.safetensors"]):
+        return Training.load(record)
     marker = folder / "inputs"
     if folder.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != job.keys.tune):
         shutil.rmtree(folder)  # part of a tuning with other settings
@@ -63,8 +73,8 @@ def tune(job: Job) -> Training:
         progress=job.progress,
     )
     state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
-    write_with(job.folder / WEIGHTS, lambda path: save_file(state, str(path)))
-    training.write(job.folder / RECORD)
-    job.folder.mark("tune", job.keys.tune)
+    write_with(weights_of(job), lambda path: save_file(state, str(path)))
+    training.write(record)
+    job.folder.mark(step, job.keys.tune)
     clear_checkpoints(folder)
     return training

@@ -14,25 +14,66 @@ STRATEGIES: dict[str, str] = {
     "plain": "tunewell.strategies.plain:Plain",
     "distill": "tunewell.strategies.distillation:Distillation",
     "average": "tunewell.strategies.averaging:Averaging",
+    "lines": "tunewell.strategies.lines:LayerScaling",
+    "freeze": "tunewell.strategies.freezing:Freezing",
+    "lpft": "tunewell.strategies.lpft:LinearProbeFirst",
+    "llrd": "tunewell.strategies.llrd:LayerwiseRates",
+    "l2sp": "tunewell.strategies.l2sp:L2SP",
+    "ewc": "tunewell.strategies.ewc:ElasticWeights",
+    "mas": "tunewell.strategies.mas:MemoryAwareSynapses",
+    "recadam": "tunewell.strategies.recadam:RecallAndLearn",
+    "lora": "tunewell.strategies.lora:LowRank",
+    "ema": "tunewell.strategies.ema:MovingAverage",
+    "swa": "tunewell.strategies.swa:StochasticWeightAveraging",
+    "sam": "tunewell.strategies.sam:SharpnessAware",
 }
+AUTO = "auto"  # no strategy of its own: a search among those of the table, see stages/search.py
+AFTERWARDS = ("average", "lines")  # work on tuned weights, so that they can be added without tuning again
+PULLS = ("l2sp", "ewc", "mas", "recadam")  # hold weights to those of the base model
+MOVES = (*PULLS, "distill", "llrd", *AFTERWARDS)  # mean something only where the encoder is tuned as a whole
 
 
-def check_combination(names: list[str]) -> list[str]:
-    """What is wrong with a list of strategies, in sentences; empty when it makes sense."""
+def check_combination(names: list[str], freeze: str = "") -> list[str]:
+    """What is wrong with a list of strategies, in sentences; empty when it makes sense.
+
+    Args:
+        freeze: what the strategy `freeze` holds, when it is among them.
+    """
     problems = []
     for name in names:
-        if name not in STRATEGIES:
-            hint = nearest(name, STRATEGIES)
+        if name not in (*STRATEGIES, AUTO):
+            hint = nearest(name, (*STRATEGIES, AUTO))
             problems.append(
-                f"unknown strategy `{name}`; known: {', '.join(STRATEGIES)}" + (f"; {hint}" if hint else "")
+                f"unknown strategy `{name}`; known: {', '.join((*STRATEGIES, AUTO))}" + (f"; {hint}" if hint else "")
             )
+    if AUTO in names and len(names) > 1:
+        problems.append("`auto` chooses strategies by itself and cannot be combined with others")
     if not names:
         problems.append("strategy must name at least one of " + ", ".join(STRATEGIES))
     if len(set(names)) != len(names):
         problems.append("a strategy is named twice")
     if "plain" in names and len(names) > 1:
         problems.append("`plain` protects nothing and cannot be combined with other strategies")
+    pulls = [name for name in names if name in PULLS]
+    if len(pulls) > 1:
+        problems.append(f"{_and(pulls)} all pull weights back to the base model: take one of them")
+    if "ema" in names and "swa" in names:
+        problems.append("`ema` and `swa` are both averages along tuning: take one of them")
+    if "lora" in names:
+        if held := [name for name in names if name in (*PULLS, "llrd")]:
+            verb = "works" if len(held) == 1 else "work"
+            problems.append(f"`lora` freezes the base model's weights, which {_and(held)} {verb} on")
+        if "freeze" in names:
+            problems.append("`lora` freezes the base model's weights by itself: leave `freeze` out")
+    if "freeze" in names and freeze == "head_only" and (idle := [name for name in names if name in MOVES]):
+        verb = "has" if len(idle) == 1 else "have"
+        problems.append(f"`freeze: head_only` leaves the encoder as it is, so {_and(idle)} {verb} nothing to keep")
     return problems
+
+
+def _and(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1]
 
 
 def strategy_class(name: str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunewell.train.hooks import Tuning, Weights
+    from tunewell.train.hooks import Weights
 
 
 class Averaging:
@@ -22,12 +22,6 @@ class Averaging:
     def __init__(self, options: dict[str, Any]) -> None:
         # 1 is the tuned model, which is always a candidate
         self.alphas = sorted({a for a in options["average_alphas"] if a < 1}, reverse=True)
-
-    def prepare(self, tuning: Tuning) -> None:
-        """Nothing to prepare."""
-
-    def extra_loss(self, model: Any, step: int) -> None:
-        return None
 
     def variants(self, base: Weights, tuned: Weights) -> Iterator[tuple[dict[str, float], Weights]]:
         for alpha in self.alphas:

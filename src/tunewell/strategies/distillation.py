@@ -13,7 +13,6 @@ embedding's own length, so that a weight means the same on every model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from tunewell.train.hooks import Tuning, Weights
+    from tunewell.train.hooks import Tuning
 
 SHARE = 0.2  # tokens of the general batch over tokens of the task batch
 LONGEST = 64  # tokens of a general text
@@ -74,9 +73,6 @@ class Distillation:
             mean_pool(hidden.float(), batch["attention_mask"]), self.teacher[place].to(model.device)
         )
         return self.weight * self.every * distance
-
-    def variants(self, base: Weights, tuned: Weights) -> Iterator[tuple[dict[str, float], Weights]]:
-        return iter(())
 
 
 def period(tokens: float) -> int:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tunewell.train.hooks import Tuning, Weights
+from typing import Any
 
 
 class Plain:
@@ -16,12 +12,3 @@ class Plain:
 
     def __init__(self, options: dict[str, Any]) -> None:
         pass
-
-    def prepare(self, tuning: Tuning) -> None:
-        """Nothing to prepare."""
-
-    def extra_loss(self, model: Any, step: int) -> None:
-        return None
-
-    def variants(self, base: Weights, tuned: Weights) -> Iterator[tuple[dict[str, float], Weights]]:
-        return iter(())

@@ -1,19 +1,29 @@
-"""What a strategy may do. A strategy is a plain object with these methods and no base class.
+"""What a strategy may do. A strategy is a plain object with no base class; it defines only what it needs.
 
-    __init__  takes the recipe's keys as a mapping and picks its own
-    prepare   once before tuning, the model still at its base weights: freeze, cache a teacher's outputs
-    extra_loss  once a step: a term to add to the task's loss
-    variants  after tuning: other weights worth considering, such as averages with the base model
+    __init__      takes the recipe's keys as a mapping and picks its own
+    prepare       once before tuning, the model still at its base weights: freeze, wrap, cache a teacher's outputs
+    rate_factors  factors of the learning rate, by parameter name
+    begin_step    before an optimiser step's first forward pass
+    extra_loss    once a step: a term to add to the task's loss
+    perturb       after a batch's backward pass: move the weights, so that the gradient is taken there instead
+    after_backward  gradients are there and not yet clipped: add to them
+    before_step, after_step  around the optimiser's update
+    validating    a context manager around validation: which weights are scored
+    state, load_state  tensors that a checkpoint must hold, so that a resumed run equals an uninterrupted one
+    finish        after tuning, the best weights in the model: merge adapters, put averages in place
+    variants      after tuning: other weights worth considering, such as averages with the base model
 
-The trainer calls them; a strategy never writes a loop of its own.
+Only `name`, `title`, `paper` and `__init__` are asked for; `hooks` finds the rest. The trainer calls
+them; a strategy never writes a loop of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +42,9 @@ class Tuning:
         cache: a folder for what is computed once.
         seed: seed for anything random.
         bf16: forward passes of teachers may run in bf16.
+        train: the encoded training rows, labels beside them.
+        row_loss: the task's loss: logits (B, C), labels -> (B,).
+        float_labels: labels are float32 and not class ids.
     """
 
     model: PreTrainedModel
@@ -43,21 +56,64 @@ class Tuning:
     bf16: bool
     cache: Path
     echo: Callable[[str], None] = lambda line: None
+    train: Any = None
+    row_loss: Any = None
+    float_labels: bool = False
 
 
 class Strategy(Protocol):
-    """See the head of this file. `name`, `title` and `paper` are shown in help, docs and report."""
+    """What every strategy has. `name`, `title` and `paper` are shown in help, docs and report."""
 
     name: str
     title: str
     paper: str
 
+
+class Hooks(Protocol):
+    """The signatures of what a strategy may define; see the head of this file for when each is called."""
+
     def prepare(self, tuning: Tuning) -> None: ...
+
+    def rate_factors(self, model: PreTrainedModel) -> dict[str, float]:
+        """Factors ≥ 0 of the learning rate; parameters that are not named keep 1."""
+        ...
+
+    def begin_step(self, model: PreTrainedModel, step: int) -> None: ...
 
     def extra_loss(self, model: PreTrainedModel, step: int) -> torch.Tensor | None:
         """A scalar to add to the task's loss at optimiser step `step` (counted from 0), or None."""
         ...
 
+    def perturb(self, model: PreTrainedModel) -> Callable[[], None] | None:
+        """Called with a batch's gradients in place; returns what takes the weights back, or None to leave it."""
+        ...
+
+    def after_backward(self, model: PreTrainedModel, step: int) -> None: ...
+
+    def before_step(self, model: PreTrainedModel, step: int) -> None: ...
+
+    def after_step(self, model: PreTrainedModel, step: int, learning_rate: float) -> None:
+        """`learning_rate` is the one of the update just made; not called for a step that was dropped."""
+        ...
+
+    def validating(self, model: PreTrainedModel) -> AbstractContextManager[Any]: ...
+
+    def state(self) -> Weights: ...
+
+    def load_state(self, state: Weights) -> None: ...
+
+    def finish(self, model: PreTrainedModel) -> None: ...
+
     def variants(self, base: Weights, tuned: Weights) -> Iterator[tuple[dict[str, float], Weights]]:
         """Parameters and weights of further candidates; `base` and `tuned` hold the encoder's weights."""
         ...
+
+
+def hooks(strategies: Iterable[Strategy], name: str) -> list[Callable[..., Any]]:
+    """The method `name` of those strategies that define it, in order.
+
+    >>> class Quiet: name = "quiet"
+    >>> hooks([Quiet()], "extra_loss")
+    []
+    """
+    return [method for strategy in strategies if (method := getattr(strategy, name, None)) is not None]

@@ -6,12 +6,13 @@ What it changes, and why:
 - The loss is a sum over rows divided by the planned rows of an optimiser step. Trainer 5.23 divides
   wrongly for classification heads that accept `**kwargs` (transformers#47688); here the gradient is
   the same for 32 × 1, 8 × 4 accumulated, or two processes, and a row counts the same in a short batch.
-- Strategies add their terms once a step.
+- Strategies add their terms once a step, and have their say around it (hooks.py).
 - A non-finite loss or gradient is never filtered from the log: the step is skipped, counted and shown.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,9 @@ from transformers import Trainer
 
 from tunewell.errors import TrainingError
 from tunewell.train.batching import LikeLengthBatches
+from tunewell.train.hooks import hooks
 from tunewell.train.progress import Counts
+from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -47,11 +50,14 @@ class TunewellTrainer(Trainer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if strategies:
+            self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.loss_is_scaled_for_ga = True
         self._bad_in_a_row = 0
-        self._bad_micro = False
+        self._bad_micro = self._climbed = False
         self._extra_done_at = -1
+        self.step_dropped = False
 
     @property
     def counts(self) -> Counts:
@@ -69,6 +75,21 @@ class TunewellTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW; where strategies ask for it, parameters are parted into groups by their learning rate."""
+        if self.optimizer is None and (factors := hooks(self.strategies, "rate_factors")):
+            self.optimizer = grouped(self, self.model, [f(self.model) for f in factors])
+        return super().create_optimizer(model)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The model and what strategies carry, before trainer_state.json, which marks a checkpoint as whole."""
+        super()._save(output_dir, state_dict)
+        save_states(self.strategies, output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_states(self.strategies, resume_from_checkpoint)
+
     def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> None:
         return None
 
@@ -81,18 +102,32 @@ class TunewellTrainer(Trainer):
         loss = self.row_loss(outputs.logits, labels).sum() / rows_a_step
         if model.training:
             mask = inputs["attention_mask"]
-            self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
+            if not self._climbed:  # the same rows again are not new rows
+                self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
             step = self.state.global_step
             if self._extra_done_at != step:  # once an optimiser step, at its first micro-batch
                 self._extra_done_at = step
-                for strategy in self.strategies:
-                    term = strategy.extra_loss(self.accelerator.unwrap_model(model), step)
+                for extra_loss in hooks(self.strategies, "extra_loss"):
+                    term = extra_loss(self.accelerator.unwrap_model(model), step)
                     if term is not None:
                         loss = loss + term
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        perturb = hooks(self.strategies, "perturb")
+        if perturb:
+            extra = self._extra_done_at
+
+            def backward() -> torch.Tensor:
+                self._extra_done_at = extra  # the added term belongs to both passes
+                return super(TunewellTrainer, self).training_step(model, dict(inputs), num_items_in_batch)
+
+            loss = climb(self, self.accelerator.unwrap_model(model), perturb, backward)
+        else:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            for after_backward in hooks(self.strategies, "after_backward"):
+                after_backward(self.accelerator.unwrap_model(model), self.state.global_step)
         if not math.isfinite(loss.item()):
             self._bad_micro = True
         return loss
@@ -112,8 +147,9 @@ class TunewellTrainer(Trainer):
         """A step with a non-finite loss or gradient changes nothing: its gradients are dropped."""
         if not self._bad_micro and math.isfinite(float(norm)):
             self._bad_in_a_row = 0
+            self.step_dropped = False
             return
-        self._bad_micro = False
+        self._bad_micro, self.step_dropped = False, True
         step = self.state.global_step + 1
         self.counts.nonfinite_steps.append(step)
         self._bad_in_a_row += 1
@@ -132,7 +168,10 @@ class TunewellTrainer(Trainer):
     ) -> dict[str, float]:
         """Validation by our own scorer: length-sorted, the task's metrics."""
         assert self.validate is not None
-        metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.validate(self.model).items()}
+        with contextlib.ExitStack() as stack:
+            for validating in hooks(self.strategies, "validating"):
+                stack.enter_context(validating(self.model))
+            metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.validate(self.model).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

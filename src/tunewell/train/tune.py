@@ -125,12 +125,14 @@ def tune(
 
     from tunewell.train.batching import Collator, LikeLengthBatches
     from tunewell.train.checkpoint import last_whole
-    from tunewell.train.hooks import Tuning
+    from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
+    from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
 
+    cpu = time.process_time()
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
     weights = balanced_weights(spec, targets) if recipe.class_weight == "balanced" else None
     row_loss = loss_for(
@@ -162,11 +164,15 @@ def tune(
         bf16=bf16,
         cache=folder / "cache",
         echo=echo,
+        train=encoded,
+        row_loss=row_loss,
+        float_labels=spec.problem_type != "single_label_classification",
     )
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
     exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
-    for strategy in strategies:
-        strategy.prepare(tuning)
+    for prepare in hooks(strategies, "prepare"):
+        prepare(tuning)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -202,9 +208,9 @@ def tune(
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
-    hooks = [Counts(), Bar("tuning", spec.metric, progress), MetricsFile(folder / "metrics.jsonl"), *callbacks]
+    watchers = [Counts(), Bar("tuning", spec.metric, progress), MetricsFile(folder / "metrics.jsonl"), *callbacks]
     if recipe.early_stopping_patience:
-        hooks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+        watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     trainer = TunewellTrainer(
         model=model,
         args=arguments,
@@ -219,7 +225,7 @@ def tune(
         row_loss=row_loss,
         strategies=strategies,
         validate=validate,
-        callbacks=hooks,
+        callbacks=watchers,
     )
     from transformers.trainer_callback import PrinterCallback
 
@@ -243,9 +249,9 @@ def tune(
             expected="free disk space and a folder that can be written",
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    exchange.close()
     model.eval()
+    finish(model, strategies, trainer.state.best_model_checkpoint)
+    exchange.close()
     state, counts = trainer.state, trainer.counts
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
@@ -264,7 +270,8 @@ def tune(
         seconds=counts.earlier + time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         parameters=parameters,
-        trainable_parameters=trained,
+        trainable_parameters=trainable,
+        cpu_seconds=round(time.process_time() - cpu, 2),
         nonfinite_steps=tuple(counts.nonfinite_steps),
         history=history,
     )

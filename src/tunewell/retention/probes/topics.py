@@ -31,7 +31,8 @@ def topics_probe(
     chance = Counter(truth.tolist()).most_common(1)[0][1] / len(truth)
 
     def arrays(lookup: Lookup) -> dict[str, np.ndarray]:
-        return {"right": (predict(lookup(texts), learned, lookup(asked)) == truth).astype(np.float64)}
+        answers = predict(lookup(texts), learned, lookup(asked))
+        return {"right": (answers == truth).astype(np.float64), "answer": answers, "truth": truth}
 
     items = items_hash(name, train, test)
     return Probe(name, title, "accuracy", "accuracy", (*texts, *asked), items, arrays, chance=chance, counted=counted)

@@ -1,0 +1,47 @@
+"""`tunewell restore`: part of what tuning changed is taken back, without training."""
+
+from __future__ import annotations
+
+import click
+
+from tunewell.cli.base import Command, command_line, say, show_progress
+
+_EXAMPLES = (
+    "tunewell restore runs/reviews --alpha 0.7",
+    "tunewell restore runs/reviews --alpha 0.3 --layerwise --output_dir runs/reviews-kept",
+)
+
+
+@click.command("restore", cls=Command, examples=_EXAMPLES)
+@click.argument("run")
+@click.option(
+    "--alpha",
+    type=float,
+    required=True,
+    metavar="NUMBER",
+    help="Share of the change kept: 0 the base model, 1 as tuned.",
+)
+@click.option("--layerwise", is_flag=True, help="The first layer keeps alpha of its change, the last all (LiNeS).")
+@click.option("--output_dir", metavar="TEXT", help="Folder of the restored run; by default <run>-alpha<alpha>.")
+@click.option("--overwrite_output_dir", is_flag=True, help="Start afresh in a folder that holds another run.")
+def command(run: str, alpha: float, layerwise: bool, output_dir: str | None, overwrite_output_dir: bool) -> None:
+    """Re-weight a tuned model between its base model and itself, measure it again, and say what was regained.
+
+    RUN is a finished run, whose base model and data must still be there. Nothing is trained; the restored
+    model is a run folder of its own.
+    """
+    from tunewell.cli.show import restored_table
+    from tunewell.restore import restore
+    from tunewell.run import load_run
+
+    restored = restore(
+        run,
+        alpha=alpha,
+        layerwise=layerwise,
+        output_dir=output_dir,
+        overwrite=overwrite_output_dir,
+        echo=say,
+        progress=show_progress(),
+        command=command_line(),
+    )
+    click.echo(restored_table(load_run(run), restored))

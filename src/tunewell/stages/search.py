@@ -1,0 +1,177 @@
+"""`strategy: auto`: from cheap to dear, until the budget is met at a task score like plain tuning's.
+
+1. Plain tuning. Along the way between it and the base model there are candidates that cost no training:
+   averages (WiSE-FT) and layer-wise scaling (LiNeS).
+2. A linear probe first, then tuning (LP-FT): about the time of plain tuning.
+3. Distillation on a small general batch, together with LP-FT where that has kept more than plain tuning.
+4. The same with a four times stronger distillation.
+
+Each tuning has a folder of its own, train/<name>, and goes on from its checkpoint when it was stopped.
+After each, its candidates are measured on validation and the select halves. The search ends when one is
+inside the budget with a validation score not below the interval of plain tuning's, or when the next
+tuning would pass `max_cost` times plain tuning's time. All candidates stand on the frontier of the report,
+and the choice among them follows the rule of every run (retention/budget.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewell.results import Candidate, Choice, Training
+from tunewell.retention.budget import choose as choose_by_budget
+from tunewell.retention.budget import meets
+from tunewell.stages.choose import choose_and_save, encoder_weights, measuring, save, score_candidates
+from tunewell.stages.job import Job
+from tunewell.stages.tune import place, strategies_of, tune, weights_of
+from tunewell.strategies import AFTERWARDS, AUTO
+from tunewell.train.hooks import hooks
+
+STRONGER = 4  # times distill_weight on the last rung
+LP_COST, DISTILL_COST = 1.05, 1.35  # expected tuning time over plain tuning's; the measured one is shown
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One tuning of the search.
+
+    Attributes:
+        name: of its folder and candidates. trained: the strategies that tuning follows.
+        cost: expected time over plain tuning's. stronger: factor of `distill_weight`.
+    """
+
+    name: str
+    trained: tuple[str, ...]
+    cost: float
+    stronger: float = 1.0
+
+
+PLAIN = Rung("plain", (), 1.0)
+LPFT = Rung("lpft", ("lpft",), LP_COST)
+
+
+def later(probe_helps: bool) -> tuple[Rung, Rung]:
+    """The dear rungs: distillation, weak and strong; with a linear probe first where that has helped."""
+    names = ("lpft", "distill") if probe_helps else ("distill",)
+    joined = "+".join(names)
+    cost = DISTILL_COST + (LP_COST - 1 if probe_helps else 0)
+    return Rung(joined, names, cost), Rung(f"{joined}-strong", names, cost, STRONGER)
+
+
+def tune_and_choose(job: Job) -> tuple[Training, Choice]:
+    """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings."""
+    return search(job) if job.recipe.strategies == (AUTO,) else (tune(job), choose_and_save(job))
+
+
+def search(job: Job) -> tuple[Training, Choice]:
+    """Search, save the chosen model, and return its training (with the time of the whole search) and the choice."""
+    record, recipe = job.folder / "train" / "training.json", job.recipe
+    outputs = ["choice.json", "train/training.json", "model/config.json", "task.json"]
+    if job.folder.done("choose", job.keys.choice, outputs):
+        return Training.load(record), Choice.load(job.folder / "choice.json")
+    lines = [f"{rung.name} (about {rung.cost:g} ×)" for rung in (PLAIN, LPFT, *later(True))]
+    job.echo(
+        f"auto: may cost up to {recipe.max_cost:g} times plain tuning, stops when enough is kept: {', '.join(lines)}"
+    )
+    assert job.max_length  # worked out here, once for all rungs
+    options = measuring(job)
+    candidates: list[Candidate] = []
+    trainings: dict[str, Training] = {}
+    owners: list[tuple[Job, int]] = []  # of each candidate: the job that tuned it, and its place among that job's
+    for rung in _rungs(candidates):
+        spent = sum(t.seconds for t in trainings.values())
+        if trainings and spent + rung.cost * trainings["plain"].seconds > recipe.max_cost * trainings["plain"].seconds:
+            job.echo(f"auto: {rung.name} is not tried: it would pass max_cost {recipe.max_cost:g}")
+            break
+        child = _child(job, rung)
+        trainings[rung.name] = tune(child)
+        model, base = _models(child)
+        found, _ = score_candidates(
+            model, recipe=recipe, base=base, strategies=strategies_of(child), names=(rung.name,), **options
+        )
+        candidates += found
+        owners += [(child, i) for i in range(len(found))]
+        del model, base
+        ratio = trainings[rung.name].seconds / max(trainings["plain"].seconds, 1e-9)
+        job.echo(f"auto: {rung.name} took {trainings[rung.name].seconds:.0f} s of tuning, {ratio:.2f} × plain")
+        if winner := enough(candidates, recipe.keep, recipe.keep_worst):
+            job.echo(f"auto: {winner.name} keeps enough at a validation score like plain tuning's")
+            break
+    choice = choose_by_budget(candidates, keep=recipe.keep, keep_worst=recipe.keep_worst)
+    plain = max(trainings["plain"].seconds, 1e-9)
+    costs = {name: round(t.seconds / plain, 3) for name, t in trainings.items()}
+    choice = choice.model_copy(
+        update={"costs": costs, "reason": f"{choice.reason}; auto: {sum(costs.values()):.2f} × plain tuning's time"}
+    )
+    owner, number = owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)]
+    model, base = _models(owner)
+    tuned = encoder_weights(model)
+    variants = [weights for others in hooks(strategies_of(owner), "variants") for _, weights in others(base, tuned)]
+    if number:
+        model.base_model.load_state_dict(variants[number - 1])
+    save(job, model)
+    training = trainings[owner.candidate].model_copy(update={"seconds": sum(t.seconds for t in trainings.values())})
+    training.write(record)
+    job.folder.steps.pop("tune", None)  # the record is the search's now, not that of a run without one
+    _history(job, owner)
+    choice.write(job.folder / "choice.json")
+    job.folder.mark("choose", job.keys.choice)
+    return training, choice
+
+
+def _rungs(candidates: list[Candidate]) -> Iterator[Rung]:
+    """The rungs in order; the later ones depend on what `candidates`, which grows meanwhile, have shown."""
+    yield PLAIN
+    yield LPFT
+    yield from later(probe_helps(candidates))
+
+
+def probe_helps(candidates: Sequence[Candidate]) -> bool:
+    """Whether LP-FT as it is has kept more than plain tuning as it is."""
+
+    def kept(name: str) -> float:
+        for c in candidates:
+            if c.name == name and c.retention_mean is not None and c.retention_mean.value is not None:
+                return c.retention_mean.value
+        return float("-inf")
+
+    return kept(LPFT.name) > kept(PLAIN.name)
+
+
+def enough(candidates: Sequence[Candidate], keep: float | None, keep_worst: float | None) -> Candidate | None:
+    """The candidate inside the budget with the best validation score, unless that is below plain tuning's interval."""
+    plain = candidates[0].score
+    floor = plain.low if plain.low is not None else plain.value
+    inside = [c for c in candidates if meets(c, keep, keep_worst) and c.score.value is not None]
+    best = max(inside, key=lambda c: c.score.value or 0.0, default=None)
+    if best is None or floor is None or best.score.value is None or best.score.value < floor:
+        return None
+    return best
+
+
+def _child(job: Job, rung: Rung) -> Job:
+    """The job of one rung."""
+    keys: dict[str, Any] = {"strategy": [*rung.trained, *AFTERWARDS]}
+    if rung.stronger != 1:
+        keys["distill_weight"] = job.recipe.distill_weight * rung.stronger
+    return job.with_keys(rung.name, **keys)
+
+
+def _models(job: Job) -> tuple[Any, Any]:
+    """The tuned model of a job and the encoder's weights before tuning."""
+    from safetensors.torch import load_file
+
+    model = job.fresh_model()
+    base = encoder_weights(model)
+    model.load_state_dict(load_file(str(weights_of(job))))
+    return model, base
+
+
+def _history(job: Job, owner: Job) -> None:
+    """The log of the chosen candidate's tuning stands where that of every run stands."""
+    import shutil
+
+    source = job.folder / place(owner) / "metrics.jsonl"
+    if source.is_file():
+        shutil.copyfile(source, job.folder / "train" / "metrics.jsonl")

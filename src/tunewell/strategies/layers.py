@@ -1,0 +1,47 @@
+"""Where a parameter stands in a model: embeddings, a numbered layer, or the head."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+NUMBER = re.compile(r"(?:^|\.)(\d+)\.")
+
+
+def depths(model: Any) -> dict[str, int]:
+    """Parameter name -> 0 for embeddings, 1 to L for the layers from bottom to top, L + 1 for the head.
+
+    A pooler between the last layer and the classifier is counted as head: no embedding passes through
+    it, and other families of encoders keep the same layer in their head. What stands after the last
+    layer within the encoder (a final norm) belongs to that layer.
+    """
+    prefix = model.base_model_prefix + "."
+    names = [name for name, _ in model.named_parameters()]
+    found = {name: within(name.removeprefix(prefix)) for name in names if name.startswith(prefix)}
+    last = max((d for d in found.values() if d is not None), default=0)
+    return {name: last + 1 if name not in found else _place(found[name], name, last) for name in names}
+
+
+def within(name: str) -> int | None:
+    """The number of the layer that a name of the base model belongs to, counted from 1; None when it has none.
+
+    >>> within("encoder.layer.3.output.dense.weight"), within("embeddings.word_embeddings.weight")
+    (4, None)
+    """
+    match = NUMBER.search(name)
+    return int(match.group(1)) + 1 if match else None
+
+
+def _place(number: int | None, name: str, last: int) -> int:
+    if number is not None:
+        return number
+    if "pooler" in name:
+        return last + 1
+    return 0 if "embed" in name else last
+
+
+def shared(model: Any) -> list[tuple[str, Any]]:
+    """(name, parameter) of what the base model and the tuned one share: all but the head, and only what is tuned."""
+    places = depths(model)
+    head = max(places.values())
+    return [(name, p) for name, p in model.named_parameters() if places[name] < head and p.requires_grad]

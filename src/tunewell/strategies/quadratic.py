@@ -1,0 +1,77 @@
+"""What L2-SP, EWC and MAS share: a quadratic term that pulls weights back to where they began.
+
+Its gradient is added after the backward pass in closed form, which is the same as adding the term to
+the loss, without a graph over all weights. The loss that is logged stays the task's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunewell.train.hooks import Tuning, Weights
+
+TEXTS = 512  # general texts that importances are measured on, at most
+LONGEST = 64  # tokens of a general text
+
+
+def anchors(model: Any) -> Weights:
+    """Copies of the weights that base and tuned model share, as they are now."""
+    from tunewell.strategies.layers import shared
+
+    return {name: p.detach().clone() for name, p in shared(model)}
+
+
+def pull(model: Any, anchor: Weights, weight: float, importance: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Add weight · importance · (θ − θ₀) to the gradients: that of weight / 2 · Σ importance · (θ − θ₀)².
+
+    A parameter without a gradient (a step that was dropped) is left alone.
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name in anchor and p.grad is not None:
+                away = p - anchor[name].to(p.device)
+                if importance is not None:
+                    away *= importance[name].to(p.device)
+                p.grad.add_(away, alpha=weight)
+
+
+def general_batches(tuning: Tuning, options: tuple[str | None, int], rows: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Padded batches of general text for measuring importances, on the model's device."""
+    from tunewell.data.general import general_texts
+    from tunewell.models.embed import encode, pad
+
+    source, samples = options
+    texts = general_texts(source, min(samples, TEXTS), seed=tuning.seed)
+    encoded = encode(tuning.tokenizer, texts, None, LONGEST)
+    order = sorted(range(len(texts)), key=lambda i: len(encoded["input_ids"][i]))
+    for start in range(0, len(order), rows):
+        batch = pad(tuning.tokenizer, encoded, order[start : start + rows])
+        yield {k: v.to(tuning.model.device) for k, v in batch.items()}
+
+
+def cached(tuning: Tuning, name: str, measure: Callable[[], Weights]) -> Weights:
+    """Importances, measured once a tuning: a resumed run reads them back."""
+    from safetensors.torch import load_file, save_file
+
+    path = tuning.cache / f"{name}.safetensors"
+    if path.is_file():
+        return load_file(str(path))
+    found = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    save_file(found, str(temporary))
+    temporary.replace(path)
+    return found
+
+
+def pooled(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(B, H) pooled embeddings of a batch, as the retention probes take them."""
+    from tunewell.models.embed import mean_pool
+
+    return mean_pool(model.base_model(**batch).last_hidden_state.float(), batch["attention_mask"])

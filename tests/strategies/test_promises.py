@@ -1,0 +1,109 @@
+"""What every strategy of the table must hold to: its seed, its zero, its checkpoints, its saved model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tunewell.strategies import STRATEGIES, strategy_class
+
+# keys under which a strategy protects nothing; those without one are told of below
+ZERO = {
+    "plain": {},
+    "distill": {"distill_weight": 0.0},
+    "average": {"average_alphas": [1.0]},
+    "lines": {"lines_alphas": [1.0]},
+    "llrd": {"llrd_decay": 1.0},
+    "l2sp": {"l2sp_weight": 0.0},
+    "ewc": {"ewc_weight": 0.0},
+    "mas": {"mas_weight": 0.0},
+    "recadam": {"recadam_pull": 0.0},
+    "ema": {"ema_decay": 0.0},
+    "swa": {"swa_start": 1.0},
+    "sam": {"sam_rho": 0.0},
+}
+NO_ZERO = {"freeze", "lpft", "lora"}  # freeze: see gradual; lpft has no strength; lora at 0 is freezing
+# settings that make a strategy's own state matter within 12 steps
+STRONG = {
+    "ewc": {"ewc_weight": 100.0},
+    "mas": {"mas_weight": 100.0},
+    "l2sp": {"l2sp_weight": 1.0},
+    "recadam": {"recadam_pull": 100.0},
+    "ema": {"ema_decay": 0.5},
+    "swa": {"swa_start": 0.2},
+    "freeze": {"freeze": "gradual"},
+    "lora": {"lora_variant": "pissa", "lora_rank": 2},
+}
+TOGETHER = [("lpft", "distill"), ("lora", "ema", "sam"), ("ewc", "llrd", "swa"), ("freeze", "distill")]
+TRAINED = [(name,) for name in STRATEGIES if name not in ("average", "lines")] + TOGETHER
+
+
+def same(a, b) -> bool:
+    return list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def strong(names) -> dict:
+    return {k: v for name in names for k, v in STRONG.get(name, {}).items()}
+
+
+def test_every_strategy_has_its_place_here():
+    assert set(ZERO) | NO_ZERO == set(STRATEGIES)
+
+
+@pytest.fixture(scope="module")
+def remembered():
+    return {}
+
+
+@pytest.mark.parametrize("name", ZERO)
+def test_strength_zero_is_plain_to_the_bit(small_job, remembered, name):
+    if "plain" not in remembered:
+        remembered["plain"] = small_job().weights
+    tuned = small_job(name, folder="zero", **ZERO[name])
+    assert same(tuned.weights, remembered["plain"])
+    if name in ("average", "lines"):
+        assert not list(tuned.strategies[0].variants({}, {}))
+
+
+def test_adapters_at_zero_are_a_frozen_encoder_to_the_bit(small_job):
+    frozen = small_job("freeze", freeze="head_only", folder="a")
+    adapters = small_job("lora", lora_alpha=0.0, folder="b")
+    assert same(frozen.weights, adapters.weights)
+
+
+@pytest.mark.parametrize("names", TRAINED, ids="+".join)
+def test_same_seed_same_weights_and_resumed_equals_uninterrupted(small_job, crash_at, names):
+    """A run stopped after step 8 goes on from its checkpoint at 6 and ends as one that was not stopped."""
+    whole = small_job(*names, folder="a", **strong(names))
+    with pytest.raises(crash_at.error):
+        small_job(*names, folder="b", callbacks=(crash_at(8),), **strong(names))
+    resumed = small_job(*names, folder="b", **strong(names))
+    assert same(whole.weights, resumed.weights)
+    assert (whole.record.steps, whole.record.examples) == (resumed.record.steps, resumed.record.examples)
+    assert whole.record.best_score == resumed.record.best_score
+
+
+@pytest.mark.parametrize("names", TRAINED, ids="+".join)
+def test_the_tuned_model_is_plain_and_reloads_to_the_same_answers(small_job, tmp_path, names):
+    from tunewell.models.embed import logits
+    from tunewell.models.load import load_tuned
+
+    tuned = small_job(*names, **strong(names))
+    assert list(tuned.weights) == list(tuned.base)  # no adapter, no average is left behind
+    assert any(not torch.equal(tuned.weights[k], tuned.base[k]) for k in tuned.base)
+    tuned.model.save_pretrained(tmp_path / "saved")
+    tuned.tokenizer.save_pretrained(tmp_path / "saved")
+    again, tokenizer = load_tuned(tmp_path / "saved")
+    first, second = (
+        logits(m, t, tuned.texts, max_length=32) for m, t in ((tuned.model, tuned.tokenizer), (again, tokenizer))
+    )
+    assert abs(first - second).max() < 1e-6
+    assert tuned.record.strategy == names
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_each_names_itself_and_its_paper(name):
+    kind = strategy_class(name)
+    assert kind.name == name
+    assert kind.title
+    assert any(ch.isdigit() for ch in kind.paper)
