@@ -15,6 +15,7 @@ A strategy is a name of the table, several joined by `+`, and recipe keys after 
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -117,40 +118,59 @@ def main() -> None:
     args.add_argument("--keep", type=float, default=0.98)
     args.add_argument("--rows", type=int, default=None, help="training rows at most")
     args.add_argument("--strategies", nargs="+", default=None, help="compare these with plain tuning instead")
+    args.add_argument("--test-rows", type=int, default=2000, help="test rows at most, a sample; 0 for all")
     options = args.parse_args()
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
-    for name in options.sets:
-        jobs = {
-            seed: {
-                "model": options.model,
-                "train": str(file_of(options.data_root, name, "train")),
-                "test": str(file_of(options.data_root, name, "test")),
-                "seed": seed,
-                "max_train_samples": options.rows,
-            }
-            for seed in options.seeds
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.sets:
+            test = sample(file_of(options.data_root, name, "test"), options.test_rows, Path(folder) / f"{name}.jsonl")
+            one_set(name, test, options)
+
+
+def sample(file: Path, rows: int, target: Path) -> Path:
+    """The file, or a seeded sample of its lines, the same for every seed and strategy."""
+    lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    if not rows or len(lines) <= rows:
+        return file
+    target.write_text("\n".join(random.Random(0).sample(lines, rows)) + "\n", encoding="utf-8")
+    return target
+
+
+def one_set(name: str, test: Path, options: Any) -> None:
+    jobs = {
+        seed: {
+            "model": options.model,
+            "train": str(file_of(options.data_root, name, "train")),
+            "test": str(test),
+            "seed": seed,
+            "max_train_samples": options.rows,
         }
-        if options.strategies:
-            compare(name, jobs, options)
-            continue
-        pairs = []
-        for job in jobs.values():
-            plain, kept = (child(__file__, {**job, "keep": keep}) for keep in (None, options.keep))
-            pairs.append((plain, kept))
-            for how, row in (("plain", plain), ("keep", kept)):
-                record(options.output, {"benchmark": "keep", "set": name, "how": how, **row})
-                show(name, how, row)
-        ratio = [k["seconds"]["train"] / p["seconds"]["train"] for p, k in pairs]
-        print(
-            f"{name:<15} mean: score {spread([p['score'] for p, _ in pairs])} plain, "
-            f"{spread([k['score'] for _, k in pairs])} keep, "
-            f"difference {spread([k['score'] - p['score'] for p, k in pairs])}; retention "
-            f"{spread([p['retention'] for p, _ in pairs])} plain, {spread([k['retention'] for _, k in pairs])} keep; "
-            f"time ratio {np.mean(ratio):.2f}",
-            flush=True,
-        )
+        for seed in options.seeds
+    }
+    if options.strategies:
+        compare(name, jobs, options)
+        return
+    pairs = []
+    for job in jobs.values():
+        with tempfile.TemporaryDirectory() as folder:
+            run = {**job, "folder": str(Path(folder) / "run")}
+            plain, kept = (child(__file__, {**run, "keep": keep}) for keep in (None, options.keep))
+        pairs.append((plain, kept))
+        for how, row in (("plain", plain), ("keep", kept)):
+            record(options.output, {"benchmark": "keep", "set": name, "how": how, **row})
+            show(name, how, row)
+    ratio = [k["seconds"]["train"] / p["seconds"]["train"] for p, k in pairs]
+    processor = [k["cpu_seconds"] / p["cpu_seconds"] for p, k in pairs]
+    print(
+        f"{name:<15} mean: score {spread([p['score'] for p, _ in pairs])} plain, "
+        f"{spread([k['score'] for _, k in pairs])} keep, "
+        f"difference {spread([k['score'] - p['score'] for p, k in pairs])}; retention "
+        f"{spread([p['retention'] for p, _ in pairs])} plain, {spread([k['retention'] for _, k in pairs])} keep; "
+        f"time ratio {np.mean(ratio):.2f}, of processor time {np.mean(processor):.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Recipe(BaseModel):
     )
     general_samples: int = _key(4000, "retention", "How many general texts `distill` uses.", ge=16)
     distill_weight: float = _key(
-        0.3, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
+        2.0, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
     )
     average_alphas: list[float] = _key(
         [0.5, 0.75, 0.9, 1.0],
@@ -172,7 +172,16 @@ class Recipe(BaseModel):
     sam_rho: float = _key(0.05, "retention", "`sam`: distance to the point where gradients are taken.", ge=0)
 
     # training
-    learning_rate: float = _key(5e-5, "training", "Peak learning rate of AdamW.", gt=0, le=1)
+    learning_rate: float | None = _key(
+        None,
+        "training",
+        "Peak learning rate of AdamW; by default 0.04 / hidden size (1e-4 for MiniLM, 5e-5 for BERT-base).",
+        gt=0,
+        le=1,
+    )
+    head_rate_factor: float = _key(
+        10.0, "training", "A head that was just drawn learns this many times faster than the encoder.", ge=1, le=100
+    )
     num_train_epochs: float = _key(3.0, "training", "Passes over the training rows.", gt=0, le=1000)
     max_steps: int = _key(-1, "training", "Stop after this many steps; -1 for no limit.", ge=-1)
     per_device_train_batch_size: int = _key(

@@ -280,7 +280,8 @@ def load_classifier(
 ) -> PreTrainedModel:
     """The base model under a new head for `spec`, drawn with `seed`, in fp32.
 
-    A head that the base model brings is kept when its labels are the same, and replaced otherwise.
+    A head that the base model brings is kept when its labels are the same, and replaced otherwise. The names
+    of parameters that were drawn are in the model's `drawn_parameters`.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, set_seed
@@ -292,7 +293,7 @@ def load_classifier(
         if spec.regression
         else {"id2label": dict(enumerate(spec.labels)), "label2id": {label: i for i, label in enumerate(spec.labels)}}
     )
-    model = _load(
+    model, found = _load(
         AutoModelForSequenceClassification.from_pretrained,
         name,
         path,
@@ -301,6 +302,7 @@ def load_classifier(
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
         dtype=torch.float32,
+        output_loading_info=True,
         num_labels=spec.outputs,
         problem_type=spec.problem_type,
         ignore_mismatched_sizes=True,
@@ -311,6 +313,8 @@ def load_classifier(
     # Old files (bert-base-uncased) call LayerNorm's weights gamma and beta. Transformers renames them back when it
     # saves, and Trainer then finds no such weights in its own checkpoints: neither the best nor a resumed one is whole.
     model._weight_conversions = []
+    # what was drawn learns faster than what is known, see train/rates.py
+    model.drawn_parameters = frozenset([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
     return model
 
 

@@ -37,6 +37,10 @@ class Suite:
         """All texts that the probes need, each once."""
         return list(dict.fromkeys(text for probe in self.probes for text in probe.texts))
 
+    def counted(self) -> Suite:
+        """The suite without probes that count for nothing."""
+        return Suite(self.half, tuple(p for p in self.probes if p.counted))
+
     def measure(self, embedder: Callable[[Sequence[str]], np.ndarray]) -> Measurements:
         """Measure a model, given as texts -> embeddings (n, H). Each text is embedded once."""
         started = time.perf_counter()

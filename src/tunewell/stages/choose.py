@@ -112,6 +112,11 @@ def fold_scale(model: Any, mean: float, std: float) -> None:
         last.bias.mul_(std).add_(mean)
 
 
+def chosen_by_retention(recipe: Recipe) -> bool:
+    """Whether the select halves have a say: there is a budget, or there are several candidates."""
+    return bool(recipe.keep or recipe.keep_worst or set(AFTERWARDS) & set(recipe.strategies))
+
+
 def choose_and_save(job: Job) -> Choice:
     """Choose among the tuned model and its variants; save the chosen one as a plain Transformers folder."""
     from safetensors.torch import load_file
@@ -121,10 +126,8 @@ def choose_and_save(job: Job) -> Choice:
     model = job.fresh_model()
     base = encoder_weights(model)
     model.load_state_dict(load_file(str(weights_of(job))))
-    wanted = measures(job) and (
-        job.recipe.keep or job.recipe.keep_worst or set(AFTERWARDS) & set(job.recipe.strategies)
-    )
-    choice = choose(model, recipe=job.recipe, base=base, strategies=strategies_of(job), **measuring(job, bool(wanted)))
+    wanted = measures(job) and chosen_by_retention(job.recipe)
+    choice = choose(model, recipe=job.recipe, base=base, strategies=strategies_of(job), **measuring(job, wanted))
     save(job, model)
     choice.write(job.folder / "choice.json")
     job.folder.mark("choose", job.keys.choice)

@@ -27,7 +27,8 @@ def measures(job: Job) -> bool:
 def suite(job: Job, half: str) -> Any:
     from tunewell.retention.suite import load_suite
 
-    return load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
+    whole = load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
+    return whole if half == "report" else whole.counted()  # drift is shown, and nothing is chosen by it
 
 
 def base_measurements(job: Job, half: str) -> Any:
@@ -52,9 +53,11 @@ def _measured(job: Job, name: str, half: str, key: str, model: Callable[[], Any]
 
 
 def probe_base(job: Job) -> None:
-    """Both halves of the suite on the base model: select for choices, report for what is shown."""
+    """The suite on the base model: the report half for what is shown; the select half where it will choose."""
+    from tunewell.stages.choose import chosen_by_retention
+
     if measures(job):
-        for half in ("select", "report"):
+        for half in ("select", "report") if chosen_by_retention(job.recipe) else ("report",):
             base_measurements(job, half)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tunewell.train.hooks import Tuning
 
-SHARE = 0.2  # tokens of the general batch over tokens of the task batch
+SHARE = 0.1  # tokens of the general batch over tokens of the task batch
 LONGEST = 64  # tokens of a general text
 LEAST = 256  # tokens that a general batch should hold: smaller ones cost a pass through the model for little
 RAREST = 4  # steps between two general batches at most

@@ -27,6 +27,7 @@ ITERATIONS = 500
 class LinearProbeFirst:
     name = "lpft"
     title = "A linear probe first, then tuning"
+    fits_head = True  # tuning starts from a head that has learned, which needs no faster rate
     paper = "Kumar et al., 2022, Fine-tuning can distort pretrained features and underperform out-of-distribution"
 
     def __init__(self, options: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ class TunewellTrainer(Trainer):
         *,
         batches: LikeLengthBatches,
         row_loss: Callable[..., torch.Tensor],
+        rate_factors: dict[str, float] | None = None,
         strategies: Sequence[Strategy] = (),
         validate: Callable[[Any], dict[str, float]] | None = None,
         **options: Any,
@@ -53,6 +54,7 @@ class TunewellTrainer(Trainer):
         if strategies:
             self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
+        self.rate_factors = rate_factors or {}
         self.loss_is_scaled_for_ga = True
         self._bad_in_a_row = 0
         self._bad_micro = self._climbed = False
@@ -76,9 +78,10 @@ class TunewellTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW; where strategies ask for it, parameters are parted into groups by their learning rate."""
-        if self.optimizer is None and (factors := hooks(self.strategies, "rate_factors")):
-            self.optimizer = grouped(self, self.model, [f(self.model) for f in factors])
+        """AdamW over groups of parameters by their learning rate: a new head's, and what strategies ask for."""
+        factors = [self.rate_factors, *(f(self.model) for f in hooks(self.strategies, "rate_factors"))]
+        if self.optimizer is None and any(factors):
+            self.optimizer = grouped(self, self.model, factors)
         return super().create_optimizer(model)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -128,6 +128,7 @@ def tune(
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
+    from tunewell.train.rates import head_factors, peak_rate
     from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
@@ -153,6 +154,9 @@ def tune(
     checkpoints = folder / "checkpoints"
     every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
     resume = last_whole(checkpoints)
+    rate = recipe.learning_rate or peak_rate(model)
+    fitted = any(getattr(s, "fits_head", False) for s in strategies)
+    factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
 
     tuning = Tuning(
         model=model,
@@ -178,7 +182,7 @@ def tune(
         output_dir=str(checkpoints),
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=accumulate,
-        learning_rate=recipe.learning_rate,
+        learning_rate=rate,
         num_train_epochs=recipe.num_train_epochs,
         max_steps=steps,
         warmup_steps=int(np.ceil(recipe.warmup_ratio * steps)),
@@ -223,6 +227,7 @@ def tune(
         ),
         batches=batches,
         row_loss=row_loss,
+        rate_factors=factors,
         strategies=strategies,
         validate=validate,
         callbacks=watchers,
@@ -262,7 +267,7 @@ def tune(
         best_step=state.best_global_step or state.global_step,
         best_score=state.best_metric,
         stopped_early=state.global_step < steps,
-        learning_rate=recipe.learning_rate,
+        learning_rate=rate,
         precision="bf16" if bf16 else "fp32",
         examples=counts.examples,
         tokens=counts.tokens,
