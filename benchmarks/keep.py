@@ -90,14 +90,16 @@ def compare(name: str, jobs: dict[int, dict[str, Any]], options: Any) -> None:
     """Every strategy on one set, plain first: a table of means over seeds."""
     from tunewell.strategies import STRATEGIES
 
-    asked = [s for text in options.strategies for s in (STRATEGIES if text == "all" else [text])]
-    hows = list(dict.fromkeys(["plain", *asked]))
+    named = [s for text in options.strategies for s in (STRATEGIES if text == "all" else [text])]
+    hows = list(dict.fromkeys(["plain", *named]))
     rows: dict[str, list[dict[str, Any]]] = {how: [] for how in hows}
     for job in jobs.values():
         with tempfile.TemporaryDirectory() as folder:
             for how in hows:
                 keep = {"keep": options.keep} if how.startswith("auto") else {}
-                row = child(__file__, {**job, **keep, **parse(how), "folder": str(Path(folder) / "run")})
+                asked = parse(how)
+                asked["keys"] = parse(":" + ",".join(options.keys))["keys"] | asked["keys"]
+                row = child(__file__, {**job, **keep, **asked, "folder": str(Path(folder) / "run")})
                 rows[how].append(row)
                 record(options.output, {"benchmark": "keep", "set": name, "how": how, **row})
                 show(name, how, row)
@@ -119,6 +121,7 @@ def main() -> None:
     args.add_argument("--rows", type=int, default=None, help="training rows at most")
     args.add_argument("--strategies", nargs="+", default=None, help="compare these with plain tuning instead")
     args.add_argument("--test-rows", type=int, default=2000, help="test rows at most, a sample; 0 for all")
+    args.add_argument("--keys", nargs="+", default=[], help="recipe keys of all strategies, such as learning_rate=1e-4")
     options = args.parse_args()
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))

@@ -21,6 +21,7 @@ SECTIONS = {
     "data": "Data",
     "model": "Model",
     "retention": "Keeping what the base model knows",
+    "strategies": "Settings of single strategies",
     "training": "Training",
     "output": "Output",
 }
@@ -126,50 +127,52 @@ class Recipe(BaseModel):
     )
     lines_alphas: list[float] = _key(
         [0.0, 0.25, 0.5, 0.75],
-        "retention",
+        "strategies",
         "Shares of its change that the first layer keeps, tried by `lines`; the last layer keeps all.",
     )
     freeze: str = _key(
         "embeddings",
-        "retention",
+        "strategies",
         "What `freeze` holds: embeddings, last_K (all but the last K layers), head_only, bitfit, gradual.",
         pattern=r"^(embeddings|head_only|bitfit|gradual|last_[1-9][0-9]*)$",
     )
     llrd_decay: float = _key(
-        0.8, "retention", "`llrd`: the learning rate of a layer over that of the one above.", gt=0, le=1
+        0.8, "strategies", "`llrd`: the learning rate of a layer over that of the one above.", gt=0, le=1
     )
-    l2sp_weight: float = _key(0.1, "retention", "`l2sp`: weight of the pull to the base model's weights.", ge=0)
+    l2sp_weight: float = _key(0.1, "strategies", "`l2sp`: weight of the pull to the base model's weights.", ge=0)
     ewc_weight: float = _key(
-        20.0, "retention", "`ewc`: weight of the pull, by Fisher information, to the base model's weights.", ge=0
+        20.0, "strategies", "`ewc`: weight of the pull, by Fisher information, to the base model's weights.", ge=0
     )
     mas_weight: float = _key(
-        20.0, "retention", "`mas`: weight of the pull, by sensitivity, to the base model's weights.", ge=0
+        20.0, "strategies", "`mas`: weight of the pull, by sensitivity, to the base model's weights.", ge=0
     )
     recadam_pull: float = _key(
-        5000.0, "retention", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0
+        5000.0, "strategies", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0
     )
-    recadam_k: float = _key(0.1, "retention", "`recadam`: how fast it goes over from recalling to learning.", gt=0)
+    recadam_k: float = _key(0.1, "strategies", "`recadam`: how fast it goes over from recalling to learning.", gt=0)
     recadam_t0: float = _key(
         0.25,
-        "retention",
+        "strategies",
         "`recadam`: share of the steps after which recalling and learning weigh the same.",
         ge=0,
         le=1,
     )
     lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora"] = _key(
-        "lora", "retention", "`lora`: the kind of adapter."
+        "lora", "strategies", "`lora`: the kind of adapter."
     )
-    lora_rank: int = _key(8, "retention", "`lora`: rank of the adapters.", ge=1)
-    lora_alpha: float = _key(16.0, "retention", "`lora`: scale of the adapters, divided by the rank.", ge=0)
+    lora_rank: int = _key(8, "strategies", "`lora`: rank of the adapters.", ge=1)
+    lora_alpha: float = _key(16.0, "strategies", "`lora`: scale of the adapters, divided by the rank.", ge=0)
     lora_targets: StringList = _key(
-        ["all-linear"], "retention", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."
+        ["all-linear"], "strategies", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."
     )
-    lora_rate_factor: float = _key(10.0, "retention", "`lora`: the adapters' learning rate over `learning_rate`.", gt=0)
-    ema_decay: float = _key(0.99, "retention", "`ema`: share of the average that stays at a step.", ge=0, lt=1)
+    lora_rate_factor: float = _key(
+        10.0, "strategies", "`lora`: the adapters' learning rate over `learning_rate`.", gt=0
+    )
+    ema_decay: float = _key(0.99, "strategies", "`ema`: share of the average that stays at a step.", ge=0, lt=1)
     swa_start: float = _key(
-        0.5, "retention", "`swa`: share of the steps after which weights are averaged; 1 for never.", ge=0, le=1
+        0.5, "strategies", "`swa`: share of the steps after which weights are averaged; 1 for never.", ge=0, le=1
     )
-    sam_rho: float = _key(0.05, "retention", "`sam`: distance to the point where gradients are taken.", ge=0)
+    sam_rho: float = _key(0.05, "strategies", "`sam`: distance to the point where gradients are taken.", ge=0)
 
     # training
     learning_rate: float | None = _key(

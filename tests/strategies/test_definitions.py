@@ -177,7 +177,7 @@ def test_l2sp_pulls_all_shared_weights_alike(model):
 
 def test_fisher_is_the_squared_jacobian(model, texts):
     """E[Σₖ (∂eₖ/∂θ)² / ‖e‖²] by one backward pass a dimension, against the mean of 60 draws."""
-    name = "bert.encoder.layer.1.attention.output.dense.bias"
+    name = "bert.encoder.layer.1.intermediate.dense.weight"
     parameter, batch = model.get_parameter(name), texts[0]
     exact = torch.zeros_like(parameter)
     e = quadratic.pooled(model, batch)
@@ -187,7 +187,7 @@ def test_fisher_is_the_squared_jacobian(model, texts):
             exact += g.square() / e[i].detach().square().sum() / 2
     found = sum(ewc.fisher(model, [batch], [name], seed=s)[name] for s in range(60)) / 60
     assert found.sum() == pytest.approx(float(exact.sum()), rel=0.15)
-    assert torch.corrcoef(torch.stack([found, exact]))[0, 1] > 0.6
+    assert torch.corrcoef(torch.stack([found.flatten(), exact.flatten()]))[0, 1] > 0.85
 
 
 def test_fisher_is_the_curvature_of_distillation(model, texts):
