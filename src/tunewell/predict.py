@@ -48,17 +48,29 @@ class Predictor:
         return self.spec.name
 
     @classmethod
-    def load(cls, path: str | Path, *, batch_size: int = 64) -> Predictor:
-        """Load a run folder (its `model/`) or a folder written by `save_pretrained`.
+    def load(cls, path: str | Path, *, batch_size: int = 64, task_name: str | None = None) -> Predictor:
+        """Load a run folder (its `model/`), one task of a sequence, or a folder written by `save_pretrained`.
+
+        Args:
+            task_name: which task of a sequence folder; needed where it has several.
 
         Raises:
-            ModelError: no such folder, a run that is not finished, or not a classification model.
+            ModelError: no such folder or task, a run that is not finished, or not a classification model.
         """
         from tunewell.models.load import load_tuned, window
 
         path = Path(path)
         if not path.exists():
             raise ModelError("no such run or model folder", where=str(path), expected="a run folder or a model folder")
+        several = _tasks_of(path)
+        if several is not None:
+            from tunewell.sequence.model import task_folder
+
+            path = task_folder(path, task_name)
+        elif task_name is not None:
+            raise ModelError(
+                "has one task, without a name", where=str(path), expected="a sequence folder, or no task name"
+            )
         if path.is_dir() and (path / "recipe.yaml").is_file() and not (path / "model" / "config.json").is_file():
             raise ModelError(
                 "this run has no model yet",
@@ -147,6 +159,15 @@ def _read_task(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _tasks_of(path: Path) -> dict[str, Any] | None:
+    """What the tasks of a sequence need, None for anything else."""
+    if not any((path / place / "tasks.json").is_file() for place in ("model", "models", ".")):
+        return None
+    from tunewell.sequence.model import tasks_of
+
+    return tasks_of(path)
 
 
 def _belongs(described: dict[str, Any], model: Any) -> bool:
