@@ -99,8 +99,8 @@ def main() -> None:
             ceiling = None
             for name in options.how:
                 job = {
-                    "order": ORDERS[order], "seed": seed, "how": HOW[name], "model": options.model, "keys": options.keys,
-                    "rows": options.rows, "test_rows": options.test_rows, "files": files,
+                    "order": ORDERS[order], "seed": seed, "how": HOW[name], "model": options.model,
+                    "keys": options.keys, "rows": options.rows, "test_rows": options.test_rows, "files": files,
                 }  # fmt: skip
                 row = child(__file__, job)
                 row.pop("files")

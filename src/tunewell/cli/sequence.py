@@ -25,7 +25,7 @@ OWN = {
     "several compose (`replay,lwf`). [auto]",
     "memory": "Stored rows: a share of each task's rows (below 1) or a number in all; 0 stores none. [0.01]",
     "memory_choice": "How stored rows are chosen: reservoir, balanced or herding. [balanced]",
-    "head_first": "Fit each new head on the frozen body before tuning (true or false). By default as the strategy has it.",
+    "head_first": "Fit each new head on the frozen body before tuning: true or false; by default the strategy says.",
     "replay_weight": "Weight of the stored rows' loss (replay, der). [1]",
     "der_weight": "Weight of the squared distance to stored logits (der). [0.5]",
     "lwf_weight": "Weight of earlier heads' answers on new inputs (lwf). [1]",

@@ -52,7 +52,7 @@ SEQUENCE_WORDS = {
         "alpha": "α",
         "verdict_1": "After {n} tasks the model answers {mean} {interval} of test rows right on average.",
         "verdict_lost": "Earlier tasks lost {points} points on average since they were learned {interval}.",
-        "verdict_held": "Earlier tasks did not lose on average ({points:+.1f} points since they were learned {interval}).",
+        "verdict_held": "Earlier tasks did not lose on average ({points:+.1f} points since learned {interval}).",
         "verdict_memory": "{rows} rows of earlier tasks are stored; tuning took {time}.",
         "again": "Again, and in use",
         "recipe": "Sequence",

@@ -12,6 +12,12 @@ from tunewell.recipe import Recipe
 from tunewell.sequence.run import Echo, Sequence, run_sequence
 from tunewell.sequence.spec import Spec, Task, load_spec
 
+# what a sequence takes over from the run that it begins with
+STANDING = (
+    "model", "revision", "trust_remote_code", "seed", "probes", "probe_files", "general_text", "max_length",
+    "learning_rate", "num_train_epochs", "per_device_train_batch_size", "bf16", "threads", "lang",
+)  # fmt: skip
+
 
 def continued(path: str | Path, task: dict[str, Any], **keys: Any) -> Spec:
     """The sequence that a run or a sequence becomes with one more task.
@@ -65,10 +71,8 @@ def _from_run(path: Path, given: dict[str, Any], keys: dict[str, Any]) -> dict[s
     from tunewell.run import Run
 
     recipe = Run(path).recipe
-    standing = ("model", "revision", "trust_remote_code", "seed", "probes", "probe_files", "general_text", "max_length",
-                "learning_rate", "num_train_epochs", "per_device_train_batch_size", "bf16", "threads", "lang")  # fmt: skip
     default = Recipe()
-    values = {k: getattr(recipe, k) for k in standing if getattr(recipe, k) != getattr(default, k)}
+    values = {k: getattr(recipe, k) for k in STANDING if getattr(recipe, k) != getattr(default, k)}
     values |= {k: v for k, v in keys.items() if v is not None}
     values.setdefault("output_dir", f"{path}-continued")
     name = _plain_name(path.resolve().name)

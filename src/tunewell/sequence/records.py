@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from tunewell.results import Estimate, Record
 
 UNSEEN = "linear probe on the frozen body"
 
 
 class TaskRow(Record):
-    """After one task: accuracy on every task's test rows, and what the body still knows of the base model's abilities."""
+    """After one task: accuracy on every task's test rows, and what the body keeps of the base model's abilities."""
 
     task: str
     accuracy: tuple[Estimate, ...]
     retention_mean: Estimate | None = None
     retention_worst: Estimate | None = None
     worst_probe: str = ""
-    probes: dict[str, float] = {}
+    probes: dict[str, float] = Field(default_factory=dict)
     alpha: float | None = None  # weight of the new body in the average with the one before, where one was chosen
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field(default_factory=dict)
     n_train: int = 0
     stored: int = 0
 

@@ -211,9 +211,8 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
             problems.append(f"{title}: `train` is missing")
         head = str(entry.get("head") or name)
         if head != name and head not in [t.head for t in tasks]:
-            problems.append(
-                f"{title}: `head: {head}`: expected an earlier task ({', '.join(t.name for t in tasks) or 'there is none'})"
-            )
+            earlier = ", ".join(t.name for t in tasks) or "there is none"
+            problems.append(f"{title}: `head: {head}`: expected an earlier task ({earlier})")
         if len(problems) == found:
             texts = {k: str(v) for k, v in entry.items() if v is not None}
             tasks.append(Task(**{**texts, "name": name, "head": head}))

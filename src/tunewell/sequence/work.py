@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
         TunewellError: the only mistake that there is, or all of them as one RecipeError.
     """
     from tunewell.models.load import locate
+    from tunewell.stages.preflight import preflight
     from tunewell.stages.prepare import prepare
 
     locate(spec.recipe_of(spec.tasks[0]).model)
@@ -54,6 +56,7 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
                     expected="a column with one class a row",
                 )  # fmt: skip
             _same_head(spec, task, prepared, out)
+            preflight(SimpleNamespace(recipe=spec.recipe_of(task), spec=prepared.spec))  # type: ignore[arg-type]
             out.append(prepared)
         except TunewellError as error:
             errors.append((task.name, error))
@@ -299,12 +302,10 @@ class Work:
     def _tune(self, i: int, state: State | None, heads: Any, live: Any) -> tuple[Any, dict[str, Any], float | None]:
         from safetensors.torch import load_file
 
-        from tunewell.stages.preflight import preflight
         from tunewell.stages.tune import WEIGHTS, tune
 
         others = heads if self.plan.heads_follow else {}
         with self._job(i, body=state.body if state else None, head=live, others=others) as job, Watch() as watch:
-            preflight(job)
             job.begin()
             past = Past(
                 heads=heads, stored=self._stored(i), rows=job.splits["train"], spec=job.spec,
