@@ -58,7 +58,8 @@ def test_all_mistakes_at_once(begin, refused):
     begin(0, lable="x")
     begin(1, name="first")
     says = (
-        "mistakes:", "unknown key `memry`; did you mean `memory`", "`learning_rate: fast`", "two tasks are called `first`",
+        "mistakes:",
+        "unknown key `memry`; did you mean `memory`", "`learning_rate: fast`", "two tasks are called `first`",
         "task 1 (first): unknown key `lable`; did you mean `label`", "`train` belongs to each of the `tasks`",
         "`agem` needs stored rows",
     )  # fmt: skip

@@ -24,7 +24,7 @@ DEFAULTS = {k: default for k, (default, _, _) in OWN_KEYS.items()}
 
 
 def test_lwf_loss_by_hand():
-    """Teacher probabilities (0.8, 0.2), student (0.5, 0.5); at T = 2 the teacher's square roots, normalised: (2/3, 1/3)."""
+    """Teacher (0.8, 0.2), student (0.5, 0.5); at T = 2 the teacher's square roots, normalised, are (2/3, 1/3)."""
     teacher, student = torch.log(torch.tensor([[0.8, 0.2]])), torch.log(torch.tensor([[0.5, 0.5]]))
     assert distillation_loss(student, teacher, 1.0).item() == pytest.approx(-(0.8 + 0.2) * math.log(0.5))
     assert distillation_loss(student, teacher, 2.0).item() == pytest.approx(math.log(2))

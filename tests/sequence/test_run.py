@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +93,8 @@ def test_auto_leaves_what_it_promises(go, tasks):
     # a task's model gives the accuracy of the matrix, by tunewell and by plain Transformers
     import csv
 
-    rows = list(csv.DictReader(Path(tasks[0]["test"]).open(encoding="utf-8")))
+    with Path(tasks[0]["test"]).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     answers = done.predict([r["text"] for r in rows], task_name="mood")
     assert np.mean([a == r["label"] for a, r in zip(answers, rows, strict=True)]) == pytest.approx(matrix[2][0])
     folder = done.export("mood") / "model"

@@ -51,10 +51,10 @@ def command(
     """Label a file, or standard input, with a tuned model; files may be larger than memory.
 
     RUN is a run folder, a sequence folder (with --task_name) or a plain Transformers classification
-    folder. DATA is CSV, TSV, JSON, JSONL, Parquet, Arrow or lines of text (the default for standard
-    input, `-`). The output has the same rows, columns and format, with `prediction` and a probability for each label added; another ending of
-    -o asks for another format. A row with an empty text gets an empty prediction. The output file
-    appears whole or not at all.
+    folder. DATA is CSV, TSV, JSON, JSONL, Parquet, Arrow or lines of text (the default for standard input,
+    `-`). The output has the same rows, columns and format, with `prediction` and a probability for each
+    label added; another ending of -o asks for another format. A row with an empty text gets an empty
+    prediction. The output file appears whole or not at all.
     """
     from tunewell.data.rows import STDIN, open_rows
     from tunewell.data.write_rows import format_of
