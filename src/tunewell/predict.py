@@ -62,12 +62,15 @@ class Predictor:
         path = Path(path)
         if not path.exists():
             raise ModelError("no such run or model folder", where=str(path), expected="a run folder or a model folder")
-        several = _tasks_of(path)
-        if several is not None:
-            from tunewell.sequence.model import task_folder
+        if any((path / place / "tasks.json").is_file() for place in ("model", "models", ".")):
+            from tunewell.sequence.model import load_task
 
-            path = task_folder(path, task_name)
-        elif task_name is not None:
+            model, tokenizer, about = load_task(path, task_name)
+            columns = about["columns"]
+            spec, length = TaskSpec.from_dict(about["spec"]), about["max_length"]
+            names = (columns.get("text"), columns.get("text_pair"))
+            return cls(model, tokenizer, spec, length, *names, batch_size, str(path), columns)
+        if task_name is not None:
             raise ModelError(
                 "has one task, without a name", where=str(path), expected="a sequence folder, or no task name"
             )
@@ -159,15 +162,6 @@ def _read_task(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _tasks_of(path: Path) -> dict[str, Any] | None:
-    """What the tasks of a sequence need, None for anything else."""
-    if not any((path / place / "tasks.json").is_file() for place in ("model", "models", ".")):
-        return None
-    from tunewell.sequence.model import tasks_of
-
-    return tasks_of(path)
 
 
 def _belongs(described: dict[str, Any], model: Any) -> bool:

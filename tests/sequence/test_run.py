@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from tunewell.errors import RunFolderError
 from tunewell.sequence.extend import continue_run
@@ -23,31 +23,19 @@ class StopError(Exception):
 @pytest.fixture
 def stop_at(monkeypatch):
     """Ends tuning at a step of a task, as a kill would."""
-    from tunewell.sequence import job
+    from tunewell.train.trainer import TunewellTrainer
 
-    def arrange(task: int, step: int):
-        whole = job.TaskJob.__init__
+    whole = TunewellTrainer.training_step
 
-        class Crash(TrainerCallback):
-            def on_step_end(self, args, state, control, **_):
-                if state.global_step == step:
-                    raise StopError
-
+    def arrange(task: int, step: int) -> None:
         def spoilt(self, *args, **kwargs):
-            whole(self, *args, **kwargs)
-            if Path(kwargs["output_dir"]).name.startswith(f"{task:02d}-"):
-                self.__dict__["_crash"] = Crash()
+            if self.state.global_step == step and f"/{task:02d}-" in self.args.output_dir:
+                raise StopError
+            return whole(self, *args, **kwargs)
 
-        def callbacks(self):
-            own = self.__dict__.get("_callbacks", ())
-            return [*own, self.__dict__["_crash"]] if "_crash" in self.__dict__ else own
+        monkeypatch.setattr(TunewellTrainer, "training_step", spoilt)
 
-        monkeypatch.setattr(job.TaskJob, "__init__", spoilt)
-        setter = property(callbacks, lambda self, value: self.__dict__.__setitem__("_callbacks", value))
-        monkeypatch.setattr(job.TaskJob, "callbacks", setter, raising=False)
-
-    yield arrange
-    monkeypatch.undo()
+    return arrange
 
 
 def without_times(summary) -> dict:
@@ -107,14 +95,14 @@ def test_auto_leaves_what_it_promises(go, tasks):
 
 
 @pytest.mark.parametrize("strategy", ["auto", "agem"])
-def test_killed_between_and_inside_tasks_gives_the_same_matrix(go, tmp_path, stop_at, strategy, monkeypatch):
+def test_killed_between_and_inside_tasks_gives_the_same_matrix(go, tmp_path, stop_at, strategy):
     options = {"strategy": strategy, "evals_per_epoch": 2, "unseen": "none"}
     whole = go(output_dir=str(tmp_path / "whole"), **options)
     for task, step in ((2, 1), (3, 5)):  # before the first checkpoint of a task (so between two), and inside
         stop_at(task, step)
         with pytest.raises(StopError):
             go(output_dir=str(tmp_path / "parts"), **options)
-        monkeypatch.undo()
+    stop_at(9, 0)
     assert (tmp_path / "parts" / "tasks" / "02-tone" / "row.json").is_file()
     assert any((tmp_path / "parts" / "tasks" / "03-kind" / "train" / "checkpoints").iterdir())
     parts = go(output_dir=str(tmp_path / "parts"), **options)

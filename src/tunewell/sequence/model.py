@@ -58,8 +58,8 @@ def tasks_of(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def task_folder(folder: Path, task_name: str | None) -> Path:
-    """The plain model folder of a named task, written when first asked for.
+def named(folder: Path, task_name: str | None) -> tuple[str, dict[str, Any]]:
+    """A task of a sequence folder and what it needs; the only one when none is named.
 
     Raises:
         ModelError: no such task, or none is named and there are several.
@@ -67,30 +67,39 @@ def task_folder(folder: Path, task_name: str | None) -> Path:
     tasks = tasks_of(folder) or {}
     if task_name is None and len(tasks) == 1:
         task_name = next(iter(tasks))
-    if task_name not in tasks:
+    if task_name is None or task_name not in tasks:
         raise ModelError(
             "this model has several tasks, and none is named" if task_name is None else f"no task `{task_name}`",
             where=str(folder),
-            expected="one of " + ", ".join(tasks),
+            expected="one of " + ", ".join(tasks) if tasks else "a sequence folder",
             remedy="; ".join(filter(None, [nearest(task_name or "", tasks), "name it with --task_name"])),
         )
-    return export_task(folder, task_name)
+    return task_name, tasks[task_name]
+
+
+def load_task(folder: Path, task_name: str | None) -> tuple[Any, Any, dict[str, Any]]:
+    """Model, tokenizer and needs of one task; nothing is written."""
+    from tunewell.models.load import load_tokenizer, load_tuned
+
+    task_name, about = named(folder, task_name)
+    whole = folder / "models" / task_name / "model"
+    if (whole / "config.json").is_file():
+        return *load_tuned(whole), about
+    body = _body(folder)
+    return assemble(body, about), load_tokenizer(str(body), str(body)), about
+
+
+def _body(folder: Path) -> Path:
+    return folder / "model" if (folder / "model" / TASKS).is_file() else folder
 
 
 def export_task(folder: Path, task_name: str) -> Path:
-    """One task as a plain AutoModelForSequenceClassification folder: models/NAME/model beside models/NAME/task.json."""
-    home = folder if (folder / "model").is_dir() or (folder / "models").is_dir() else folder.parent
-    target = home / "models" / task_name
-    if (target / "model" / "config.json").is_file() and (target / "task.json").is_file():
-        return target
-    from transformers import AutoTokenizer
-
-    tasks = tasks_of(folder)
-    if tasks is None or task_name not in tasks:
-        raise ModelError(f"no task `{task_name}`", where=str(folder), expected=", ".join(tasks or {}) or "a sequence")
-    body = folder / "model" if (folder / "model" / TASKS).is_file() else folder
-    model = assemble(body, tasks[task_name])
-    export(model, AutoTokenizer.from_pretrained(body), tasks[task_name], target)
+    """One task as a plain AutoModelForSequenceClassification folder in models/NAME/model, with task.json beside it."""
+    task_name, about = named(folder, task_name)
+    target = folder / "models" / task_name
+    if not ((target / "model" / "config.json").is_file() and (target / "task.json").is_file()):
+        model, tokenizer, about = load_task(folder, task_name)
+        export(model, tokenizer, about, target)
     return target
 
 

@@ -159,6 +159,8 @@ def load_spec(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
         output = str(Path("runs") / ("sequence" if isinstance(source, Mapping) else Path(source).stem))
     if problems:
         raise mistake(problems, where)
+    valid = Recipe(**recipe)  # what was typed on a command line is text until here
+    recipe = {k: getattr(valid, k) for k in recipe}
     return Spec(tuple(names), output, tuple(tasks), own, recipe)
 
 

@@ -497,6 +497,7 @@ class Work:
         heads = {tasks[j].name: self._fresh_head(j) for j in rest}
         longest = max(self.length(j) for j in range(len(tasks)))
         with self._job(lead, body=None, head=None, others=heads, place=place) as job:
+            job.inputs = key
             job.begin()
             companions = [
                 Companion(tasks[j].name, p.splits["train"], targets(p.spec, p.splits["train"]), p.spec.pair)
@@ -523,6 +524,7 @@ class Work:
         )
         self.folder.mark("joint", key)
         (place / WEIGHTS).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "heads", ignore_errors=True)
 
     def _fresh_head(self, j: int) -> Any:
         """A new head for task j, fitted on the base model where the plan says so."""
