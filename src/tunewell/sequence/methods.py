@@ -69,7 +69,7 @@ class Plan:
         average: weights between the body before and after are considered.
         replay, dark, rows: weight of the stored rows' cross-entropy and of their logits; rows a step.
         lwf, features: weights.
-        heads_follow: earlier heads are trained along.
+        heads_follow: earlier heads are trained along. stores: rows are stored, as far as `memory` allows.
     """
 
     general: tuple[str, ...] = ()
@@ -85,6 +85,10 @@ class Plan:
     @property
     def heads_follow(self) -> bool:
         return bool(self.replay or self.dark or self.lwf or self.agem)
+
+    @property
+    def stores(self) -> bool:
+        return bool(self.replay or self.dark or self.agem or self.average)
 
 
 def plan_of(names: tuple[str, ...], options: dict[str, Any]) -> Plan:

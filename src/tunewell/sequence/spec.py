@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ class Spec:
 
     @property
     def plan(self) -> Plan:
-        return plan_of(self.strategy, self.own)
+        plan = plan_of(self.strategy, self.own)
+        return replace(plan, average=True) if self.recipe.get("keep") else plan
 
     def recipe_of(self, task: Task) -> Recipe:
         """The recipe of one task, as `tunewell run` would take it."""

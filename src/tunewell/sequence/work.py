@@ -358,7 +358,7 @@ class Work:
 
     def _stored(self, i: int) -> list[Stored]:
         """The stored rows of the tasks before task i, within the budget."""
-        if not self.spec.own["memory"]:
+        if not self.spec.own["memory"] or not self.plan.stores:
             return []
         return [Stored.read(self._path(j)).first(self._size(j, max(i, 1))) for j in range(i)]
 
@@ -367,7 +367,7 @@ class Work:
         from tunewell.tasks import targets
 
         size, prepared, task = self._size(i, i + 1), self.prepared[i], self.spec.tasks[i]
-        if not size:
+        if not size or not self.plan.stores:
             return 0
         rows, goals = prepared.splits["train"], targets(prepared.spec, prepared.splits["train"])
         tokenizer = self.encoder.tokenizer
