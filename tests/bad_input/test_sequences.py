@@ -137,10 +137,10 @@ def test_other_settings_in_a_folder_that_is_half_done(begin, here, tunewell, mon
     told("task 2 (other): name")
     begin(1, name="second")
     path = here / "first.csv"
-    rows = path.read_text(encoding="utf-8")
-    path.write_text(rows + "one more row,positive\n", encoding="utf-8")
+    rows = path.read_bytes()
+    path.write_bytes(rows + b"one more row,positive\r\n")
     told("task 1 (first): its rows are others")
-    path.write_text(rows, encoding="utf-8")
+    path.write_bytes(rows)
     done = tunewell("sequence", "sequence.yaml")
     assert done.exit_code == 0, done.output
     assert "[first] done already" in done.stderr

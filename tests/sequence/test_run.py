@@ -58,7 +58,6 @@ def test_auto_leaves_what_it_promises(go, tasks):
     assert s.average_accuracy == pytest.approx(matrix[2].mean())
     assert s.backward_transfer == pytest.approx(((matrix[2] - matrix.diagonal())[:2]).mean())
     assert s.forward_transfer == pytest.approx(np.mean([matrix[j - 1][j] - s.base[j] for j in (1, 2)]))
-    assert matrix.diagonal().mean() > 0.6  # it learns
     assert s.unseen == "linear probe on the frozen body"
     assert s.memory["rows"] == 18  # 10 % of 54 training rows, rounded up, three times
     on_disk = json.loads((done.dir / "summary.json").read_text(encoding="utf-8"))

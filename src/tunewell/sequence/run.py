@@ -47,6 +47,7 @@ class Sequence:
 
     @cached_property
     def summary(self) -> SequenceSummary:
+        """Matrix, figures, intervals and costs."""
         return SequenceSummary.load(self.dir / "summary.json")
 
     @cached_property
@@ -56,6 +57,7 @@ class Sequence:
 
     @property
     def report_path(self) -> Path:
+        """The page for people."""
         return self.dir / "report.html"
 
     @property

@@ -187,6 +187,7 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
         problems.append(f"`tasks` {found}: expected a list of one or more tasks, each with `name` and `train`")
         return []
     tasks: list[Task] = []
+    names: list[str] = []  # of all tasks, also of those with mistakes
     for i, entry in enumerate(value, start=1):
         if not isinstance(entry, Mapping):
             problems.append(f"task {i}: expected keys such as `name` and `train`, found `{entry}`")
@@ -204,8 +205,9 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
             problems.append(f"{title}: `name` is missing")
         elif not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
             problems.append(f"{title}: `name: {name}`: expected letters, digits, `_` and `-`")
-        if name and name in [t.name for t in tasks]:
+        if name and name in names:
             problems.append(f"two tasks are called `{name}`")
+        names.append(name)
         if entry.get("run") is not None and i > 1:
             problems.append(f"{title}: only the first task can be a finished `run`")
         elif entry.get("run") is not None and entry.get("train") is not None:
@@ -213,8 +215,8 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
         if entry.get("run") is None and entry.get("train") is None:
             problems.append(f"{title}: `train` is missing")
         head = str(entry.get("head") or name)
-        if head != name and head not in [t.head for t in tasks]:
-            earlier = ", ".join(t.name for t in tasks) or "there is none"
+        if head != name and head not in names[:-1]:
+            earlier = ", ".join(names[:-1]) or "there is none"
             problems.append(f"{title}: `head: {head}`: expected an earlier task ({earlier})")
         if len(problems) == found:
             texts = {k: str(v) for k, v in entry.items() if v is not None}
