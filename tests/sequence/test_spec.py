@@ -85,3 +85,11 @@ def test_all_mistakes_are_told_together():
     assert "6 mistakes:" in told
     for words in ("`tasks` is empty", "did you mean `memory`", "`seed: -1`", "`ewcc`", "`text` belongs", "`herdng`"):
         assert words in told.replace("`memory_choice: herdng`", "`herdng`")
+
+
+def test_a_head_that_goes_on_twice_is_the_first_ones():
+    third = {"name": "c", "train": "c.csv", "head": "b"}
+    spec = load_spec({"tasks": [TASKS[0], {**TASKS[1], "head": "a"}, third]})
+    assert [t.head for t in spec.tasks] == ["a", "a", "a"]
+    with pytest.raises(RecipeError, match="`head` is not for `joint`"):
+        load_spec({"tasks": [TASKS[0], {**TASKS[1], "head": "a"}], "strategy": "joint"})

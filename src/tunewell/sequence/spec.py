@@ -152,6 +152,8 @@ def load_spec(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
     if recipe.get("keep") is not None and names in (["joint"], ["separate"]):
         problems.append(f"`keep` is not for `{names[0]}`")
     tasks = _tasks(values.get("tasks"), problems)
+    if names in (["joint"], ["separate"]) and any(t.head != t.name for t in tasks):
+        problems.append(f"`head` is not for `{names[0]}`: each task has its own")
     output = values.get("output_dir")
     if output is not None and (not isinstance(output, str) or not output.strip()):
         problems.append(f"`output_dir: {output}`: expected the name of a folder")
@@ -220,5 +222,6 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
             problems.append(f"{title}: `head: {head}`: expected an earlier task ({earlier})")
         if len(problems) == found:
             texts = {k: str(v) for k, v in entry.items() if v is not None}
-            tasks.append(Task(**{**texts, "name": name, "head": head}))
+            own = next((t.head for t in tasks if t.name == head), head)  # of a task that goes on with another's
+            tasks.append(Task(**{**texts, "name": name, "head": own}))
     return tasks
