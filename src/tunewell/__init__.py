@@ -10,16 +10,34 @@ if TYPE_CHECKING:
     from tunewell.errors import TunewellError
     from tunewell.estimators import TextClassifier, TextRegressor
     from tunewell.run import Run, load_run, run
+    from tunewell.sequence.extend import continue_run
+    from tunewell.sequence.run import Sequence, load_sequence, run_sequence
 
 _PLACES = {
     "run": "tunewell.run",
     "Run": "tunewell.run",
     "load_run": "tunewell.run",
+    "Sequence": "tunewell.sequence.run",
+    "load_sequence": "tunewell.sequence.run",
+    "run_sequence": "tunewell.sequence.run",
+    "continue_run": "tunewell.sequence.extend",
     "TextClassifier": "tunewell.estimators",
     "TextRegressor": "tunewell.estimators",
     "TunewellError": "tunewell.errors",
 }
-__all__ = ["Run", "TextClassifier", "TextRegressor", "TunewellError", "__version__", "load_run", "run"]
+__all__ = [
+    "Run",
+    "Sequence",
+    "TextClassifier",
+    "TextRegressor",
+    "TunewellError",
+    "__version__",
+    "continue_run",
+    "load_run",
+    "load_sequence",
+    "run",
+    "run_sequence",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,17 +48,32 @@ class Predictor:
         return self.spec.name
 
     @classmethod
-    def load(cls, path: str | Path, *, batch_size: int = 64) -> Predictor:
-        """Load a run folder (its `model/`) or a folder written by `save_pretrained`.
+    def load(cls, path: str | Path, *, batch_size: int = 64, task_name: str | None = None) -> Predictor:
+        """Load a run folder (its `model/`), one task of a sequence, or a folder written by `save_pretrained`.
+
+        Args:
+            task_name: which task of a sequence folder; needed where it has several.
 
         Raises:
-            ModelError: no such folder, a run that is not finished, or not a classification model.
+            ModelError: no such folder or task, a run that is not finished, or not a classification model.
         """
         from tunewell.models.load import load_tuned, window
 
         path = Path(path)
         if not path.exists():
             raise ModelError("no such run or model folder", where=str(path), expected="a run folder or a model folder")
+        if any((path / place / "tasks.json").is_file() for place in ("model", "models", ".")):
+            from tunewell.sequence.model import load_task
+
+            model, tokenizer, about = load_task(path, task_name)
+            columns = about["columns"]
+            spec, length = TaskSpec.from_dict(about["spec"]), about["max_length"]
+            names = (columns.get("text"), columns.get("text_pair"))
+            return cls(model, tokenizer, spec, length, *names, batch_size, str(path), columns)
+        if task_name is not None:
+            raise ModelError(
+                "has one task, without a name", where=str(path), expected="a sequence folder, or no task name"
+            )
         if path.is_dir() and (path / "recipe.yaml").is_file() and not (path / "model" / "config.json").is_file():
             raise ModelError(
                 "this run has no model yet",

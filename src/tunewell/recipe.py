@@ -307,17 +307,16 @@ def load_recipe(path: str | Path | None = None, /, **overrides: Any) -> Recipe:
     values: dict[str, Any] = {}
     where = "recipe"
     if path is not None:
-        values, where = _read_yaml(Path(path)), str(path)
+        values, where = load_yaml(Path(path)), str(path)
     values.update({k: v for k, v in overrides.items() if v is not None})
     return validate(values, where=where)
 
 
 def validate(values: dict[str, Any], where: str = "recipe") -> Recipe:
     """Validate a mapping of recipe keys; see `load_recipe`."""
-    try:
+    problems = mistakes(values)
+    if not problems:
         return Recipe(**{str(k): v for k, v in values.items()})
-    except ValidationError as error:
-        problems = [_sentence(e) for e in error.errors()]
     if len(problems) == 1:
         raise RecipeError(problems[0], where=where, remedy="`tunewell run --help` lists all keys")
     raise RecipeError(
@@ -327,18 +326,32 @@ def validate(values: dict[str, Any], where: str = "recipe") -> Recipe:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def mistakes(values: dict[str, Any]) -> list[str]:
+    """What is wrong with a mapping of recipe keys, in sentences; empty when it is valid."""
+    try:
+        Recipe(**{str(k): v for k, v in values.items()})
+    except ValidationError as error:
+        return [_sentence(e) for e in error.errors()]
+    return []
+
+
+def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises:
+        RecipeError: no such file, or it is no YAML mapping.
+    """
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError(
             "no such file",
             where=str(path),
-            expected="a recipe in YAML",
-            remedy="`tunewell init DATA` writes one from a data file",
+            expected=what,
+            remedy="`tunewell init DATA` writes one from a data file" if what == "a recipe in YAML" else "",
         ) from None
     except IsADirectoryError:
-        raise RecipeError("is a folder", where=str(path), expected="a recipe in YAML") from None
+        raise RecipeError("is a folder", where=str(path), expected=what) from None
     except PermissionError:
         raise RecipeError("no permission to read", where=str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

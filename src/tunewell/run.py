@@ -266,11 +266,13 @@ def evaluate_run(
     label: Sequence[str] | None = None,
     encoding: str = "auto",
     seed: int = 42,
+    task_name: str | None = None,
 ) -> Evaluation:
     """A tuned model measured on a file; on its own test split when no file is given.
 
     Args:
-        path: a run folder or a plain model folder; data: any format that `train` takes.
+        path: a run folder, a sequence folder or a plain model folder; data: any format that `train` takes.
+        task_name: which task of a sequence.
 
     Raises:
         TunewellError: no such run, or rows whose labels the model does not know.
@@ -287,7 +289,9 @@ def evaluate_run(
                 remedy=f"tunewell evaluate {path} DATA",
             )
         return Evaluation.load(path / "evaluation.json")
-    return evaluate_file(path, data, text=text, text_pair=text_pair, label=label, encoding=encoding, seed=seed)
+    return evaluate_file(
+        path, data, text=text, text_pair=text_pair, label=label, encoding=encoding, seed=seed, task_name=task_name
+    )
 
 
 def probe_models(

@@ -17,6 +17,7 @@ import yaml
 
 from tunewell.cli import app
 from tunewell.recipe import Recipe, validate
+from tunewell.sequence.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -116,7 +117,8 @@ def test_wrong_lines_would_be_noticed(line: str) -> None:
 
 @pytest.mark.parametrize("snippet", snippets("yaml"), ids=str)
 def test_recipes(snippet: Snippet) -> None:
-    assert validate(yaml.safe_load(snippet.text)).train
+    keys = yaml.safe_load(snippet.text)
+    assert load_spec(keys).tasks if "tasks" in keys else validate(keys).train
 
 
 # ---------------------------------------------------------------- Python

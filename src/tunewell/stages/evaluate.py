@@ -133,6 +133,7 @@ def evaluate_file(
     label: Sequence[str] | None,
     encoding: str,
     seed: int,
+    task_name: str | None = None,
 ) -> Evaluation:
     """See `tunewell.run.evaluate_run`."""
     from tunewell.data.columns import canonical, resolve
@@ -140,7 +141,7 @@ def evaluate_file(
     from tunewell.evaluate.metrics import evaluate
     from tunewell.tasks import targets
 
-    predictor = Predictor.load(path)
+    predictor = Predictor.load(path, task_name=task_name)
     spec, known = predictor.spec, predictor.columns
     file = load(data, encoding=encoding)
     columns = resolve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,13 @@ class Job:
         output_dir: the run folder; None for a job that writes nothing (`tunewell check`).
         echo: called with one line a stage. progress: show bars.
         prepared: rows at hand already (the estimators'); by default those of the files that the recipe names.
+
+    Attributes:
+        hooks, callbacks: strategies and Trainer callbacks beside the recipe's (those of a sequence of tasks).
     """
+
+    hooks: Sequence[Any] = ()
+    callbacks: Sequence[Any] = ()
 
     def __init__(
         self,
@@ -210,3 +216,10 @@ class Job:
         from tunewell.tasks import targets
 
         return targets(self.spec, self.splits[split])
+
+    def validate(self, model: Any) -> dict[str, float]:
+        """The headline metric of a model in the making on validation."""
+        from tunewell.evaluate.metrics import score
+
+        scores = self.scores(model, "validation", bf16=self.bf16)
+        return {self.spec.metric: score(self.spec.metric, self.spec, scores, self.targets("validation"))}

@@ -34,7 +34,6 @@ def tune(job: Job) -> Training:
     """Tune, going on from the last whole checkpoint if there is one; write the weights of the best validation score."""
     from safetensors.torch import save_file
 
-    from tunewell.evaluate.metrics import score
     from tunewell.train.tune import clear_checkpoints
     from tunewell.train.tune import tune as tune_model
 
@@ -46,13 +45,9 @@ def tune(job: Job) -> Training:
     if folder.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != job.keys.tune):
         shutil.rmtree(folder)  # part of a tuning with other settings
     write_whole(marker, job.keys.tune)
-    model, truth, learned = job.fresh_model(), job.targets("validation"), job.targets("train")
+    model, learned = job.fresh_model(), job.targets("train")
     if job.spec.regression:
         learned = ((learned - job.scale.mean) / job.scale.std).astype(np.float32)
-
-    def validate(candidate: Any) -> dict[str, float]:
-        scores = job.scores(candidate, "validation", bf16=job.bf16)
-        return {job.spec.metric: score(job.spec.metric, job.spec, scores, truth)}
 
     job.echo(
         f"tune: {' + '.join(job.recipe.strategies)}, {len(job.splits['train']):,} rows, "
@@ -66,11 +61,12 @@ def tune(job: Job) -> Training:
         recipe=job.recipe,
         max_length=job.max_length,
         targets=learned,
-        validate=validate,
-        strategies=strategies_of(job),
+        validate=job.validate,
+        strategies=[*job.hooks, *strategies_of(job)],
         folder=folder,
         echo=job.echo,
         progress=job.progress,
+        callbacks=job.callbacks,
     )
     state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
     write_with(weights_of(job), lambda path: save_file(state, str(path)))
