@@ -23,6 +23,7 @@ from tunewell.results import BaselineResult, CheckReport, Choice, Estimate, Eval
 if TYPE_CHECKING:
     import numpy as np
 
+    from tunewell.explain.records import Explanation
     from tunewell.predict import Predictor
 
 Echo = Callable[[str], None]
@@ -110,6 +111,19 @@ class Run:
     def predict_proba(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> np.ndarray:
         """Probabilities (n, C) in the order of `predictor.labels`."""
         return self.predictor.scores(texts, text_pairs)
+
+    def explain(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
+    ) -> list[Explanation]:
+        """Which words decided, one `Explanation` a text, with its faithfulness.
+
+        Args:
+            options: `method` ("auto" or a name), `target` (a label), `budget` (seconds), `seed`; see
+                `tunewell.explain.texts.explain_texts`.
+        """
+        from tunewell.explain.texts import explain_texts
+
+        return explain_texts(self.predictor, texts, text_pairs, **options)
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:

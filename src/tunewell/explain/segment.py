@@ -125,9 +125,14 @@ def _goes_on(text: str, kinds: list[str], first: int, j: int, cuts: set[int]) ->
 
 
 def items_of(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int,
+    *,
+    first: int = 0,
 ) -> list[Item]:
-    """Encode texts (or pairs) and find their words.
+    """Encode texts (or pairs) and find their words; `first` is the number of the first text, for messages.
 
     Raises:
         ModelError: the tokenizer does not know where its tokens stand in the text.
@@ -139,11 +144,6 @@ def items_of(
             where=str(getattr(tokenizer, "name_or_path", "")),
             expected="a fast tokenizer (tokenizer.json)",
         )
-    blank = next((i for i, text in enumerate(texts) if not text.strip()), None)
-    if blank is not None:
-        raise DataError(
-            "an empty text has no words to explain", where=f"text {blank + 1}", expected="a text with words"
-        )
     encoded = tokenizer(
         list(texts),
         list(pairs) if pairs is not None else None,
@@ -152,12 +152,12 @@ def items_of(
         return_offsets_mapping=True,
     )
     return [
-        _item(encoded, i, texts[i], pairs[i] if pairs is not None else None, tokenizer.model_input_names)
+        _item(encoded, i, texts[i], pairs[i] if pairs is not None else None, tokenizer.model_input_names, first)
         for i in range(len(texts))
     ]
 
 
-def _item(encoded: Any, i: int, text: str, pair: str | None, inputs: Sequence[str]) -> Item:
+def _item(encoded: Any, i: int, text: str, pair: str | None, inputs: Sequence[str], first: int) -> Item:
     ids = np.asarray(encoded["input_ids"][i], dtype=np.int64)
     known = "token_type_ids" in encoded and "token_type_ids" in inputs
     types = np.asarray(encoded["token_type_ids"][i], dtype=np.int64) if known else None
@@ -182,7 +182,7 @@ def _item(encoded: Any, i: int, text: str, pair: str | None, inputs: Sequence[st
     if not words:
         raise DataError(
             "no word of this text reaches the model" if not cut else WINDOW_TOO_SMALL,
-            where=f"text {i + 1}",
+            where=f"text {first + i + 1}",
             expected="letters or signs that the tokenizer knows",
         )
     return Item(ids, types, word_of, tuple(words), tuple(spans), tuple(part), cut)
