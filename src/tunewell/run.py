@@ -23,7 +23,7 @@ from tunewell.results import BaselineResult, CheckReport, Choice, Estimate, Eval
 if TYPE_CHECKING:
     import numpy as np
 
-    from tunewell.explain.records import Explanation
+    from tunewell.explain.records import Explanation, Explanations
     from tunewell.predict import Predictor
 
 Echo = Callable[[str], None]
@@ -88,6 +88,14 @@ class Run:
     @cached_property
     def training(self) -> Training:
         return Training.load(self.dir / "train" / "training.json")
+
+    @cached_property
+    def explanations(self) -> Explanations | None:
+        """Test rows with the words that decided; None when the recipe asked for none."""
+        from tunewell.explain.records import Explanations
+
+        path = self.dir / "explanations.json"
+        return Explanations.load(path) if path.is_file() else None
 
     @property
     def report_path(self) -> Path:
@@ -172,6 +180,7 @@ def run(
     from tunewell.stages.check import check
     from tunewell.stages.choose import choose_and_save
     from tunewell.stages.evaluate import evaluate_tuned
+    from tunewell.stages.explain import explain_tuned
     from tunewell.stages.job import Job
     from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
@@ -203,6 +212,7 @@ def run(
         choice = choose_and_save(job)
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
+        explain_tuned(job)
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)

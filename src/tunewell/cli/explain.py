@@ -74,7 +74,9 @@ def command(
     faithful one. RUN is a run folder or a plain Transformers classification folder.
     """
     if bool(texts) == bool(data):
-        raise click.UsageError("give one TEXT or more, or a file with --data" if not texts else "TEXT or --data, not both")
+        raise click.UsageError(
+            "give one TEXT or more, or a file with --data" if not texts else "TEXT or --data, not both"
+        )
     if output and Path(output).suffix.lower() not in _ENDINGS:
         raise DataError("unknown ending", where=output, expected=", ".join(_ENDINGS))
     from tunewell.explain.texts import explained

@@ -66,9 +66,7 @@ class Faithfulness:
     @property
     def beats_random(self) -> bool:
         """Whether both figures are better than those of random orders."""
-        return (
-            self.comprehensiveness > self.comprehensiveness_random and self.sufficiency < self.sufficiency_random
-        )
+        return self.comprehensiveness > self.comprehensiveness_random and self.sufficiency < self.sufficiency_random
 
 
 def order(scores: np.ndarray, *, regression: bool) -> np.ndarray:
@@ -119,9 +117,7 @@ def measure(
     logits = iter(scorer.without(asked))
     out = []
     for target, n_orders in zip(targets, plans, strict=True):
-        values = scorer.probability(
-            np.stack([next(logits) for _ in range(1 + 2 * n_orders * len(bins))]), int(target)
-        )
+        values = scorer.probability(np.stack([next(logits) for _ in range(1 + 2 * n_orders * len(bins))]), int(target))
         out.append(_result(values, n_orders, bins, regression))
     return out
 
@@ -174,6 +170,4 @@ def plausibility(scores: np.ndarray, highlighted: np.ndarray) -> Plausibility | 
     if truth.all() or not truth.any():
         return None
     top = np.argsort(-np.asarray(scores), kind="stable")[: truth.sum()]
-    return Plausibility(
-        float(average_precision_score(truth, scores)), float(truth[top].mean()), float(truth.mean())
-    )
+    return Plausibility(float(average_precision_score(truth, scores)), float(truth[top].mean()), float(truth.mean()))

@@ -1,7 +1,7 @@
 """Explanations as HTML: a page of their own, and what the report's section on words needs.
 
-Colour is never alone: a word's sign shows in its underline (solid for, dashed against, thicker with size) and its number on
-hover or keyboard focus; blue and orange can be told apart by colour-blind readers.
+Colour is never alone: a word's sign shows in its underline (solid for, dashed against, thicker with size) and its
+number on hover or keyboard focus; blue and orange can be told apart by colour-blind readers.
 """
 
 from __future__ import annotations

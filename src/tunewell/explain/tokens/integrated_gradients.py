@@ -6,7 +6,8 @@ Scores add up to the score of the text minus that of the baseline (completeness)
 Steps are chosen where the way bends. A panel of it is integrated by Gauss-Lobatto quadrature of five points,
 whose end points also give the score there; what the panel should add up to is therefore known, and a panel that
 misses it by more than its share of the tolerance is cut in two (its middle and ends are used again), as is the worst
-one while all together miss it. Panels of all texts go through the model together, in batches of like length. The paper takes equal steps; the integral is the same.
+one while all together miss it. Panels of all texts go through the model together, in batches of like length. The
+paper takes equal steps; the integral is the same.
 """
 
 from __future__ import annotations

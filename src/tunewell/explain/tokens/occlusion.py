@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tunewell.explain.scorer import Scorer
 
 title = "Occlusion (leave one word out)"
-paper = "Zeiler and Fergus, 2014; for words Li et al., 2016, Understanding Neural Networks through Representation Erasure"
+paper = (
+    "Zeiler and Fergus, 2014; for words Li et al., 2016, Understanding Neural Networks through Representation Erasure"
+)
 unit = "log-odds of the target lost without the word (units of the label in regression)"
 
 
