@@ -90,3 +90,16 @@ def make_items(tiny_predictor: Predictor) -> Callable[..., list]:
     from tunewell.explain.segment import items_of
 
     return lambda texts, pairs=None, max_length=64: items_of(tiny_predictor.tokenizer, texts, pairs, max_length)
+
+
+@pytest.fixture(scope="session")
+def regression_model(tiny_model: Path) -> Any:
+    """`tiny_model` under a random head with one output."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1, problem_type="regression")
+        torch.nn.init.normal_(model.classifier.weight)
+    return model.eval()

@@ -50,11 +50,11 @@ def test_every_weight_belongs_to_one_part(tiny_predictor: Any) -> None:
 def test_words_of_each_class_by_hand() -> None:
     spec = TaskSpec("text-classification", ("neg", "pos"))
     words = [("Good", "!"), ("good",), ("good", "bad"), ("bad",), ("bad",)]
-    scores = [np.array([2.0, 9.0]), np.array([1.0]), np.array([3.0, -1.0]), np.array([1.0]), np.array([1.0])]
+    scores = [np.array([2.0, 9.0]), np.array([1.9]), np.array([2.1, -1.0]), np.array([1.0]), np.array([1.0])]
     neg, pos = class_words(spec, words, scores, [1, 1, 1, 0, 0])
     assert [w.word for w in pos.words] == ["good"]
     estimate = pos.words[0].score
-    assert (estimate.value, estimate.n) == (2.0, 3)
-    assert estimate.low == pytest.approx(2 - 4.302653 / np.sqrt(3))  # t of 2 degrees of freedom, deviation 1
+    assert (estimate.value, estimate.n) == (pytest.approx(2.0), 3)
+    assert estimate.low == pytest.approx(2 - 4.302653 * 0.1 / np.sqrt(3))  # t of 2 degrees of freedom, deviation 0.1
     # "bad": 1 for neg in each of three texts; a constant has an interval of no width
     assert [(w.word, w.score.value, w.score.n) for w in neg.words] == [("bad", 1.0, 3)]
