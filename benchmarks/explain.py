@@ -40,6 +40,8 @@ def tuned(options: argparse.Namespace, name: str, seed: int, root: Path) -> Any:
     """The run of a set and seed; one that is finished already is read back."""
     import tunewell
 
+    if (root / f"{name}-{seed}" / "summary.json").is_file():
+        return tunewell.load_run(root / f"{name}-{seed}")
     return tunewell.run(
         train=str(file_of(options.data_root, name, "train")),
         test=str(file_of(options.data_root, name, "test")),
@@ -71,8 +73,8 @@ def faithfulness(predictor: Any, texts: list[str], methods: list[str], seed: int
     from tunewell.explain.faithfulness import measure
     from tunewell.explain.scorer import Scorer
     from tunewell.explain.segment import items_of
-    from tunewell.explain.texts import explain_texts
-    from tunewell.explain.tokens import integrated_gradients, method
+    from tunewell.explain.texts import explained
+    from tunewell.explain.tokens import CANDIDATES, integrated_gradients, method
 
     scorer = Scorer(predictor.model, predictor.tokenizer, predictor.spec)
     items = items_of(predictor.tokenizer, texts, None, predictor.max_length)
@@ -90,7 +92,8 @@ def faithfulness(predictor: Any, texts: list[str], methods: list[str], seed: int
             floor = integrated_gradients.FLOOR
             delta = max(max(0.0, a.delta - floor) / max(abs(a.total), 1e-9) for a in made)
         print(f"  {name:<22} {seconds:7.1f} s, {np.mean([a.passes for a in made]):.0f} passes a text", flush=True)
-    chosen = explain_texts(predictor, texts, budget=float("inf"), seed=seed)
+    some = [name for name in CANDIDATES if name in methods]
+    chosen = list(explained(predictor, texts, budget=float("inf"), seed=seed, candidates=some))
     found["auto"] = [(e.faithfulness.comprehensiveness, e.faithfulness.sufficiency) for e in chosen]
     return found, chosen[0].method, delta
 
@@ -203,7 +206,9 @@ def speed(predictor: Any, texts: list[str]) -> dict[str, float]:
     loop = time.process_time() - started
 
     def off(found: list[np.ndarray]) -> float:
-        sizes = [np.abs(f - a.scores).max() / max(np.abs(a.scores).max(), 1e-9) for f, a in zip(found, fine, strict=True)]
+        sizes = [
+            np.abs(f - a.scores).max() / max(np.abs(a.scores).max(), 1e-9) for f, a in zip(found, fine, strict=True)
+        ]
         return float(np.median(sizes))
 
     def delta(found: list[np.ndarray]) -> float:

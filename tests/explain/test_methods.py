@@ -173,7 +173,8 @@ def test_nothing_stays_changed_after_an_error(
         with pytest.raises(Stop):
             method(name).attribute(scorer, items, TARGETS)
         assert all(module.training for module in model.modules())
-        assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+        hooks = [h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+        assert not [h for h in hooks if h.__module__.startswith("tunewell")]  # Transformers has some of its own
         assert [p.requires_grad for p in model.parameters()] == [False] + [True] * (len(list(model.parameters())) - 1)
         assert model.config._attn_implementation == kind
         assert not torch.overrides._get_current_function_mode_stack()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from tunewell.explain.segment import _join, spans_of
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Don't go -- it's well-known, 3.5 stars!!", ["Don't", "go", "--", "it's", "well-known", ",", "3.5", "stars", "!!"]),
+        (
+            "Don't go -- it's well-known, 3.5 stars!!",
+            ["Don't", "go", "--", "it's", "well-known", ",", "3.5", "stars", "!!"],
+        ),
         ("naïve café", ["naïve", "café"]),
         ("שלום עולם", ["שלום", "עולם"]),
         ("مَرْحَبًا بك", ["مَرْحَبًا", "بك"]),
@@ -37,7 +41,7 @@ def test_chinese_is_cut_where_tokens_start() -> None:
 def test_spans_are_in_order_and_hold_everything_but_spaces(text: str) -> None:
     spans = spans_of(text)
     assert all(a < b for a, b in spans)
-    assert all(left[1] <= right[0] for left, right in zip(spans, spans[1:], strict=False))
+    assert all(left[1] <= right[0] for left, right in pairwise(spans))
     covered = {i for a, b in spans for i in range(a, b)}
     assert all(not c.isalnum() or i in covered for i, c in enumerate(text))
 

@@ -93,6 +93,28 @@ class ClassWords:
     words: tuple[WordInfluence, ...]
 
 
+@dataclass(frozen=True)
+class Shortcut:
+    """A word that nearly decides the label and means nothing for it; see `explain.shortcuts`.
+
+    Attributes:
+        coverage: share of the label's training rows that hold the word.
+        precision: share of the training rows that hold it which have the label.
+        turned: share of test texts of other labels that get the label once the word is put in front.
+        lost: mean fall of the label's probability when the word is taken out of test texts that hold it.
+        known: probability of the label that the base model sees in the word alone (a linear probe fitted on rows
+            without it); None where too few rows are left to fit one.
+    """
+
+    word: str
+    label: str
+    coverage: float
+    precision: Estimate
+    turned: Estimate
+    lost: Estimate
+    known: float | None
+
+
 class Explanations(Record):
     """`explanations.json` of a run: some test rows explained, and the words that matter over many."""
 
@@ -105,4 +127,5 @@ class Explanations(Record):
     class_words: tuple[ClassWords, ...] = ()
     class_words_method: str = ""
     class_words_rows: int = 0
+    shortcuts: tuple[Shortcut, ...] = ()
     seconds: float = 0.0

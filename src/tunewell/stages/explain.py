@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def _explain(job: Job) -> Explanations:
         class_words=words,
         class_words_method=tokens.method(name).title,
         class_words_rows=n,
+        shortcuts=_shortcuts(job, predictor),
         seconds=round(time.perf_counter() - started, 2),
     )
 
@@ -131,3 +133,34 @@ def _class_words(job: Job, predictor: Predictor, name: str) -> tuple:
     return class_words(
         predictor.spec, [item.words for item in items], [a.scores for a in found], [int(t) for t in targets]
     ), len(items)
+
+
+def _shortcuts(job: Job, predictor: Predictor) -> tuple:
+    """Words that decide without meaning anything; for one label a row and single texts."""
+    from tunewell.explain.scorer import Scorer
+    from tunewell.explain.shortcuts import find_shortcuts
+
+    if predictor.spec.regression or predictor.spec.multi_label or predictor.spec.pair:
+        return ()
+    train = job.splits["train"].select(job.places["train"])
+
+    def probe(words: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        from sklearn.linear_model import LogisticRegression
+
+        from tunewell.models.embed import embed
+
+        labels = np.asarray(train["label"])[rows]
+        fitted = LogisticRegression(max_iter=300).fit(job.vectors["train"][rows], labels)
+        found = fitted.predict_proba(embed(job.encoder.model, job.tokenizer, words, max_length=job.max_length))
+        return found[:, [list(fitted.classes_).index(label) for label in predictor.labels]]
+
+    scorer = Scorer(predictor.model, predictor.tokenizer, predictor.spec)
+    test = job.splits["test"]
+    return find_shortcuts(
+        scorer,
+        predictor.max_length,
+        (list(train["text"]), list(train["label"])),
+        (list(test["text"]), list(test["label"])),
+        probe,
+        seed=job.recipe.seed,
+    )
