@@ -158,11 +158,11 @@ def test_nothing_stays_changed_after_an_error(
 ) -> None:
     model = scorer.model
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(*args: Any, **kwargs: Any) -> None:
-        raise Stop
+        raise StopError
 
     kind = model.config._attn_implementation
     monkeypatch.setattr(model.classifier, "forward", stop)
@@ -170,7 +170,7 @@ def test_nothing_stays_changed_after_an_error(
     frozen = next(model.parameters())
     frozen.requires_grad_(False)
     try:
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             method(name).attribute(scorer, items, TARGETS)
         assert all(module.training for module in model.modules())
         hooks = [h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]

@@ -30,6 +30,7 @@ paper = "Achtibat et al., 2024, AttnLRP: Attention-Aware Layer-Wise Relevance Pr
 unit = "relevance, in log-odds of the target (units of the label in regression)"
 
 KNOWN = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+ACTIVATIONS = ("gelu", "relu", "silu", "tanh")  # those that are one function of PyTorch's
 
 
 def attribute(scorer: Scorer, items: Sequence[Item], targets: np.ndarray, *, seed: int = 42) -> list[Attribution]:
@@ -42,6 +43,11 @@ def attribute(scorer: Scorer, items: Sequence[Item], targets: np.ndarray, *, see
     if kind not in KNOWN:
         raise ModelError(
             f"AttnLRP's rules are not written for {kind} models", where="method", expected=", ".join(KNOWN)
+        )
+    config = scorer.model.config
+    if (act := getattr(config, "hidden_act", None) or getattr(config, "activation", None)) not in ACTIVATIONS:
+        raise ModelError(
+            f"AttnLRP's rules are not written for the activation {act}", where="method", expected=", ".join(ACTIVATIONS)
         )
     out: list[Any] = [None] * len(items)
     with attention(scorer.model, "sdpa"), rules():
