@@ -228,6 +228,9 @@ class Recipe(BaseModel):
     output_dir: str | None = _key(None, "output", "Run folder; by default runs/<name of the training file>.")
     overwrite_output_dir: bool = _key(False, "output", "Start afresh in a folder that holds another run.")
     report_to: StringList = _key(["none"], "output", "Trackers: tensorboard, mlflow, wandb, trackio, none.")
+    explain: int = _key(
+        12, "output", "Test rows whose deciding words the report shows, and tests; 0 for none.", ge=0, le=1000
+    )
     lang: Literal["en", "zh"] = _key("en", "output", "Language of the report.")
     save_total_limit: int = _key(2, "output", "Checkpoints kept while training; the best is never deleted.", ge=1)
 

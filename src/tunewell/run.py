@@ -23,6 +23,7 @@ from tunewell.results import BaselineResult, CheckReport, Choice, Estimate, Eval
 if TYPE_CHECKING:
     import numpy as np
 
+    from tunewell.explain.records import Explanation, Explanations
     from tunewell.predict import Predictor
 
 Echo = Callable[[str], None]
@@ -88,6 +89,14 @@ class Run:
     def training(self) -> Training:
         return Training.load(self.dir / "train" / "training.json")
 
+    @cached_property
+    def explanations(self) -> Explanations | None:
+        """Test rows with the words that decided; None when the recipe asked for none."""
+        from tunewell.explain.records import Explanations
+
+        path = self.dir / "explanations.json"
+        return Explanations.load(path) if path.is_file() else None
+
     @property
     def report_path(self) -> Path:
         return self.dir / "report.html"
@@ -110,6 +119,19 @@ class Run:
     def predict_proba(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> np.ndarray:
         """Probabilities (n, C) in the order of `predictor.labels`."""
         return self.predictor.scores(texts, text_pairs)
+
+    def explain(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
+    ) -> list[Explanation]:
+        """Which words decided, one `Explanation` a text, with its faithfulness.
+
+        Args:
+            options: `method` ("auto" or a name), `target` (a label), `budget` (seconds), `seed`; see
+                `tunewell.explain.texts.explain_texts`.
+        """
+        from tunewell.explain.texts import explain_texts
+
+        return explain_texts(self.predictor, texts, text_pairs, **options)
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:
@@ -157,6 +179,7 @@ def run(
     from tunewell.stages.baselines import baselines
     from tunewell.stages.check import check
     from tunewell.stages.evaluate import evaluate_tuned
+    from tunewell.stages.explain import explain_tuned
     from tunewell.stages.job import Job
     from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
@@ -187,6 +210,7 @@ def run(
         training, choice = tune_and_choose(job)
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
+        explain_tuned(job)
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)

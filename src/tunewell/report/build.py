@@ -9,6 +9,7 @@ from typing import Any
 from tunewell.errors import RecipeError
 from tunewell.report import charts
 from tunewell.report.charts import Point
+from tunewell.report.explanations import pieces_of
 from tunewell.report.records import Records, read
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
@@ -43,7 +44,7 @@ def render(records: Records, lang: str = "en") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters |= {"number": number, "interval": interval, "duration": duration}
+    engine.filters |= {"number": number, "interval": interval, "duration": duration, "pieces_of": pieces_of}
     return engine.get_template("report.html").render(
         w=w,
         lang=lang,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from tunewell.errors import DamagedRecordError, RunFolderError
+from tunewell.explain.records import Explanations
 from tunewell.results import (
     BaselineResult,
     CheckReport,
@@ -39,6 +40,7 @@ class Records:
     recipe: dict[str, Any]
     environment: dict[str, Any]
     mistakes: tuple[dict[str, str], ...]
+    explanations: Explanations | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -80,6 +82,7 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "recipe.yaml", yaml.safe_load),
         _mapping(folder / "environment.json", json.loads),
         _mistakes(folder / "predictions.csv", evaluation),
+        get("explanations.json", Explanations),
     )
 
 

@@ -1,0 +1,196 @@
+"""The model as explanations see it: a score of a target, of texts with words left out, and its gradients.
+
+The score of a target is its log-odds log(p / (1 − p)), which, unlike a probability, does not level off where
+the model is sure and is linear in the logits of a two-class head; for regression it is the predicted value.
+
+Shapes: n texts, W words, B rows of a batch, T tokens, H hidden size, C outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.explain.segment import Item
+from tunewell.models.embed import like_length
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunewell.tasks import TaskSpec
+
+ROWS, TOKENS = 64, 4096  # of a batch at the most
+
+
+class Scorer:
+    """A loaded model with what explanations ask of it.
+
+    Args:
+        model: a Transformers model with a classification or regression head. tokenizer: its own.
+        spec: the task; decides what the score of an output is.
+        rows, tokens: rows and padded tokens a batch at the most; scores do not depend on them.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, spec: TaskSpec, *, rows: int = ROWS, tokens: int = TOKENS) -> None:
+        self.model, self.tokenizer, self.spec, self.rows, self.tokens = model, tokenizer, spec, rows, tokens
+        self.forwards = 0  # rows that went through the model, for estimates of time
+
+    # ------------------------------------------------------------ scores of outputs
+
+    def log_odds(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Scores (B,) of the targets (B,) given logits (B, C): log-odds, or the value itself."""
+        import torch
+
+        chosen = logits.gather(1, targets[:, None]).squeeze(1)
+        if self.spec.regression or self.spec.multi_label or logits.shape[1] == 1:
+            return chosen
+        others = torch.ones_like(logits, dtype=torch.bool).scatter(1, targets[:, None], False)
+        return chosen - logits.masked_fill(~others, -torch.inf).logsumexp(dim=1)
+
+    def score(self, logits: np.ndarray, target: int) -> np.ndarray:
+        """As `log_odds` for arrays: logits (..., C) to scores (...)."""
+        from scipy.special import logsumexp
+
+        logits = np.asarray(logits, dtype=np.float64)
+        if self.spec.regression or self.spec.multi_label or logits.shape[-1] == 1:
+            return logits[..., target]
+        return logits[..., target] - logsumexp(np.delete(logits, target, axis=-1), axis=-1)
+
+    def probability(self, logits: np.ndarray, target: int) -> np.ndarray:
+        """Probabilities (...) of a target given logits (..., C); for regression the values themselves."""
+        from scipy.special import expit
+
+        score = self.score(logits, target)
+        return score if self.spec.regression else expit(score)
+
+    # ------------------------------------------------------------ texts with words left out
+
+    def without(self, asked: Sequence[tuple[Item, np.ndarray]]) -> list[np.ndarray]:
+        """Logits (C,) of texts from which words were taken out.
+
+        The tokens of the words are removed, as in ERASER: the rest moves together. Special tokens stay. A subset
+        of a text is computed once.
+
+        Args:
+            asked: pairs of an item and (W,) bool, True for the words that stay.
+        """
+        todo: dict[tuple[int, bytes], tuple[Item, np.ndarray]] = {}
+        for item, keep in asked:
+            bits = np.packbits(keep).tobytes()
+            if bits not in item.cache:
+                todo.setdefault((id(item), bits), (item, keep))
+        rows = [_subset(item, keep) for item, keep in todo.values()]
+        with self.at_rest():
+            for (item, keep), row in zip(todo.values(), self._logits(rows), strict=True):
+                item.cache[np.packbits(keep).tobytes()] = row
+        return [item.cache[np.packbits(keep).tobytes()] for item, keep in asked]
+
+    def _logits(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray:
+        import torch
+
+        out = np.empty((len(rows), self.model.config.num_labels), dtype=np.float64)
+        lengths = np.fromiter((len(ids) for ids, _ in rows), dtype=np.int64, count=len(rows))
+        with torch.inference_mode():
+            for index in like_length(lengths, self.rows, self.tokens):
+                batch = self.batch([rows[i] for i in index])
+                out[index] = self.model(**batch).logits.float().cpu().numpy()
+                self.forwards += len(index)
+        return out
+
+    def logits(self, items: Sequence[Item]) -> np.ndarray:
+        """Logits (n, C) of whole texts."""
+        return np.stack(self.without([(item, np.ones(len(item.words), dtype=bool)) for item in items]))
+
+    def batch(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, torch.Tensor]:
+        """Rows of ids (and types) padded to (B, T), with their mask."""
+        encoded: dict[str, Any] = {"input_ids": [ids.tolist() for ids, _ in rows]}
+        encoded["attention_mask"] = [[1] * len(ids) for ids, _ in rows]
+        if rows[0][1] is not None:
+            encoded["token_type_ids"] = [types.tolist() for _, types in rows if types is not None]
+        padded = self.tokenizer.pad(encoded, return_tensors="pt")
+        return {name: values.to(self.model.device) for name, values in padded.items()}
+
+    # ------------------------------------------------------------ gradients
+
+    def passes(
+        self, items: Sequence[Item], targets: np.ndarray, jobs: Sequence[int], values: Callable[[int, Any], Any]
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray, float]]:
+        """Forward and backward with word embeddings of one's own, batched over jobs of like length.
+
+        Args:
+            items: n texts. targets: (n,) outputs. jobs: for each pass, which text it is of.
+            values: called with the number of the job and the text's embeddings (T, H); returns what to feed.
+
+        Yields:
+            For each job, in any order: its number, what was fed (T, H), the gradient of the score to it (T, H),
+            and the score.
+        """
+        import torch
+
+        lengths = np.fromiter((len(items[i].ids) for i in jobs), dtype=np.int64, count=len(jobs))
+        layer = self.model.get_input_embeddings()
+        with self.at_rest():
+            for index in like_length(lengths, self.rows, self.tokens):
+                mine = [items[jobs[j]] for j in index]
+                batch = self.batch([(item.ids, item.types) for item in mine])
+                with torch.no_grad():
+                    fed = layer(batch["input_ids"]).clone()
+                    kept = batch["attention_mask"].bool()
+                    for row, j in enumerate(index):
+                        fed[row, kept[row]] = values(int(j), fed[row, kept[row]])
+                fed.requires_grad_(True)
+                with replaced(layer, fed):
+                    logits = self.model(**batch).logits.float()
+                wanted = torch.as_tensor(targets[[jobs[j] for j in index]], device=logits.device)
+                scores = self.log_odds(logits, wanted)
+                (gradient,) = torch.autograd.grad(scores.sum(), fed)
+                self.forwards += 3 * len(index)
+                for row, j in enumerate(index):
+                    yield (
+                        int(j),
+                        fed[row, kept[row]].detach().cpu().numpy(),
+                        gradient[row, kept[row]].cpu().numpy(),
+                        float(scores[row].detach()),
+                    )
+
+    def embeddings(self, ids: np.ndarray) -> np.ndarray:
+        """Word embeddings (T, H) of token ids (T,)."""
+        import torch
+
+        with torch.no_grad():
+            layer = self.model.get_input_embeddings()
+            return layer(torch.as_tensor(ids, device=self.model.device)[None])[0].float().cpu().numpy()
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Evaluation mode and no gradients of weights; everything is as before afterwards, errors or not."""
+        training = {module: module.training for module in self.model.modules()}
+        wanting = [weights for weights in self.model.parameters() if weights.requires_grad]
+        try:
+            self.model.eval()
+            for weights in wanting:
+                weights.requires_grad_(False)
+            yield
+        finally:
+            for module, was in training.items():
+                module.training = was
+            for weights in wanting:
+                weights.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def replaced(layer: Any, output: Any) -> Iterator[None]:
+    """A layer that answers `output` whatever it is asked; itself again afterwards, errors or not."""
+    handle = layer.register_forward_hook(lambda module, inputs, was: output)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _subset(item: Item, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    stays = np.where(item.word_of >= 0, keep[np.maximum(item.word_of, 0)], True)
+    return item.ids[stays], item.types[stays] if item.types is not None else None

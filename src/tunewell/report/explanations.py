@@ -1,0 +1,64 @@
+"""Explanations as HTML: a page of their own, and what the report's section on words needs.
+
+Colour is never alone: a word's sign shows in its underline (solid for, dashed against, thicker with size) and its
+number on hover or keyboard focus; blue and orange can be told apart by colour-blind readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunewell.report.words import WORDS
+
+if TYPE_CHECKING:
+    from tunewell.explain.records import Explanation
+
+
+def page(explanations: Sequence[Explanation], *, name: str, lang: str = "en") -> str:
+    """A self-contained page: opens from disk, light or dark. All text from data is escaped by the template."""
+    from tunewell import __version__
+
+    return engine().get_template("explanations.html").render(
+        w=WORDS[lang], lang=lang, name=name, found=explanations, version=__version__
+    )  # fmt: skip
+
+
+def engine() -> Any:
+    """The templates, with the filters that they use."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from tunewell.report.verdict import duration, interval, number
+
+    made = Environment(
+        loader=PackageLoader("tunewell.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "interval": interval, "duration": duration, "pieces_of": pieces_of}
+    return made
+
+
+def pieces_of(e: Explanation, part: int) -> list[tuple[str, float | None, float, str]]:
+    """A text cut into what stands between words and words.
+
+    Returns:
+        (characters, score or None between words, strength 0 to 1, interval in words or "").
+    """
+    text = e.text if part == 0 else e.text_pair or ""
+    largest = max(map(abs, e.scores), default=0.0) or 1.0
+    out: list[tuple[str, float | None, float, str]] = []
+    at = 0
+    for i, (start, end) in enumerate(e.spans):
+        if e.part[i] != part:
+            continue
+        if start > at:
+            out.append((text[at:start], None, 0.0, ""))
+        interval = f" [{e.low[i]:+.3f}, {e.high[i]:+.3f}]" if e.low is not None and e.high is not None else ""
+        out.append((text[start:end], e.scores[i], abs(e.scores[i]) / largest, interval))
+        at = end
+    if at < len(text):
+        out.append((text[at:], None, 0.0, ""))
+    return out

@@ -1,0 +1,166 @@
+"""Which words decided on some test rows, and which matter most for each class; into explanations.json."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tunewell.errors import TunewellError
+from tunewell.explain.records import Explanation, Explanations
+from tunewell.folder import fingerprint
+from tunewell.predict import Predictor
+from tunewell.stages.job import Job
+
+# cheap ones, all of them always, so that a run does not depend on how fast the machine is
+CANDIDATES = ("gradient_x_input", "attnlrp", "occlusion")
+CLASS_ROWS, CLASS_PASSES = 300, 900  # test rows for the words of each class; rows through the model for them
+NEARLY = 0.9  # a method of one pass this close to the best is taken for the words of each class
+
+
+def explain_tuned(job: Job) -> Explanations | None:
+    """Explain `explain` test rows, half of them answered wrongly (most surely first) where there are so many.
+
+    None when the recipe asks for none, or when the model cannot be explained, which is said and stops nothing.
+    """
+    path = job.folder / "explanations.json"
+    if not job.recipe.explain:
+        path.unlink(missing_ok=True)
+        return None
+
+    def make() -> Explanations:
+        job.echo("explain: which words decided")
+        found = _explain(job)
+        found.write(path)
+        return found
+
+    key = fingerprint(job.keys.choice, "explain", job.recipe.explain, job.recipe.seed)
+    try:
+        return job.folder.step("explain", key, ["explanations.json"], make, lambda: Explanations.load(path))
+    except TunewellError as error:
+        path.unlink(missing_ok=True)
+        job.echo(f"explain: left out: {error.what}")
+        return None
+
+
+def _explain(job: Job) -> Explanations:
+    from tunewell.explain import tokens
+    from tunewell.explain.texts import explained
+
+    started = time.perf_counter()
+    predictor = Predictor.load(job.folder / "model")
+    rows = job.splits["test"]
+    picked = _picked(job, predictor, job.recipe.explain)
+    some = rows.select(picked)
+    pairs = list(some["text_pair"]) if predictor.spec.pair else None
+    found = list(
+        explained(predictor, list(some["text"]), pairs, seed=job.recipe.seed, budget=math.inf, candidates=CANDIDATES)
+    )
+    labelled = tuple(_with_label(e, label) for e, label in zip(found, some["label"], strict=True))
+    name = _for_classes(found[0])
+    words, n = _class_words(job, predictor, name)
+    about = tokens.method(found[0].method)
+    return Explanations(
+        method=found[0].method,
+        title=about.title,
+        paper=about.paper,
+        unit=about.unit,
+        tried=found[0].tried,
+        explanations=labelled,
+        class_words=words,
+        class_words_method=tokens.method(name).title,
+        class_words_rows=n,
+        shortcuts=_shortcuts(job, predictor),
+        seconds=round(time.perf_counter() - started, 2),
+    )
+
+
+def _picked(job: Job, predictor: Predictor, n: int) -> np.ndarray:
+    """Positions of the test rows to show: wrong answers most surely given, then a seeded draw of the others."""
+    from tunewell.predict import decide
+
+    rows, spec = job.splits["test"], predictor.spec
+    drawn = np.random.default_rng(job.recipe.seed).permutation(len(rows))
+    if spec.regression:
+        return np.sort(drawn[:n])
+    few = rows.select(np.sort(drawn[:2000]))
+    scores = predictor.scores(list(few["text"]), list(few["text_pair"]) if spec.pair else None)
+    answers = decide(spec, scores)
+    wrong = [
+        (float(score.max()), i)
+        for i, (answer, label, score) in enumerate(zip(answers, few["label"], scores, strict=True))
+        if (sorted(answer) != sorted(label) if spec.multi_label else answer != label)
+    ]
+    place = np.sort(drawn[:2000])
+    first = [int(place[i]) for _, i in sorted(wrong, reverse=True)[: n // 2]]
+    rest = [int(i) for i in drawn if int(i) not in set(first)]
+    return np.asarray((first + rest)[:n])
+
+
+def _with_label(e: Explanation, label: object) -> Explanation:
+    from dataclasses import replace
+
+    text = ", ".join(label) if isinstance(label, list) else f"{label:g}" if isinstance(label, float) else str(label)
+    return replace(e, label=text)
+
+
+def _for_classes(e: Explanation) -> str:
+    """The best method, or AttnLRP where it comes near, since in one pass a text it reads many more texts."""
+    gaps = {t.method: t.gap for t in e.tried if t.gap is not None}
+    best, quick = gaps[e.method], gaps.get("attnlrp")
+    return "attnlrp" if quick is not None and quick >= NEARLY * best > 0 else e.method
+
+
+def _class_words(job: Job, predictor: Predictor, name: str) -> tuple:
+    from tunewell.explain import tokens
+    from tunewell.explain.auto import rows_of
+    from tunewell.explain.class_words import class_words
+    from tunewell.explain.scorer import Scorer
+    from tunewell.explain.segment import items_of
+
+    rows = job.splits["test"]
+    drawn = np.random.default_rng([job.recipe.seed, 1]).permutation(len(rows))[:CLASS_ROWS]
+    some = rows.select(np.sort(drawn))
+    pairs = list(some["text_pair"]) if predictor.spec.pair else None
+    items = items_of(predictor.tokenizer, list(some["text"]), pairs, predictor.max_length)
+    each = rows_of(name, float(np.mean([len(item.words) for item in items])))
+    items = items[: max(24, int(CLASS_PASSES / max(each, 1)))]
+    scorer = Scorer(predictor.model, predictor.tokenizer, predictor.spec)
+    targets = scorer.logits(items).argmax(axis=1)
+    found = tokens.method(name).attribute(scorer, items, targets, seed=job.recipe.seed)
+    return class_words(
+        predictor.spec, [item.words for item in items], [a.scores for a in found], [int(t) for t in targets]
+    ), len(items)
+
+
+def _shortcuts(job: Job, predictor: Predictor) -> tuple:
+    """Words that decide without meaning anything; for one label a row and single texts."""
+    from tunewell.explain.scorer import Scorer
+    from tunewell.explain.shortcuts import find_shortcuts
+
+    if predictor.spec.regression or predictor.spec.multi_label or predictor.spec.pair:
+        return ()
+    train = job.splits["train"].select(job.places["train"])
+
+    def probe(words: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        from sklearn.linear_model import LogisticRegression
+
+        from tunewell.models.embed import embed
+
+        labels = np.asarray(train["label"])[rows]
+        fitted = LogisticRegression(max_iter=300).fit(job.vectors["train"][rows], labels)
+        found = fitted.predict_proba(embed(job.encoder.model, job.tokenizer, words, max_length=job.max_length))
+        return found[:, [list(fitted.classes_).index(label) for label in predictor.labels]]
+
+    scorer = Scorer(predictor.model, predictor.tokenizer, predictor.spec)
+    test = job.splits["test"]
+    return find_shortcuts(
+        scorer,
+        predictor.max_length,
+        (list(train["text"]), list(train["label"])),
+        (list(test["text"]), list(test["label"])),
+        probe,
+        seed=job.recipe.seed,
+    )
