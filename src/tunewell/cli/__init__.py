@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("tunewell.cli.evaluate", "Measure a tuned model on a file, with intervals."),
         "predict": ("tunewell.cli.predict", "Label a file (or standard input) of any size."),
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
+        "influence": ("tunewell.cli.influence", "The training rows behind a prediction; rows with wrong labels."),
         "report": ("tunewell.cli.report", "Write the report of a run again, in English or Chinese."),
     },
     "Around it": {

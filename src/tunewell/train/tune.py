@@ -52,6 +52,7 @@ def encode_rows(
         out = {k: encoded[k] for k in keep if k in encoded}
         if labels is not None:
             out["labels"] = labels[indices].tolist()
+            out["row"] = indices
         return out
 
     small = len(dataset) < 200_000
@@ -117,6 +118,7 @@ def tune(
 
     from tunewell.train.batching import Collator, LikeLengthBatches
     from tunewell.train.checkpoint import last_whole
+    from tunewell.train.dynamics import FILE, RecordDynamics
     from tunewell.train.hooks import Tuning
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
@@ -191,7 +193,8 @@ def tune(
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
-    hooks = [Counts(), Bar("tuning", spec.metric, progress), MetricsFile(folder / "metrics.jsonl"), *callbacks]
+    dynamics = RecordDynamics(len(encoded), -(-steps // steps_an_epoch), spec.problem_type, folder / FILE)
+    hooks = [Counts(), dynamics, Bar("tuning", spec.metric, progress), MetricsFile(folder / "metrics.jsonl"), *callbacks]
     if recipe.early_stopping_patience:
         hooks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     trainer = TunewellTrainer(

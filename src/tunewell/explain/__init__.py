@@ -1,0 +1,1 @@
+"""Why the model answers so: which words decided, and whether that explanation is true."""
