@@ -54,7 +54,9 @@ def study(name: str, options: Any) -> None:
     index = in_memory(predictor, task.texts, None, task.targets)
     built = time.perf_counter() - started
     asked = query(predictor, task.test_texts, None, task.test_targets)
-    print(f"{name}: {len(train)} rows, {len(halves)} halves, {len(test)} test texts; index in {built:.1f} s", flush=True)
+    print(
+        f"{name}: {len(train)} rows, {len(halves)} halves, {len(test)} test texts; index in {built:.1f} s", flush=True
+    )
     methods = {n: m.scores for n, m in METHODS.items()}
     methods["similarity"] = lambda index, query: neighbours().similarity(index.features, query.features)
     methods["chance"] = lambda index, query: np.random.default_rng(0).normal(size=(len(query.which), len(index)))

@@ -194,7 +194,13 @@ def tune(
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
     dynamics = RecordDynamics(len(encoded), -(-steps // steps_an_epoch), spec.problem_type, folder / FILE)
-    hooks = [Counts(), dynamics, Bar("tuning", spec.metric, progress), MetricsFile(folder / "metrics.jsonl"), *callbacks]
+    hooks = [
+        Counts(),
+        dynamics,
+        Bar("tuning", spec.metric, progress),
+        MetricsFile(folder / "metrics.jsonl"),
+        *callbacks,
+    ]
     if recipe.early_stopping_patience:
         hooks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     trainer = TunewellTrainer(

@@ -45,7 +45,9 @@ def head_of(model: Any) -> Any:
     """
     import torch
 
-    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels]
+    linear = [
+        m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels
+    ]
     if not linear:
         raise ModelError(
             f"the head of this {model.config.model_type} model is not linear",
@@ -141,7 +143,9 @@ class Projector:
                 d = delta.detach()
                 d = d if outer is None else d @ outer.to(d.device)
                 rows = len(d)
-                product = torch.einsum("bto,bti->boi", d.reshape(rows, -1, d.shape[-1]), a.reshape(rows, -1, a.shape[-1]))
+                product = torch.einsum(
+                    "bto,bti->boi", d.reshape(rows, -1, d.shape[-1]), a.reshape(rows, -1, a.shape[-1])
+                )
                 before = self._found.get(name)  # a layer that is used more than once (ALBERT)
                 self._found[name] = product.reshape(rows, -1) + (0 if before is None else before)
 
@@ -149,8 +153,15 @@ class Projector:
 
         return keep
 
-    def run(self, inputs: dict[str, torch.Tensor], which: np.ndarray | None, spec: TaskSpec, *, gradients: bool = True,
-            direction_of: Any = direction) -> Batch:
+    def run(
+        self,
+        inputs: dict[str, torch.Tensor],
+        which: np.ndarray | None,
+        spec: TaskSpec,
+        *,
+        gradients: bool = True,
+        direction_of: Any = direction,
+    ) -> Batch:
         """One pass over a padded batch.
 
         Args:

@@ -259,7 +259,9 @@ def _build(rows: FileRows, predictor: Predictor, folder: Path, key: str, echo: E
             for name, (shape, kind) in passes.shapes.items()
         }
         echo(f"influence: index of {len(rows):,} training rows" + (f", going on at batch {done}" if done else ""))
-        with tqdm(total=len(rows), unit="rows", desc="index", file=sys.stderr, disable=not progress, leave=False) as bar:
+        with tqdm(
+            total=len(rows), unit="rows", desc="index", file=sys.stderr, disable=not progress, leave=False
+        ) as bar:
             bar.update(sum(len(batch) for batch in passes.batches[:done]))
             for number in range(done, total):
                 bar.update(passes.fill(number, arrays))
