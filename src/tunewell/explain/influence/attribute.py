@@ -42,7 +42,7 @@ class Attribution:
     """One prediction and the training rows that push it up and down, strongest first.
 
     Attributes:
-        prediction: as `Predictor.predict` gives it. explained: the label whose output is explained; None for regression.
+        prediction: as `Predictor.predict` gives it. explained: the label that is explained; None for regression.
         value: probability of `explained`, or the predicted value.
         supports, opposes: at most `top` rows each.
     """

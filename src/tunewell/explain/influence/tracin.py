@@ -22,5 +22,5 @@ def scores(index: Index, query: Query) -> np.ndarray:
 
 
 def self_influence(index: Index) -> np.ndarray:
-    """(n,) each row's influence on its own loss, ‖e‖² (‖h‖² + 1): high for rows that the model fits against its grain."""
+    """(n,) each row's influence on its own loss, ‖e‖² (‖h‖² + 1): high for rows that go against the grain."""
     return (index.errors**2).sum(axis=1) * ((index.features**2).sum(axis=1) + 1)
