@@ -14,7 +14,7 @@ from tunewell.errors import DataError, RunFolderError
 from tunewell.explain.influence.label_errors import label_errors
 from tunewell.explain.influence.out_of_fold import fold_of, neighbour_votes, out_of_fold
 from tunewell.explain.influence.rows import read_rows
-from tunewell.explain.influence.witnesses import combine, doubtful_cells
+from tunewell.explain.influence.witnesses import combine, doubtful_cells, lift
 from tunewell.tasks import TaskSpec
 
 
@@ -132,11 +132,18 @@ def test_out_of_fold_probabilities_of_separate_classes_are_right() -> None:
     assert (p.argmax(axis=1) == y).mean() > 0.97
 
 
-def test_ranks_are_taken_within_groups() -> None:
+def test_ranks_are_taken_within_groups_and_weighted() -> None:
     trained = np.array([True, True, False, False])
     witnesses = {"p": np.array([0.9, 0.8, 0.2, 0.1]), "margin": np.array([5.0, 9.0, -3.0, -2.0])}
-    np.testing.assert_allclose(combine(witnesses, trained), [0.5, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose(combine({"p": witnesses["p"]}, trained), [0.25, 0.75, 0.25, 0.75])
+    even = combine(witnesses, trained, {"p": 1.0, "margin": 1.0})
+    np.testing.assert_allclose(even, [0.5, 0.5, 0.5, 0.5])
+    three = combine(witnesses, trained, {"p": 3.0, "margin": 1.0})
+    np.testing.assert_allclose(three, [0.375, 0.625, 0.375, 0.625])
+
+
+def test_a_witness_at_chance_has_next_to_no_say() -> None:
+    assert lift(np.array([True, False]), 0.5) == 0.01
+    assert lift(np.array([True, True]), 0.5) == 1.0
 
 
 def test_doubtful_cells_by_hand() -> None:

@@ -153,8 +153,19 @@ def _classes(rows: FileRows, passes: Passes, recorded: Any) -> Witnesses:
         "neighbours": near[every, targets],
         "margin": margin,
     }
-    suspicion = combine(witnesses, trained)
-    mean = (base + tuned + near + np.where(trained[:, None], tuned, answered)) / 4
+    agrees = {
+        "p_base": base.argmax(axis=1) == targets,
+        "p_tuned": tuned.argmax(axis=1) == targets,
+        "neighbours": near.argmax(axis=1) == targets,
+        "margin": margin > 0,
+    }
+    chance = float(np.bincount(targets).max() / n)
+    weights = {name: lift(agrees[name], chance) for name in witnesses}
+    suspicion = combine(witnesses, trained, weights)
+    mean = weights["p_base"] * base + (weights["p_tuned"] + weights["margin"]) * tuned + weights["neighbours"] * near
+    held = ~trained
+    mean[held] += weights["margin"] * (answered[held] - tuned[held])  # its own answer where it had not seen the row
+    mean /= sum(weights.values())
     likely = [spec.labels[int(k)] for k in mean.argmax(axis=1)]
     flagged = np.zeros(n, dtype=bool)
     flagged[confident_joint_suspects(mean, targets)] = True
@@ -166,26 +177,37 @@ def _classes(rows: FileRows, passes: Passes, recorded: Any) -> Witnesses:
     return Witnesses(suspicion, likely, flagged, columns)
 
 
-def combine(witnesses: dict[str, np.ndarray], trained: np.ndarray) -> np.ndarray:
-    """Mean over the witnesses of the row's rank, 0 (trusted) to 1 (suspicious).
+def lift(agrees: np.ndarray, chance: float) -> float:
+    """How much a witness is worth: its agreement with the labels, 0 at chance, 1 when it always agrees.
+
+    Never quite 0, so that a table without any good witness still has an order.
+
+    >>> round(lift(np.array([True, True, True, False]), 0.5), 3)
+    0.5
+    """
+    return max(0.01, (float(agrees.mean()) - chance) / max(1e-9, 1 - chance))
+
+
+def combine(witnesses: dict[str, np.ndarray], trained: np.ndarray, weights: dict[str, float]) -> np.ndarray:
+    """Weighted mean over the witnesses of the row's rank, 0 (trusted) to 1 (suspicious).
 
     Ranks are taken among the rows that the model was tuned on and among the others by themselves: a margin means
     something else for a row that was learned.
 
     Args:
-        witnesses: (n,) each, high where the label fits. trained: (n,) booleans.
+        witnesses: (n,) each, high where the label fits. trained: (n,) booleans. weights: of each witness, see `lift`.
 
-    >>> combine({"p": np.array([0.9, 0.1, 0.5])}, np.array([True, True, True])).round(2).tolist()
+    >>> combine({"p": np.array([0.9, 0.1, 0.5])}, np.array([True, True, True]), {"p": 1.0}).round(2).tolist()
     [0.17, 0.83, 0.5]
     """
     from scipy.stats import rankdata
 
     total = np.zeros(len(trained))
-    for values in witnesses.values():
+    for name, values in witnesses.items():
         for group in (trained, ~trained):
             if group.any():
-                total[group] += 1 - (rankdata(values[group]) - 0.5) / group.sum()
-    return total / len(witnesses)
+                total[group] += weights[name] * (1 - (rankdata(values[group]) - 0.5) / group.sum())
+    return total / sum(weights[name] for name in witnesses)
 
 
 def own_margin(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
