@@ -69,8 +69,11 @@ def command(
 
 
 def _label_errors(run: str, output: str, train: str | None, as_json: bool) -> None:
-    from tunewell.explain.influence.label_errors import label_errors
+    from pathlib import Path
 
+    from tunewell.explain.influence.label_errors import check_output, label_errors
+
+    check_output(Path(output), train or "")
     found = label_errors(run, train=train, echo=say, progress=show_progress())
     found.write(output)
     if as_json:

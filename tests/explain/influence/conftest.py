@@ -50,9 +50,7 @@ def classes(tiny_model: Path, make_reviews, save_csv, tmp_path_factory: pytest.T
     rows = make_reviews(240)
     wrong = frozenset(random.Random(5).sample(range(1, 241), 24))
     turned = {"negative": "positive", "positive": "negative"}
-    cells = [
-        (f"r{i}", text, turned[label] if i in wrong else label) for i, (text, label) in enumerate(rows, start=1)
-    ]
+    cells = [(f"r{i}", text, turned[label] if i in wrong else label) for i, (text, label) in enumerate(rows, start=1)]
     train = save_csv(folder / "reviews.csv", cells, ("id", "text", "label"))
     return Tuned(tuned(tiny_model, folder / "run", train), train, wrong)
 

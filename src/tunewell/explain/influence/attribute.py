@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,13 @@ class Influence:
     ) -> None:
         self.file: FileRows = read_rows(run, train)
         self.predictor = Predictor.load(run)
-        self.index: Index = build(self.file, self.predictor, echo=echo, progress=progress)
+        self._echo, self._progress = echo, progress
         self._place = {int(row): i for i, row in enumerate(self.file.rows)}
+
+    @cached_property
+    def index(self) -> Index:
+        """The index of the training rows; built when it is first needed."""
+        return build(self.file, self.predictor, echo=self._echo, progress=self._progress)
 
     def explain(
         self,

@@ -52,10 +52,10 @@ class LabelErrors:
 
     def records(self) -> list[dict[str, Any]]:
         """One dict a row: the data's own columns as they stand in the file, then ours."""
-        own = self.file.own.select(self.file.rows - 1)
+        own = self.file.own.select(self.file.rows[self.order] - 1).to_list()
         names = self._names()
         out = []
-        for i in map(int, self.order):
+        for cells, i in zip(own, map(int, self.order), strict=True):
             ours = {
                 "row": int(self.file.rows[i]),
                 "split": str(self.file.split[i]),
@@ -64,7 +64,7 @@ class LabelErrors:
                 "likely_label": self.likely[i],
                 **{k: _number(v[i]) for k, v in self.columns.items()},
             }
-            out.append({**own[i], **{names[k]: v for k, v in ours.items()}})
+            out.append({**cells, **{names[k]: v for k, v in ours.items()}})
         return out
 
     def _names(self) -> dict[str, str]:

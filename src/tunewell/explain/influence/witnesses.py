@@ -18,6 +18,7 @@ from tunewell.folder import file_hash, fingerprint
 from tunewell.results import write_with
 
 REPEATS = 3  # divisions into folds that out-of-fold predictions are averaged over
+LEAST_OF_A_CLASS = 3  # rows of rarer classes are neither trusted nor suspected
 FAR = 4.0  # robust deviations from which a residual is flagged
 
 
@@ -169,6 +170,8 @@ def _classes(rows: FileRows, passes: Passes, recorded: Any) -> Witnesses:
     likely = [spec.labels[int(k)] for k in mean.argmax(axis=1)]
     flagged = np.zeros(n, dtype=bool)
     flagged[confident_joint_suspects(mean, targets)] = True
+    lonely = np.bincount(targets, minlength=len(spec.labels))[targets] < LEAST_OF_A_CLASS
+    suspicion[lonely], flagged[lonely] = np.median(suspicion), False  # nothing to compare with
     columns = {**witnesses, "self_influence": self_influence(rows, passes, targets)}
     if recorded is not None:
         for name, values in (("confidence", recorded.mean_confidence), ("variability", recorded.variability)):
