@@ -17,6 +17,7 @@ from tunewell.strategies import strategy_class
 from tunewell.tasks import TaskSpec
 from tunewell.train import vocabulary
 from tunewell.train.checkpoint import last_whole
+from tunewell.train.dynamics import FILE, Dynamics
 from tunewell.train.tune import tune
 
 SPEC = TaskSpec("text-classification", ("negative", "positive"))
@@ -184,3 +185,31 @@ def test_embeddings_of_the_used_rows_give_the_weights_that_the_whole_matrix_give
         assert torch.allclose(part[name], tensor, atol=1e-6), name
     losses = [[e["loss"] for e in r.history if "loss" in e] for r in (record, other)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_every_row_is_noted_in_every_epoch(tiny_model, make_reviews, tmp_path):
+    job(tiny_model, make_reviews, tmp_path / "a")
+    found = Dynamics.load(tmp_path / "a" / FILE)
+    assert found is not None and found.margin.shape == (2, 64) and np.isfinite(found.margin).all()
+    assert ((found.margin > 0) == (found.confidence > 0.5)).all()
+    assert found.margin[1].mean() > found.margin[0].mean()  # it learns
+    assert Dynamics.load(tmp_path / "b" / FILE) is None
+
+
+@pytest.mark.parametrize("stop", [5, 11])
+def test_a_resumed_tuning_notes_the_same(tiny_model, make_reviews, tmp_path, stop):
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == stop:
+                raise StopError
+
+    job(tiny_model, make_reviews, tmp_path / "whole", evals_per_epoch=2)
+    with pytest.raises(StopError):
+        job(tiny_model, make_reviews, tmp_path / "parts", evals_per_epoch=2, callbacks=[Stop()])
+    job(tiny_model, make_reviews, tmp_path / "parts", evals_per_epoch=2)
+    whole, parts = (Dynamics.load(tmp_path / name / FILE) for name in ("whole", "parts"))
+    assert whole is not None and parts is not None
+    np.testing.assert_array_equal(whole.margin, parts.margin)
+    np.testing.assert_array_equal(whole.other, parts.other)

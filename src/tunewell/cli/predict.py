@@ -125,6 +125,12 @@ def _check_output(output: str) -> None:
         WholeFile(output).discard()
 
 
+def column_of(rows: RowSource, asked: str | None, tuned: str | None, kind: str) -> str:
+    """The column of the texts ("text") or of the second texts ("text_pair"), see `_column`."""
+    usual, option = (_USUAL, "--text") if kind == "text" else (_USUAL_PAIR, "--text_pair")
+    return _column(rows, asked, tuned, usual, option)
+
+
 def _column(rows: RowSource, asked: str | None, tuned: str | None, usual: tuple[str, ...], option: str) -> str:
     """The column to read: as asked for, as the run was tuned on, or the only one that comes to mind.
 

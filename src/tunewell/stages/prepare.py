@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tunewell.recipe import Recipe
     from tunewell.tasks import TaskSpec
 
+DUPLICATE, BEYOND = "duplicate (duplicates: drop)", "beyond max_train_samples"
+CHOSEN = {DUPLICATE, BEYOND}  # rows left out although they could be learned from
 DATA_KEYS = (
     "text",
     "text_pair",
@@ -49,20 +51,34 @@ class Prepared:
     fingerprint: str
     notices: list[str] = field(default_factory=list)
     made: tuple[str, ...] = ()  # splits taken from the training file
+    files: dict[str, str] = field(default_factory=dict)  # split -> sha256 of the file that it came from
 
     def describe(self) -> dict[str, Any]:
         """What `split.json` holds: where each split came from and, where split here, its rows."""
         out: dict[str, Any] = {"fingerprint": self.fingerprint, "split_here": list(self.made), "rows": {}}
         for name, dataset in self.splits.items():
             out["rows"][name] = len(dataset)
+        if self.files:
+            out["files"] = self.files
         if self.made:
             out["members"] = {name: list(self.splits[name]["row"]) for name in self.splits}
+        elif any(CHOSEN & set(account.dropped) for account in self.accounts):
+            out["members"] = {"train": list(self.splits["train"]["row"])}
         return out
 
 
 def data_fingerprint(recipe: Recipe) -> str:
     """Changes when a data file or a key that decides about rows changes."""
-    sources = {}
+    return _fingerprint(recipe, _sources(recipe))
+
+
+def _fingerprint(recipe: Recipe, sources: dict[str, str | None]) -> str:
+    return fingerprint("data", sources, {k: getattr(recipe, k) for k in DATA_KEYS})
+
+
+def _sources(recipe: Recipe) -> dict[str, str | None]:
+    """split -> sha256 of its file, else its name (a hub id), else None."""
+    sources: dict[str, str | None] = {}
     for name in ("train", "validation", "test"):
         source = getattr(recipe, name)
         try:
@@ -74,7 +90,7 @@ def data_fingerprint(recipe: Recipe) -> str:
                 expected="a file that can be read",
                 remedy="mend its permissions",
             ) from None
-    return fingerprint("data", sources, {k: getattr(recipe, k) for k in DATA_KEYS})
+    return sources
 
 
 def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
@@ -142,7 +158,7 @@ def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) 
         splits["train"] = _drop_duplicates(splits["train"], dropped["train"])
     if recipe.max_train_samples and len(splits["train"]) > recipe.max_train_samples:
         chosen = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.max_train_samples]
-        dropped["train"]["beyond max_train_samples"] = len(splits["train"]) - recipe.max_train_samples
+        dropped["train"][BEYOND] = len(splits["train"]) - recipe.max_train_samples
         splits["train"] = splits["train"].select(np.sort(chosen))
     for name, dataset in splits.items():
         if not len(dataset):
@@ -174,7 +190,9 @@ def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) 
         raise AssertionError(f"rows do not add up: read {read}, accounts {accounts}")
     for line in notices:
         echo(f"data: {line}")
-    return Prepared(splits, spec, columns, accounts, data_fingerprint(recipe), notices, missing)
+    sources = _sources(recipe)
+    files = {n: h for n, h in sources.items() if h and Path(getattr(recipe, n)).exists()}
+    return Prepared(splits, spec, columns, accounts, _fingerprint(recipe, sources), notices, missing, files)
 
 
 def _drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
@@ -187,7 +205,7 @@ def _drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
             seen.add(key)
             kept.append(i)
     if len(kept) < len(dataset):
-        dropped["duplicate (duplicates: drop)"] = len(dataset) - len(kept)
+        dropped[DUPLICATE] = len(dataset) - len(kept)
         dataset = dataset.select(kept)
     return dataset
 

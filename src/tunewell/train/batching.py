@@ -95,4 +95,6 @@ class Collator:
         if "labels" in rows[0]:
             labels = np.asarray([row["labels"] for row in rows], dtype=np.float32 if self.float_labels else np.int64)
             batch["labels"] = torch.from_numpy(labels)
+        if "row" in rows[0]:
+            batch["row"] = torch.from_numpy(np.asarray([row["row"] for row in rows], dtype=np.int64))
         return batch

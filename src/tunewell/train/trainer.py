@@ -22,6 +22,7 @@ from transformers import Trainer
 
 from tunewell.errors import TrainingError
 from tunewell.train.batching import LikeLengthBatches
+from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
 from tunewell.train.progress import Counts
 from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
@@ -65,6 +66,10 @@ class TunewellTrainer(Trainer):
     def counts(self) -> Counts:
         return next(c for c in self.callback_handler.callbacks if isinstance(c, Counts))
 
+    @property
+    def dynamics(self) -> RecordDynamics | None:
+        return next((c for c in self.callback_handler.callbacks if isinstance(c, RecordDynamics)), None)
+
     def get_train_dataloader(self) -> DataLoader:
         from torch.utils.data import DataLoader
 
@@ -99,7 +104,7 @@ class TunewellTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        labels = inputs.pop("labels")
+        labels, rows = inputs.pop("labels"), inputs.pop("row", None)
         outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
         loss = self.row_loss(outputs.logits, labels).sum() / rows_a_step
@@ -107,6 +112,8 @@ class TunewellTrainer(Trainer):
             mask = inputs["attention_mask"]
             if not self._climbed:  # the same rows again are not new rows
                 self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
+                if rows is not None and self.dynamics is not None:
+                    self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step
             if self._extra_done_at != step:  # once an optimiser step, at its first micro-batch
                 self._extra_done_at = step

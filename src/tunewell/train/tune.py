@@ -53,6 +53,7 @@ def encode_rows(
         out = {k: encoded[k] for k in keep if k in encoded}
         if labels is not None:
             out["labels"] = labels[indices].tolist()
+            out["row"] = indices
         return out
 
     small = len(dataset) < 200_000
@@ -125,6 +126,7 @@ def tune(
 
     from tunewell.train.batching import Collator, LikeLengthBatches
     from tunewell.train.checkpoint import last_whole
+    from tunewell.train.dynamics import FILE, RecordDynamics
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
@@ -212,7 +214,14 @@ def tune(
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
-    watchers = [Counts(), Bar("tuning", spec.metric, progress), MetricsFile(folder / "metrics.jsonl"), *callbacks]
+    dynamics = RecordDynamics(len(encoded), -(-steps // steps_an_epoch), spec.problem_type, folder / FILE)
+    watchers = [
+        Counts(),
+        dynamics,
+        Bar("tuning", spec.metric, progress),
+        MetricsFile(folder / "metrics.jsonl"),
+        *callbacks,
+    ]
     if recipe.early_stopping_patience:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     trainer = TunewellTrainer(

@@ -1,0 +1,123 @@
+"""`tunewell influence`: the training rows behind a prediction, and those whose labels look wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from tunewell.cli.base import Command, say, show_progress
+
+_EXAMPLES = (
+    'tunewell influence runs/reviews "the seat was broken"',
+    'tunewell influence runs/reviews "the seat was broken" --label positive --top 10',
+    "tunewell influence runs/reviews --data new.csv --json > behind.jsonl",
+    "tunewell influence runs/reviews --label-errors suspects.csv",
+)
+_METHODS = ("auto", "layers", "trak", "datainf", "head", "tracin", "neighbours")
+
+
+@click.command("influence", cls=Command, examples=_EXAMPLES)
+@click.argument("run")
+@click.argument("text", required=False)
+@click.option("--data", metavar="FILE", help="A data file of texts to explain, instead of TEXT.")
+@click.option("--text", "text_column", metavar="TEXT", help="Its column with the text; by default the one of the run.")
+@click.option("--text_pair", metavar="TEXT", help="The second text (with --data: its column).")
+@click.option("--label", metavar="TEXT", help="Explain the output of this label; by default of the predicted one.")
+@click.option("--method", type=click.Choice(_METHODS), default="auto", help="How influence is estimated. [auto]")
+@click.option("--top", type=click.IntRange(1), default=5, metavar="INTEGER", help="Rows each way. [5]")
+@click.option(
+    "--label_errors", metavar="OUT", help="Write the training rows, most suspicious label first (CSV, JSONL)."
+)
+@click.option("--train", metavar="FILE", help="Where the run's training file is now, if it was moved.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a text.")
+def command(
+    run: str,
+    text: str | None,
+    data: str | None,
+    text_column: str | None,
+    text_pair: str | None,
+    label: str | None,
+    method: str,
+    top: int,
+    label_errors: str | None,
+    train: str | None,
+    as_json: bool,
+) -> None:
+    """Show which training rows push a prediction up and down, or list rows whose label looks wrong.
+
+    RUN is a finished run whose training file is still there, unchanged. The first question to a run builds an index
+    in RUN/influence (about as long as one epoch of tuning); later ones are answered from it.
+
+    --label-errors writes every training row with its own columns, `row` (its place in the file, counted from 1) and
+    what speaks against its label, the most suspicious first. Correct what is wrong in the data and run again.
+    """
+    if sum(given is not None for given in (text, data, label_errors)) != 1:
+        raise click.UsageError("give one of: a TEXT, --data FILE, --label-errors OUT")
+    if label_errors is not None:
+        _label_errors(run, label_errors, train, as_json)
+        return
+    from tunewell.explain.influence.attribute import Influence
+
+    texts, pairs = [text or ""], [text_pair] if text_pair is not None else None
+    influence = Influence(run, train=train, echo=say, progress=show_progress())
+    if data is not None:
+        texts, pairs = _read(data, influence.predictor, text_column, text_pair)
+    for found in influence.explain(texts, pairs, label=label, method=method, top=top):
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else _shown(found))
+
+
+def _label_errors(run: str, output: str, train: str | None, as_json: bool) -> None:
+    from pathlib import Path
+
+    from tunewell.explain.influence.label_errors import check_output, label_errors
+
+    check_output(Path(output), train or "")
+    found = label_errors(run, train=train, echo=say, progress=show_progress())
+    found.write(output)
+    if as_json:
+        click.echo(json.dumps(found.summary(output), ensure_ascii=False))
+        return
+    for line in found.lines(output):
+        click.echo(line)
+
+
+def _read(data: str, predictor: Any, text: str | None, pair: str | None) -> tuple[list[str], list[str] | None]:
+    """The texts of a file; rows without text are left out."""
+    from tunewell.cli.predict import column_of
+    from tunewell.data.rows import open_rows
+
+    texts: list[str] = []
+    pairs: list[str] = []
+    with open_rows(data) as rows:
+        column = column_of(rows, text, predictor.text_column, "text")
+        second = column_of(rows, pair, predictor.text_pair_column, "text_pair") if predictor.spec.pair else None
+        for chunk in rows:
+            found = chunk.texts(column)
+            others = chunk.texts(second) if second else found
+            full = [i for i, one in enumerate(found) if one.strip() and others[i].strip()]
+            texts += [found[i] for i in full]
+            pairs += [others[i] for i in full]
+    return texts, pairs if predictor.spec.pair else None
+
+
+def _shown(found: Any) -> str:
+    """One attribution for a terminal."""
+    answer = ", ".join(found.prediction) if isinstance(found.prediction, list) else found.prediction
+    title = f"{found.value:.4g}" if found.explained is None else f"{found.explained} ({found.value:.1%})"
+    if found.explained is not None and answer != found.explained:
+        title += f"; predicted: {answer or 'no label'}"
+    lines = [_short(found.text), f"  explained: {title}; method: {found.method}"]
+    for heading, rows in (("for it", found.supports), ("against it", found.opposes)):
+        lines.append(f"  {heading}:" + ("" if rows else " no training row"))
+        for behind in rows:
+            label = ", ".join(behind.label) if isinstance(behind.label, list) else behind.label
+            pair = f" | {behind.text_pair}" if behind.text_pair else ""
+            lines.append(f"    {behind.score:+.2f}  row {behind.row:<6} {label}: {_short(behind.text + pair, 76)}")
+    return "\n".join(lines)
+
+
+def _short(text: str, most: int = 100) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
