@@ -146,3 +146,41 @@ def test_plans():
     assert not plan_of(("plain",), DEFAULTS).heads_follow
     assert plan_of(("auto",), DEFAULTS) == auto_plan(True)
     assert plan_of(("auto",), {**DEFAULTS, "memory": 0}).replay == 0.0
+
+
+def test_general_text_holds_states_and_answers(pieces, tmp_path, make_reviews):
+    """Zero distance and no gradient while nothing has moved; by hand after the body has moved."""
+    from tunewell.sequence.general import General
+    from tunewell.sequence.heads import summary_of
+
+    model, tokenizer, _ = pieces
+    path = tmp_path / "general.txt"
+    path.write_text("\n".join(t for t, _ in make_reviews(20)), encoding="utf-8")
+    past = SimpleNamespace(heads={"old": head_of(model) | model.task_heads.copies()["old"]}, options=DEFAULTS)
+    general = General(past, source=str(path), samples=16, weight=2.0, lwf=0.5)
+    general.prepare(
+        SimpleNamespace(
+            model=model, tokenizer=tokenizer, tokens=100.0, steps=8, seed=0, bf16=False, echo=lambda line: None
+        )
+    )
+    assert general.every == 4
+    assert general.extra_loss(model, 1) is None
+    inputs, before, wanted = general.batches[0]
+
+    def by_hand():
+        hidden = model.base_model(**inputs).last_hidden_state
+        now = summary_of(hidden, inputs["attention_mask"])
+        torch.testing.assert_close(now[:, 1], hidden[:, 0])
+        distance = ((now - before) ** 2).sum(2) / (before**2).sum(2)
+        logits = read_out(model, model.task_heads.of("old"), hidden, inputs["attention_mask"])
+        teacher, student = torch.softmax(wanted["old"] / 2, 1), torch.log_softmax(logits / 2, 1)
+        return distance.mean(), -(teacher * student).sum(1).mean()
+
+    distance, answers = by_hand()
+    assert distance.item() == pytest.approx(0, abs=1e-9)
+    torch.testing.assert_close(general.extra_loss(model, 0), 4 * 0.5 * answers)
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.bias.normal_()
+    distance, answers = by_hand()
+    assert distance.item() > 1e-3
+    torch.testing.assert_close(general.extra_loss(model, 0), 4 * (2 * distance + 0.5 * answers))

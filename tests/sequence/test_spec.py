@@ -20,7 +20,9 @@ def test_defaults():
     assert (recipe.train, recipe.label, recipe.metric, recipe.task) == (
         "a.csv", ["stars"], "accuracy", "text-classification"
     )  # fmt: skip
-    assert recipe.strategies == ("distill",)  # what auto takes of a single run
+    assert recipe.strategies == ("plain",)
+    both = load_spec({"tasks": TASKS, "strategy": "distill,lwf"})
+    assert both.recipe_of(both.tasks[0]).strategies == ("distill",)  # what is taken of a single run
 
 
 def test_a_file_comes_back_the_same(tmp_path):

@@ -21,7 +21,7 @@ _EXAMPLES = (
 )
 # what a sequence has beyond a recipe: name -> help
 OWN = {
-    "strategy": "One of auto, plain, distill, average, replay, der, lwf, features, agem, joint, separate; "
+    "strategy": "One of auto, plain, distill, average, replay, der, lwf, features, general, agem, joint, separate; "
     "several compose (`replay,lwf`). [auto]",
     "memory": "Stored rows: a share of each task's rows (below 1) or a number in all; 0 stores none. [0.01]",
     "memory_choice": "How stored rows are chosen: reservoir, balanced or herding. [balanced]",
@@ -31,6 +31,7 @@ OWN = {
     "lwf_weight": "Weight of earlier heads' answers on new inputs (lwf). [1]",
     "lwf_temperature": "Temperature of those answers. [2]",
     "features_weight": "Weight of the body's embeddings of new inputs (features). [1]",
+    "general_weight": "Weight of the body's embeddings of general text (general). [1]",
     "unseen": "How tasks not yet seen are measured: linear-probe or none. [linear-probe]",
 }
 # keys of a recipe that hold for every task of a sequence

@@ -107,6 +107,16 @@ def read_out(model: PreTrainedModel, head: Mapping[str, torch.Tensor], hidden: t
         del base.forward
 
 
+def summary_of(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """What is read off hidden states (B, T, H): their mean over tokens and the first token's, (B, 2, H) float32."""
+    from tunewell.models.embed import mean_pool
+
+    first = mask.long().argmax(1)  # padding may stand on the left
+    return torch.stack(
+        [mean_pool(hidden.float(), mask), hidden.float()[torch.arange(len(hidden), device=hidden.device), first]], dim=1
+    )
+
+
 def last_linear(model: PreTrainedModel) -> tuple[str, torch.nn.Linear]:
     """The layer of the head that gives the logits, and its name."""
     named = [
@@ -143,13 +153,13 @@ def run_heads(
         encoded: n texts as `models.embed.encode` gives them.
 
     Returns:
-        Logits (n, C) float32 by task, and the mean-pooled embeddings (n, H).
+        Logits (n, C) float32 by task, and (n, 2, H): the mean-pooled embeddings and the first token's states.
     """
-    from tunewell.models.embed import like_length, mean_pool, pad
+    from tunewell.models.embed import like_length, pad
 
     lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
     logits: dict[str, Any] = {}
-    pooled = np.empty((len(lengths), model.config.hidden_size), dtype=np.float32)
+    summary = np.empty((len(lengths), 2, model.config.hidden_size), dtype=np.float32)
     training = model.training
     model.eval()
     try:
@@ -157,7 +167,7 @@ def run_heads(
             for index in like_length(lengths, batch_size):
                 batch = {k: v.to(model.device) for k, v in pad(tokenizer, encoded, index).items()}
                 hidden = model.base_model(**batch).last_hidden_state
-                pooled[index] = mean_pool(hidden.float(), batch["attention_mask"]).cpu().numpy()
+                summary[index] = summary_of(hidden, batch["attention_mask"]).cpu().numpy()
                 for task, head in heads.items():
                     out = read_out(model, head, hidden, batch["attention_mask"]).float().cpu().numpy()
                     if task not in logits:
@@ -165,4 +175,4 @@ def run_heads(
                     logits[task][index] = out
     finally:
         model.train(training)
-    return logits, pooled
+    return logits, summary

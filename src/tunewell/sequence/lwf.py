@@ -5,8 +5,8 @@ heads are held to those answers by the distillation loss of the paper (Li & Hoie
 to 4): −Σ y' log ŷ' with probabilities raised to 1/T and normalised, T = 2, summed over earlier heads.
 No row of an earlier task is needed. The heads are trained along, as in the paper.
 
-`Features` holds the body instead: its pooled embeddings of the new task's inputs stay near those it
-had before the task, ‖e − e₀‖² / ‖e₀‖² (as `distill` does on general text).
+`Features` holds the body instead: its states on the new task's inputs stay near those it had before the
+task, ‖e − e₀‖² / ‖e₀‖² of the mean-pooled states and of the first token's, which many heads read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tunewell.sequence.heads import read_out, run_heads
+from tunewell.sequence.heads import read_out, run_heads, summary_of
 from tunewell.sequence.past import Past
 from tunewell.sequence.replay import live_head
 from tunewell.sequence.watch import Rows
@@ -30,6 +30,13 @@ def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, temperature:
     """Mean over rows of −Σ_c y'_c log ŷ'_c for logits (B, C)."""
     wanted = torch.softmax(teacher / temperature, dim=1)
     return -(wanted * torch.log_softmax(student / temperature, dim=1)).sum(1).mean()
+
+
+def state_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean over rows and kinds of ‖s − t‖² / ‖t‖² for states (B, 2, H)."""
+    from tunewell.strategies.distillation import relative_distance
+
+    return relative_distance(student.flatten(0, 1), teacher.flatten(0, 1))
 
 
 class Teacher:
@@ -53,10 +60,10 @@ class Teacher:
         if path.is_file():
             with np.load(path, allow_pickle=False) as file:
                 self.logits = {name[7:]: file[name] for name in file.files if name.startswith("logits.")}
-                self.pooled = file["pooled"]
+                self.states = file["states"]
         else:
             tuning.echo(f"teacher: {len(past.rows):,} rows of this task by the body and {len(past.heads)} heads so far")
-            self.logits, self.pooled = run_heads(tuning.model, tuning.tokenizer, encoded, past.heads, bf16=tuning.bf16)
+            self.logits, self.states = run_heads(tuning.model, tuning.tokenizer, encoded, past.heads, bf16=tuning.bf16)
             self._save(path)
         past.watch.attach(tuning.model)
 
@@ -67,7 +74,7 @@ class Teacher:
 
         buffer = io.BytesIO()
         arrays = {f"logits.{task}": values for task, values in self.logits.items()}
-        np.savez(buffer, pooled=self.pooled, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, states=self.states, **arrays)  # type: ignore[arg-type]
         write_whole(path, buffer.getvalue())
 
     def batch(self) -> np.ndarray:
@@ -104,7 +111,7 @@ class LearningWithoutForgetting:
 
 class Features:
     name = "features"
-    title = "Distillation of the previous body's embeddings on the new task's inputs"
+    title = "Distillation of the previous body's states on the new task's inputs"
     paper = "Li & Hoiem, 2016, with embeddings for logits"
 
     def __init__(self, past: Past, teacher: Teacher, *, weight: float = 1.0) -> None:
@@ -115,14 +122,11 @@ class Features:
             self.teacher.prepare(tuning)
 
     def extra_loss(self, model: Any, step: int) -> torch.Tensor | None:
-        from tunewell.models.embed import mean_pool
-        from tunewell.strategies.distillation import relative_distance
-
         if not self.past.heads or not self.weight:
             return None
         watch = self.past.watch
-        wanted = torch.from_numpy(self.teacher.pooled[self.teacher.batch()]).to(model.device)
-        return self.weight * relative_distance(mean_pool(watch.hidden.float(), watch.mask), wanted)
+        wanted = torch.from_numpy(self.teacher.states[self.teacher.batch()]).to(model.device)
+        return self.weight * state_distance(summary_of(watch.hidden, watch.mask), wanted)
 
     def variants(self, base: Weights, tuned: Weights) -> Iterator[tuple[dict[str, float], Weights]]:
         return iter(())

@@ -33,7 +33,7 @@ def logits_on(
     max_length: int,
     **options: Any,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Logits of heads, and embeddings, on the rows of a split; see `run_heads`."""
+    """Logits of heads, and states (n, 2, H), on the rows of a split; see `run_heads`."""
     from tunewell.models.embed import encode
 
     rows = prepared.splits[split]

@@ -18,6 +18,7 @@ OWN = {
     "der": "stored rows with their labels and logits, DER++ (Buzzega et al., 2020)",
     "lwf": "earlier heads keep their answers on the new task's inputs (Li & Hoiem, 2016)",
     "features": "the body keeps its embeddings of the new task's inputs",
+    "general": "earlier heads and the body keep their answers on general text (Lee et al., 2019)",
     "agem": "steps are projected so that stored rows do not get worse (Chaudhry et al., 2019)",
     "joint": "all tasks at once: the ceiling (Caruana, 1997)",
     "separate": "a model for each task: the reference",
@@ -68,7 +69,7 @@ class Plan:
         head_first: the new head is fitted on the frozen body before anything is tuned (LP-FT).
         average: weights between the body before and after are considered.
         replay, dark, rows: weight of the stored rows' cross-entropy and of their logits; rows a step.
-        lwf, features: weights.
+        lwf, features: weights on the new task's inputs; text, text_lwf: of embeddings and of heads on general text.
         heads_follow: earlier heads are trained along. stores: rows are stored, as far as `memory` allows.
     """
 
@@ -80,11 +81,13 @@ class Plan:
     rows: int | None = None
     lwf: float = 0.0
     features: float = 0.0
+    text: float = 0.0
+    text_lwf: float = 0.0
     agem: bool = False
 
     @property
     def heads_follow(self) -> bool:
-        return bool(self.replay or self.dark or self.lwf or self.agem)
+        return bool(self.replay or self.dark or self.lwf or self.text_lwf or self.agem)
 
     @property
     def stores(self) -> bool:
@@ -104,6 +107,8 @@ def plan_of(names: tuple[str, ...], options: dict[str, Any]) -> Plan:
             dark=options["der_weight"] if "der" in names else 0.0,
             lwf=options["lwf_weight"] if "lwf" in names else 0.0,
             features=options["features_weight"] if "features" in names else 0.0,
+            text=options["general_weight"] if "general" in names else 0.0,
+            text_lwf=options["lwf_weight"] if "general" in names else 0.0,
             agem="agem" in names,
         )
     return plan if options["head_first"] is None else replace(plan, head_first=options["head_first"])
@@ -112,22 +117,32 @@ def plan_of(names: tuple[str, ...], options: dict[str, Any]) -> Plan:
 def auto_plan(memory: bool) -> Plan:
     """What `auto` does; the measurements behind it are in the docs (How-to, Many tasks in a row)."""
     return Plan(
-        general=("distill",),
         head_first=True,
         lwf=1.0,
         features=1.0,
+        text=1.0,
+        text_lwf=1.0,
         replay=1.0 if memory else 0.0,
         dark=0.5 if memory else 0.0,
         rows=8,
     )
 
 
-def hooks(plan: Plan, past: Past) -> list[Any]:
-    """The strategies of a plan that look at earlier tasks; those that read the task's own batch come first."""
+def hooks(plan: Plan, past: Past, *, first: bool, source: str | None, samples: int) -> list[Any]:
+    """The strategies of a plan beside those of a single run; those that read the task's own batch come first.
+
+    Args:
+        first: no task came before, so that only the base model's embeddings can be held.
+        source, samples: general text, as in a recipe.
+    """
     from tunewell.sequence.agem import AveragedGEM
+    from tunewell.sequence.general import General
     from tunewell.sequence.lwf import Features, LearningWithoutForgetting, Teacher
     from tunewell.sequence.replay import DarkReplay, Replay
 
+    text = General(past, source=source, samples=samples, weight=plan.text, lwf=plan.text_lwf)
+    if first:
+        return [text] if plan.text else []
     made: list[Any] = []
     teacher = Teacher(past)
     if plan.lwf:
@@ -135,6 +150,8 @@ def hooks(plan: Plan, past: Past) -> list[Any]:
         made.append(LearningWithoutForgetting(past, teacher, weight=plan.lwf, temperature=temperature))
     if plan.features:
         made.append(Features(past, teacher, weight=plan.features))
+    if plan.text or plan.text_lwf:
+        made.append(text)
     if plan.replay or plan.dark:
         kind = DarkReplay if plan.dark else Replay
         made.append(kind(past, weight=plan.replay, dark=plan.dark, rows=plan.rows))

@@ -312,8 +312,8 @@ class Work:
                 max_length=self.length(i), memory_length=max(self.length(j) for j in range(i + 1)), watch=watch,
                 seed=self.seed, batch=self.recipe.per_device_train_batch_size, options=self.spec.own,
             )  # fmt: skip
-            if i:
-                job.hooks = hooks(self.plan, past)
+            text = {"source": job.recipe.general_text, "samples": job.recipe.general_samples}
+            job.hooks = hooks(self.plan, past, first=i == 0, **text)
             job.callbacks = [watch, *(h for h in job.hooks if hasattr(h, "on_pre_optimizer_step"))]
             training = tune(job)
             model = job.fresh_model()
@@ -375,7 +375,7 @@ class Work:
         def vectors() -> np.ndarray:
             return measure.logits_on(
                 model, tokenizer, prepared, "train", {}, max_length=self.length(i), **self._options()
-            )[1]
+            )[1][:, 0]
 
         order = choose_rows(
             self.spec.own["memory_choice"], n=len(rows), targets=goals, size=size, seed=self.seed, vectors=vectors
