@@ -22,7 +22,7 @@ def test_a_gradient_follows_the_weights(tiny_predictor: Any, texts: list[str]) -
     found = sanity(tiny_predictor, texts, method="gradient_x_input", seed=1)
     assert [s.part for s in found.steps] == ["head", "layer 2", "layer 1", "embeddings"]
     assert found.passed
-    assert found.steps[-1].correlation.n == 2  # texts of three words and more
+    assert found.steps[-1].correlation.n == 3  # texts of three words and more
     assert all(torch.equal(w, before[name]) for name, w in tiny_predictor.model.named_parameters())
     assert "the scores follow the weights" in sanity_table(found)
 

@@ -59,7 +59,7 @@ def test_files_in_and_out(tiny_classifier: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         ([], "give one TEXT or more, or a file with --data"),
-        (["fine", "--data", "x.csv"], "TEXT or --data, not both"),
+        (["fine", "--data", "x.csv"], "give TEXT or --data, not both"),
         ([" "], "an empty text has no words to explain"),
         (["fine", "--target", "positve"], "did you mean `positive`?"),
         (["fine", "--method", "shap"], "no method `shap`"),

@@ -75,7 +75,7 @@ def command(
     """
     if bool(texts) == bool(data):
         raise click.UsageError(
-            "give one TEXT or more, or a file with --data" if not texts else "TEXT or --data, not both"
+            "give one TEXT or more, or a file with --data" if not texts else "give TEXT or --data, not both"
         )
     if output and Path(output).suffix.lower() not in _ENDINGS:
         raise DataError("unknown ending", where=output, expected=", ".join(_ENDINGS))
