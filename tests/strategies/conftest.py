@@ -1,4 +1,4 @@
-"""A small tuning that strategies are tried in: the tiny model, 48 reviews, 2 epochs of 6 steps."""
+"""A small tuning that strategies are tried in: the tiny model, 48 reviews at most, 2 epochs of 6 steps."""
 
 from __future__ import annotations
 
