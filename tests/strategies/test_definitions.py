@@ -95,7 +95,7 @@ def test_rates_fall_towards_the_embeddings(small_job):
             names = {p: n for n, p in model.named_parameters()}
             seen.update({names[p]: g["initial_lr"] for g in optimizer.param_groups for p in g["params"]})
 
-    small_job("llrd", llrd_decay=0.5, callbacks=(Look(),), max_steps=1)
+    small_job("llrd", llrd_decay=0.5, head_rate_factor=1.0, callbacks=(Look(),), max_steps=1)
     assert seen["classifier.weight"] == pytest.approx(1e-3)
     assert seen["bert.encoder.layer.1.output.dense.weight"] == pytest.approx(0.5e-3)
     assert seen["bert.encoder.layer.0.output.dense.weight"] == pytest.approx(0.25e-3)

@@ -126,10 +126,12 @@ def _result(values: np.ndarray, n_orders: int, bins: Sequence[float], regression
     lost = values[0] - values[1:]
     lost = (np.abs(lost) if regression else lost).reshape(2, n_orders, len(bins))
     means = lost.mean(axis=2)
+    random = means[:, 2:].mean(axis=1) if n_orders > 2 else np.full(2, np.nan)
+    pairs = [(float(first), float(second)) for first, second in (means[:, 0], random, means[:, 1])]
     return Faithfulness(
-        *map(float, means[:, 0]),
-        *(map(float, means[:, 2:].mean(axis=1)) if n_orders > 2 else (float("nan"),) * 2),
-        *map(float, means[:, 1]),
+        *pairs[0],
+        *pairs[1],
+        *pairs[2],
         tuple(bins),
         tuple(map(float, lost[0, 0])),
         tuple(map(float, lost[1, 0])),

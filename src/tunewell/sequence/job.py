@@ -64,6 +64,8 @@ class TaskJob(Job):
             model.load_state_dict(self.head, strict=False)
         elif self.head_first:
             self._begin_with_head(model)
+        if self.head is not None or self.head_first:
+            model.drawn_parameters = frozenset()  # a head that has learned needs no faster rate
         if self.others:
             attach(model, self.others)
         return model

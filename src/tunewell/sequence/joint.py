@@ -38,6 +38,7 @@ class Joint:
     name = "joint"
     title = "Joint training on all tasks at once"
     paper = "Caruana, 1997, Multitask learning"
+    more_rows = True  # the companions' words are learned too
 
     def __init__(self, companions: Sequence[Companion], *, max_length: int, batch: int, seed: int) -> None:
         self.companions, self.max_length, self.batch, self.seed = companions, max_length, batch, seed

@@ -62,5 +62,7 @@ class Rows:
 
     def of(self, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """(B,) rows of a padded batch (B, T)."""
-        ids, keep = ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
-        return np.array([self.place[np.ascontiguousarray(row[k]).tobytes()] for row, k in zip(ids, keep, strict=True)])
+        found, keep = ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
+        return np.array(
+            [self.place[np.ascontiguousarray(row[k]).tobytes()] for row, k in zip(found, keep, strict=True)]
+        )

@@ -62,11 +62,11 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
             errors.append((task.name, error))
             out.append(None)
     if len(errors) == 1:
-        name, error = errors[0]
-        error.where = f"task {name}: {error.where}" if error.where else f"task {name}"
-        raise error
+        name, only = errors[0]
+        only.where = f"task {name}: {only.where}" if only.where else f"task {name}"
+        raise only
     if errors:
-        raise mistake([f"task {name}: {' '.join(str(error).split())}" for name, error in errors], "sequence")
+        raise mistake([f"task {name}: {' '.join(str(found).split())}" for name, found in errors], "sequence")
     return out
 
 
@@ -216,9 +216,10 @@ class Work:
                 measure.save_right(path, [right])
                 return [right]
 
-            cells += self.folder.step(
-                f"base-{task.name}", key, [f"base/{path.name}"], make, lambda path=path: measure.load_right(path, 1)
-            )
+            def load(path: Path = path) -> Any:
+                return measure.load_right(path, 1)
+
+            cells += self.folder.step(f"base-{task.name}", key, [f"base/{path.name}"], make, load)
         self.base_right = cells
 
     base_right: list[np.ndarray | None] | None = None
@@ -302,7 +303,7 @@ class Work:
     def _tune(self, i: int, state: State | None, heads: Any, live: Any) -> tuple[Any, dict[str, Any], float | None]:
         from safetensors.torch import load_file
 
-        from tunewell.stages.tune import WEIGHTS, tune
+        from tunewell.stages.tune import tune, weights_of
 
         others = heads if self.plan.heads_follow else {}
         with self._job(i, body=state.body if state else None, head=live, others=others) as job, Watch() as watch:
@@ -312,12 +313,12 @@ class Work:
                 max_length=self.length(i), memory_length=max(self.length(j) for j in range(i + 1)), watch=watch,
                 seed=self.seed, batch=self.recipe.per_device_train_batch_size, options=self.spec.own,
             )  # fmt: skip
-            text = {"source": job.recipe.general_text, "samples": job.recipe.general_samples}
+            text: dict[str, Any] = {"source": job.recipe.general_text, "samples": job.recipe.general_samples}
             job.hooks = hooks(self.plan, past, first=i == 0, **text)
             job.callbacks = [watch, *(h for h in job.hooks if hasattr(h, "on_pre_optimizer_step"))]
             training = tune(job)
             model = job.fresh_model()
-            model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
+            model.load_state_dict(load_file(str(weights_of(job))))
             alpha = self._average(i, job, model, state, heads) if self.plan.average else None
             follow = model.task_heads.copies() if others else {}
             return model.eval(), {"heads": follow, "training": training, "n_train": len(job.splits["train"])}, alpha
@@ -484,7 +485,7 @@ class Work:
     def _joint(self) -> None:
         from safetensors.torch import load_file
 
-        from tunewell.stages.tune import WEIGHTS, tune
+        from tunewell.stages.tune import tune, weights_of
         from tunewell.tasks import targets
 
         key, place = self.keys[-1], self.folder / "tasks" / "01-joint"
@@ -510,7 +511,7 @@ class Work:
             ]
             training = tune(job)
             model = job.fresh_model()
-            model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
+            model.load_state_dict(load_file(str(weights_of(job))))
         state = State(body_of(model), {**model.task_heads.copies(), tasks[lead].name: head_of(model)})
         state.write(place / "state")
         cells = [
@@ -523,7 +524,7 @@ class Work:
             place, "joint", len(tasks) - 1, cells, model, {"training": training, "n_train": n}, None, 0, started
         )
         self.folder.mark("joint", key)
-        (place / WEIGHTS).unlink(missing_ok=True)
+        (place / "train" / "tuned.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.folder / "heads", ignore_errors=True)
 
     def _fresh_head(self, j: int) -> Any:
@@ -538,7 +539,7 @@ class Work:
         from safetensors.torch import load_file
 
         from tunewell.sequence.model import export
-        from tunewell.stages.tune import WEIGHTS, tune
+        from tunewell.stages.tune import tune, weights_of
 
         task, place = self.spec.tasks[i], self.place(i)
         if self.folder.done(f"task-{i + 1}", self.keys[i], [f"tasks/{place.name}/row.json"]):
@@ -549,7 +550,7 @@ class Work:
             job.begin()
             training = tune(job)
             model = job.fresh_model()
-            model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
+            model.load_state_dict(load_file(str(weights_of(job))))
         head = head_of(model)
         right = measure.right_of(
             model, self.encoder.tokenizer, self.prepared[i], head, max_length=self.length(i), **self._options()
@@ -560,7 +561,7 @@ class Work:
         facts = {"training": training, "n_train": len(self.prepared[i].splits["train"])}
         self._write_row(place, task.name, i, cells, model, facts, None, 0, started)
         self.folder.mark(f"task-{i + 1}", self.keys[i])
-        (place / WEIGHTS).unlink(missing_ok=True)
+        (place / "train" / "tuned.safetensors").unlink(missing_ok=True)
 
     # ------------------------------------------------------------ the end
 

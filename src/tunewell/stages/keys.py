@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunewell.folder import file_hash, fingerprint
 from tunewell.strategies import AFTERWARDS, AUTO
@@ -54,7 +54,7 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     training |= {k: getattr(recipe, k) for s in recipe.strategies for k in STRATEGY_KEYS.get(s, ())}
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training)
-    budget = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
+    budget: tuple[Any, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
     budget += (recipe.max_cost,) if AUTO in recipe.strategies else ()
     return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
 

@@ -31,7 +31,7 @@ def head_factors(model: Any, factor: float) -> dict[str, float]:
 
     Empty where nothing was drawn (a head that the base model brought) or the factor is 1.
     """
-    drawn = getattr(model, "drawn_parameters", frozenset())
+    drawn: frozenset[str] = getattr(model, "drawn_parameters", frozenset())
     if not drawn or factor == 1:
         return {}
     out = {}

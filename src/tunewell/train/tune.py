@@ -175,7 +175,8 @@ def tune(
         float_labels=spec.problem_type != "single_label_classification",
     )
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
-    exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
+    if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
+        exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     for prepare in hooks(strategies, "prepare"):
         prepare(tuning)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -33,6 +33,9 @@ class UsedEmbedding(nn.Module):
         whole: the embedding to stand in for. used: (K,) ids that are learned, ascending.
     """
 
+    place: torch.Tensor
+    others: torch.Tensor
+
     def __init__(self, whole: nn.Embedding, used: torch.Tensor) -> None:
         super().__init__()
         place = torch.full((whole.num_embeddings,), -1, dtype=torch.long, device=whole.weight.device)

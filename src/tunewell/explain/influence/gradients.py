@@ -93,9 +93,10 @@ class Projector:
         start = 0
         named = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not self.head]
         for name, module in [*named, ("head", self.head)]:
-            inner = _projection(module.in_features + (module.bias is not None), side, generator)
+            inputs = int(module.in_features or 0) + (module.bias is not None)
+            inner = _projection(inputs, side, generator)
             outer = _projection(module.out_features, side, generator)
-            size = min(side, module.in_features + (module.bias is not None)) * min(side, module.out_features)
+            size = min(side, inputs) * min(side, module.out_features)
             self._layers[name] = (module, inner, outer)
             self.blocks[name] = slice(start, start + size)
             start += size

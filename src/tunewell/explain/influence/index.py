@@ -232,7 +232,7 @@ def in_memory(predictor: Predictor, texts: Sequence[str], pairs: Sequence[str] |
 
     with Projector(predictor.model, side=SIDE, seed=SEED) as projector:
         passes = _Passes(projector, predictor, texts, pairs, targets)
-        arrays = {name: np.empty(shape, dtype=kind) for name, (shape, kind) in passes.shapes.items()}
+        arrays: dict[str, Any] = {name: np.empty(shape, dtype=kind) for name, (shape, kind) in passes.shapes.items()}
         for number in range(len(passes.batches)):
             passes.fill(number, arrays)
         blocks = dict(projector.blocks)
