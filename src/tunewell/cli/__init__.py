@@ -33,6 +33,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
         "report": ("tunewell.cli.report", "Write the report of a run again, in English or Chinese."),
     },
+    "In people's hands": {
+        "serve": ("tunewell.cli.serve", "Answer over HTTP with tuned models."),
+    },
     "Around it": {
         "models": ("tunewell.cli.models", "List models and data at hand; print the folder of one."),
     },
