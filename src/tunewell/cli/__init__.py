@@ -41,6 +41,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "influence": ("tunewell.cli.influence", "The training rows behind a prediction; rows with wrong labels."),
         "report": ("tunewell.cli.report", "Write the report of a run again, in English or Chinese."),
     },
+    "In people's hands": {
+        "serve": ("tunewell.cli.serve", "Answer over HTTP with tuned models."),
+    },
     "Around it": {
         "models": ("tunewell.cli.models", "List models and data at hand; print the folder of one."),
     },

@@ -1,0 +1,29 @@
+"""Optional packages: a missing one is answered with the line that installs it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from tunewell.errors import TunewellError
+
+# extra of pyproject.toml -> modules that it brings
+EXTRAS = {
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+}
+
+
+def need(extra: str, where: str) -> None:
+    """Make sure that an extra is installed.
+
+    Raises:
+        TunewellError: with the install line.
+    """
+    missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
+    if missing:
+        raise TunewellError(
+            f"{', '.join(missing).replace('_', '-')} {'is' if len(missing) == 1 else 'are'} not installed",
+            where=where,
+            expected=f"the optional packages of `{extra}`",
+            remedy=f"pip install 'tunewell[{extra}]'",
+        )

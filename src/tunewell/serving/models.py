@@ -1,0 +1,173 @@
+"""The models that a service answers with: loaded from run folders, known by name, swapped in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunewell.errors import ModelError, TunewellError, nearest
+from tunewell.folder import file_hash
+from tunewell.predict import Predictor, decide
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model.onnx")
+WARM_TEXTS = ("warm", "a text of middling length, so that the first caller need not wait", "many words " * 40)
+
+
+@dataclass(eq=False)
+class Served:
+    """One loaded model; never changed once it serves, so that a request is answered by one model as a whole.
+
+    Attributes:
+        name: what callers ask for.
+        path: the run or model folder as it was given; links are followed anew at each reload.
+        version: 12 hexadecimal digits of the weights' sha256.
+        loaded: Unix time.
+    """
+
+    name: str
+    path: Path
+    predictor: Predictor
+    version: str
+    bf16: bool = False
+    loaded: float = field(default_factory=time.time)
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[list[int]]]:
+        """Token ids of texts, as `tunewell predict` makes them."""
+        from tunewell.models.embed import encode
+
+        p = self.predictor
+        encoded = encode(p.tokenizer, texts, pairs, p.max_length)
+        return {key: encoded[key] for key in encoded if key in p.tokenizer.model_input_names}
+
+    def scores(self, encoded: dict[str, list[list[int]]], batch_size: int) -> np.ndarray:
+        """Probabilities (n, C) or values (n,) of encoded texts, in batches of like length."""
+        from tunewell.models.embed import logits_of
+        from tunewell.tasks.spec import scores_of
+
+        p = self.predictor
+        return scores_of(p.spec, logits_of(p.model, p.tokenizer, encoded, batch_size=batch_size, bf16=self.bf16))
+
+    def answers(self, scores: np.ndarray, top_k: int | None, probabilities: bool) -> list[dict[str, Any]]:
+        """One dict a text; `probabilities` by label, the likeliest first when `top_k` asks for so many."""
+        spec, labels = self.predictor.spec, self.predictor.labels
+        decided = decide(spec, scores)
+        if spec.regression or not probabilities:
+            return [{"prediction": value} for value in decided]
+        out = []
+        for answer, row in zip(decided, scores.tolist(), strict=True):
+            shown = zip(labels, row, strict=True)
+            if top_k is not None:
+                shown = sorted(shown, key=lambda pair: -pair[1])[:top_k]  # type: ignore[assignment]
+            out.append({"prediction": answer, "probabilities": dict(shown)})
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /models` says of it."""
+        spec = self.predictor.spec
+        return {
+            "name": self.name,
+            "version": self.version,
+            "task": spec.name,
+            "labels": list(spec.labels),
+            "multi_label": spec.multi_label,
+            "text_pairs": spec.pair,
+            "max_length": self.predictor.max_length,
+            "precision": "bf16" if self.bf16 else getattr(self.predictor.model, "precision", "fp32"),
+            "loaded": round(self.loaded, 3),
+        }
+
+
+def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 64) -> Served:
+    """Load and warm a model.
+
+    Raises:
+        ModelError: no such folder, a run without a model, not a classifier or regressor.
+    """
+    predictor = Predictor.load(Path(path), batch_size=batch_size)
+    if bf16 and getattr(predictor.model, "precision", "fp32") != "fp32":
+        raise ModelError(
+            "is an ONNX model, which has its own precision", where=str(path), remedy="serve it without --bf16"
+        )
+    served = Served(name, Path(path), predictor, _version(Path(predictor.source)), bf16)
+    for texts in (*([text] for text in WARM_TEXTS), list(WARM_TEXTS) * 8):
+        served.scores(served.encode(texts, texts if predictor.spec.pair else None), batch_size)
+    return served
+
+
+def _version(folder: Path) -> str:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return file_hash(folder / name)[:12]
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+
+
+def named(runs: Sequence[str]) -> dict[str, Path]:
+    """Names and folders of `RUN` or `NAME=RUN` arguments; a run's name is that of its folder.
+
+    Raises:
+        ModelError: two of one name.
+    """
+    out: dict[str, Path] = {}
+    for run in runs:
+        name, sign, path = run.partition("=")
+        if not sign or "/" in name or Path(run).exists():
+            name, path = "", run
+        folder = Path(path).expanduser()
+        name = name or _name(folder)
+        if name in out:
+            raise ModelError(
+                f"two models are called `{name}`", where=run, expected="names that differ", remedy=f"NAME={path}"
+            )
+        out[name] = folder
+    return out
+
+
+def _name(folder: Path) -> str:
+    absolute = folder.absolute()
+    return absolute.parent.name if absolute.name == "model" else absolute.name
+
+
+class Models:
+    """All models of a service; the first is the default. Reading needs no lock: a swap replaces one reference."""
+
+    def __init__(self, paths: dict[str, Path], *, bf16: bool = False, batch_size: int = 64) -> None:
+        self.bf16, self.batch_size = bf16, batch_size
+        self.all = {name: load(name, path, bf16=bf16, batch_size=batch_size) for name, path in paths.items()}
+
+    def get(self, name: str | None) -> Served:
+        """The model of a name, the first without one.
+
+        Raises:
+            ModelError: none is called so.
+        """
+        models = self.all
+        if name is None:
+            return next(iter(models.values()))
+        if name not in models:
+            raise ModelError(
+                "no such model", where="model", expected="one of " + ", ".join(models), remedy=nearest(name, models)
+            )
+        return models[name]
+
+    def reload(self, name: str | None = None) -> list[Served | TunewellError]:
+        """Load again what lies at the models' paths, one after the other, and swap in what could be loaded.
+
+        Requests taken before the swap are answered by the old model, later ones by the new. What
+        cannot be loaded is left as it was, and its error comes back in its place.
+        """
+        out: list[Served | TunewellError] = []
+        for old in [self.get(name)] if name is not None else list(self.all.values()):
+            try:
+                new = load(old.name, old.path, bf16=self.bf16, batch_size=self.batch_size)
+            except TunewellError as error:
+                out.append(error)
+                continue
+            self.all = {**self.all, old.name: new}
+            out.append(new)
+        return out

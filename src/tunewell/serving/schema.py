@@ -1,0 +1,135 @@
+"""What goes over the wire: requests, answers, errors, and their part in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TEXTS = ["a lovely flight with a kind crew", "two hours late and nobody said a word"]
+
+
+class PredictRequest(BaseModel):
+    """Texts to label."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"texts": TEXTS}, {"texts": TEXTS[:1], "top_k": 1}]}
+    )
+
+    texts: list[str] = Field(min_length=1, description="The texts; one without words gets a null prediction.")
+    text_pairs: list[str] | None = Field(None, description="Second texts, one for each text, for a model of pairs.")
+    model: str | None = Field(None, description="Name of the model; the first one when missing. See /models.")
+    top_k: int | None = Field(None, ge=1, description="Probabilities of so many labels only, the likeliest first.")
+    probabilities: bool = Field(True, description="Whether to give the probabilities of the labels.")
+
+
+class Prediction(BaseModel):
+    """The answer to one text."""
+
+    prediction: str | list[str] | float | None = Field(
+        description="The label; a list of labels (several labels a text); a number (regression); null without a text."
+    )
+    probabilities: dict[str, float] | None = Field(None, description="By label; not for regression.")
+
+
+class PredictResponse(BaseModel):
+    """The answers, one a text, in the order of the texts."""
+
+    model: str
+    version: str = Field(description="12 digits of the sha256 of the weights that answered.")
+    predictions: list[Prediction]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "reviews",
+                    "version": "53aa51172d14",
+                    "predictions": [
+                        {"prediction": "positive", "probabilities": {"negative": 0.03, "positive": 0.97}},
+                        {"prediction": "negative", "probabilities": {"negative": 0.98, "positive": 0.02}},
+                    ],
+                }
+            ]
+        }
+    )
+
+
+class ModelInfo(BaseModel):
+    """One model of the service."""
+
+    name: str
+    version: str
+    task: str
+    labels: list[str]
+    multi_label: bool
+    text_pairs: bool
+    max_length: int = Field(description="Tokens that the model reads; the rest of a text is cut off.")
+    precision: str
+    loaded: float = Field(description="Unix time.")
+
+
+class ModelsResponse(BaseModel):
+    """The models by name; the first is the default."""
+
+    models: list[ModelInfo]
+
+
+class ReloadRequest(BaseModel):
+    """Which model to load again; all without a name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{}, {"model": "reviews"}]})
+
+    model: str | None = None
+
+
+class Health(BaseModel):
+    """Alive and able to answer."""
+
+    status: str
+    models: list[str]
+
+
+class Problem(BaseModel):
+    """What was found, where, what was expected, and what to do."""
+
+    what: str
+    where: str = ""
+    expected: str = ""
+    remedy: str = ""
+
+
+class ErrorResponse(BaseModel):
+    """Every error comes in this form."""
+
+    error: Problem
+
+
+ERRORS = {
+    400: "The body is not JSON.",
+    401: "The API key is missing or wrong.",
+    403: "Reloading over HTTP needs an API key.",
+    404: "No such model or page.",
+    405: "Not with this method.",
+    408: "The body did not arrive in time.",
+    409: "A model could not be loaded again; the old one goes on.",
+    413: "The body is too large.",
+    422: "The request is not as it should be.",
+    429: "The queue is full; Retry-After tells when to come again.",
+    503: "The service is shutting down.",
+    504: "No answer in time.",
+}
+
+
+def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route for the OpenAPI document."""
+    return {code: {"model": ErrorResponse, "description": ERRORS[code]} for code in codes}
+
+
+def body_of(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
+    """The request body of a route that reads it itself."""
+    schema = model.model_json_schema()
+    content: dict[str, Any] = {"schema": schema}
+    if examples := schema.get("examples"):
+        content["examples"] = {f"example {i}": {"value": value} for i, value in enumerate(examples, 1)}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
