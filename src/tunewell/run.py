@@ -255,7 +255,7 @@ def check_only(recipe: Recipe, *, echo: Echo = lambda line: None) -> CheckReport
     from tunewell.stages.job import Job
 
     with Job(recipe, output_dir=None, echo=echo) as job:
-        return check_rows(job)
+        return check_rows(job, alone=True)
 
 
 def tune_only(recipe: Recipe, *, echo: Echo | None = None, progress: bool = True, command: str = "") -> Path:

@@ -228,7 +228,7 @@ def _infer_task(values: Iterable[Any], name: str, notices: list[str]) -> str:
 
 def _refuse_one_class(dataset: Dataset, columns: Columns, source: str) -> None:
     if columns.task == "text-regression":
-        numbers = {_number(v) for v in dataset[columns.label[0]] if not _absent(v)} - {None}
+        numbers = {_number(v) for v in dataset[columns.label[0]][:] if not _absent(v)} - {None}
         if not numbers:
             raise DataError(
                 f"no row has a number in `{columns.label[0]}`", where=source, expected="a number in each row"

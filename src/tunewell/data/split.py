@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -80,11 +81,13 @@ def split(
 
 def _units(dataset: Dataset) -> np.ndarray:
     """(n,) number of the unit that each row belongs to: rows joined by text or by group, transitively."""
-    texts, pairs = dataset["text"], dataset["text_pair"] if "text_pair" in dataset.column_names else None
-    keys: dict[str, int] = {}
+    texts, pairs = dataset["text"][:], dataset["text_pair"][:] if "text_pair" in dataset.column_names else None
+    keys: dict[bytes, int] = {}  # 16 bytes a text, whatever its length
     by_text = np.fromiter(
         (
-            keys.setdefault(text_key(t) if pairs is None else f"{text_key(t)}\x1f{text_key(pairs[i])}", len(keys))
+            keys.setdefault(
+                _digest(text_key(t) if pairs is None else f"{text_key(t)}\x1f{text_key(pairs[i])}"), len(keys)
+            )
             for i, t in enumerate(texts)
         ),
         dtype=np.int64,
@@ -95,7 +98,7 @@ def _units(dataset: Dataset) -> np.ndarray:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    _, by_group = np.unique(np.asarray(list(dataset["group"]), dtype=object).astype(str), return_inverse=True)
+    _, by_group = np.unique(np.asarray(dataset["group"][:], dtype=object).astype(str), return_inverse=True)
     n_texts, n_groups = len(keys), int(by_group.max()) + 1
     graph = coo_matrix((np.ones(len(by_text)), (by_text, n_texts + by_group)), shape=(n_texts + n_groups,) * 2)
     _, component = connected_components(graph, directed=False)
@@ -103,9 +106,13 @@ def _units(dataset: Dataset) -> np.ndarray:
     return units
 
 
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def _strata(dataset: Dataset, units: np.ndarray, n_units: int) -> np.ndarray:
     """(n_units,) stratum of each unit: the rarest label among its rows."""
-    column: Sequence[Any] = list(dataset["label"])
+    column: Sequence[Any] = dataset["label"][:]
     cells = [list(c) if isinstance(c, list) else [c] for c in column]
     counts = Counter(label for cell in cells for label in cell)
     order = {label: i for i, (label, _) in enumerate(sorted(counts.items(), key=lambda item: (item[1], str(item[0]))))}
@@ -152,7 +159,7 @@ def check_labels(splits: dict[str, Dataset], spec: TaskSpec) -> None:
     known = set(spec.labels)
     for name in ("validation", "test"):
         dataset = splits[name]
-        for i, cell in enumerate(dataset["label"]):
+        for i, cell in enumerate(dataset["label"][:]):
             for label in cell if spec.multi_label else [cell]:
                 if label not in known:
                     row = dataset[i]

@@ -120,7 +120,7 @@ def _constant(spec: Any, y: dict[str, np.ndarray]) -> Baseline:
 def _tfidf(spec: Any, splits: dict[str, Dataset], y: dict[str, np.ndarray], seed: int, left_out: str) -> Baseline:
     started = time.perf_counter()
     kind = kind_of(spec)
-    texts = {s: (list(d["text"]), list(d["text_pair"]) if spec.pair else None) for s, d in splits.items()}
+    texts = {s: (d["text"][:], d["text_pair"][:] if spec.pair else None) for s, d in splits.items()}
     features = TfidfFeatures(*texts["train"], max_features=MAX_PARAMETERS // max(1, len(spec.labels)))
     x = {s: features.train if s == "train" else features(*texts[s]) for s in splits}
     model = choose(

@@ -84,6 +84,21 @@ def _cut(text: str, n: int) -> str:
     return text if len(text) <= n else text[: n - 1] + "…"
 
 
+def _wrapped(text: str, n: int, most: int = 3) -> list[str]:
+    """Up to `most` lines of at most n characters, cut at spaces where there are any.
+
+    >>> _wrapped("base model, frozen + logistic regression", 22)
+    ['base model, frozen +', 'logistic regression']
+    """
+    lines = []
+    while len(text) > n and len(lines) < most - 1:
+        at = text.rfind(" ", 0, n + 1)
+        at = at if at > 0 else n
+        lines.append(text[:at])
+        text = text[at:].strip()
+    return [*lines, _cut(text, n)]
+
+
 def intervals(
     points: Sequence[Point], *, title: str, line: float | None = None, line_label: str = "", left: int = 210
 ) -> str:
@@ -93,7 +108,8 @@ def intervals(
     )
     axis = ticks(min(values), max(values))
     low, high = axis[0], axis[-1]
-    row, top = 30, 22
+    labels = [_wrapped(p.label, 24) for p in points]
+    row, top = 2 + 15 * max(2, *map(len, labels)), 22
     bottom = top + row * len(points)
 
     def x(v: float) -> float:
@@ -109,7 +125,8 @@ def intervals(
         ]
     for i, p in enumerate(points):
         y = top + row * (i + 0.5)
-        body.append(_text(left - 12, y + 4, _cut(p.label, 30), "label", "end"))
+        for j, part in enumerate(labels[i]):
+            body.append(_text(left - 12, y + 4 + 14 * (j - (len(labels[i]) - 1) / 2), part, "label", "end"))
         if p.low is not None and p.high is not None:
             body.append(_line(x(p.low), y, x(p.high), y, f"bar {p.tone}"))
         body.append(_mark(x(p.value), y, p.tone, p.tip or f"{p.label}: {p.value:.4f}"))

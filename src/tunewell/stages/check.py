@@ -6,6 +6,8 @@ from tunewell.errors import GateError
 from tunewell.results import CheckReport
 from tunewell.stages.job import Job
 
+EMBEDDED_ALONE = 2_000  # training rows up to which `tunewell check` embeds them
+
 
 def check(job: Job) -> CheckReport:
     """What is wrong with the data, written to check.json.
@@ -35,14 +37,23 @@ def strict_error(report: CheckReport, where: str) -> GateError:
     )
 
 
-def check_rows(job: Job) -> CheckReport:
-    """The check of a job's splits; label suspects by the base model's embeddings."""
+def check_rows(job: Job, *, alone: bool = False) -> CheckReport:
+    """The check of a job's splits.
+
+    Args:
+        alone: nothing but the check is wanted. In a run the base model's embeddings of up to 20,000 training
+            rows are needed anyway, so label suspects come from them; alone only a small set is embedded, and
+            a larger one is judged by TF-IDF features, which take seconds.
+    """
     from tunewell.data.check import check as check_data
 
     columns = job.prepared.columns
     roles = {"text": columns.text, "label": ", ".join(columns.label)}
     roles |= {k: v for k in ("text_pair", "group") if (v := getattr(columns, k))}
-    vectors = {name: v.reshape(len(v), -1) for name, v in job.vectors.items() if len(v) == len(job.splits[name])}
+    vectors = None
+    if not job.spec.multi_label and not (alone and len(job.splits["train"]) > EMBEDDED_ALONE):
+        found = job.embed("train") if alone else job.vectors["train"]
+        vectors = found.reshape(len(found), -1)
     report = check_data(
         job.splits,
         spec=job.spec,
@@ -50,7 +61,8 @@ def check_rows(job: Job) -> CheckReport:
         columns=roles,
         tokenizer=job.tokenizer,
         max_length=job.max_length,
-        embeddings=vectors if "train" in vectors else None,
+        embeddings=vectors,
+        embedded=job.places["train"],
         seed=job.recipe.seed,
     )
     counts = {s: sum(f.severity == s for f in report.findings) for s in ("error", "warning", "notice")}

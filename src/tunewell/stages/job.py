@@ -158,18 +158,18 @@ class Job:
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:
         """split -> pooled embeddings (n, H) by the frozen base model; for pairs of texts (n, 2, H)."""
+        return {name: self.embed(name) for name in self.splits}
+
+    def embed(self, split: str) -> np.ndarray:
+        """Pooled embeddings of the rows `places` of one split, see `vectors`; computed at each call."""
         from tunewell.models.embed import embed
 
-        out = {}
-        columns = ["text", "text_pair"] if self.spec.pair else ["text"]
-        for name, dataset in self.splits.items():
-            rows = dataset.select(self.places[name])
-            parts = [
-                embed(self.encoder.model, self.tokenizer, list(rows[c]), max_length=self.max_length, bf16=self.bf16)
-                for c in columns
-            ]
-            out[name] = np.stack(parts, axis=1) if self.spec.pair else parts[0]
-        return out
+        rows = self.splits[split].select(self.places[split])
+        parts = [
+            embed(self.encoder.model, self.tokenizer, rows[c][:], max_length=self.max_length, bf16=self.bf16)
+            for c in (["text", "text_pair"] if self.spec.pair else ["text"])
+        ]
+        return np.stack(parts, axis=1) if self.spec.pair else parts[0]
 
     # ------------------------------------------------------------ the model in the making
 

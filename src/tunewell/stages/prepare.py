@@ -61,9 +61,9 @@ class Prepared:
         if self.files:
             out["files"] = self.files
         if self.made:
-            out["members"] = {name: list(self.splits[name]["row"]) for name in self.splits}
+            out["members"] = {name: self.splits[name]["row"][:] for name in self.splits}
         elif any(CHOSEN & set(account.dropped) for account in self.accounts):
-            out["members"] = {"train": list(self.splits["train"]["row"])}
+            out["members"] = {"train": self.splits["train"]["row"][:]}
         return out
 
 
@@ -199,8 +199,8 @@ def _drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
     """Keep the first of rows with the same text (and pair) and label; the rest are counted."""
     seen: set[tuple[str, ...]] = set()
     kept = []
-    pairs = dataset["text_pair"] if "text_pair" in dataset.column_names else [""] * len(dataset)
-    for i, key in enumerate(zip(dataset["text"], pairs, map(str, dataset["label"]), strict=True)):
+    pairs = dataset["text_pair"][:] if "text_pair" in dataset.column_names else [""] * len(dataset)
+    for i, key in enumerate(zip(dataset["text"][:], pairs, map(str, dataset["label"][:]), strict=True)):
         if key not in seen:
             seen.add(key)
             kept.append(i)
@@ -226,9 +226,7 @@ def choose_max_length(recipe: Recipe, splits: dict[str, Dataset], tokenizer: Any
     train = splits["train"]
     if len(train) > 20_000:
         train = train.select(np.sort(np.random.default_rng(recipe.seed).permutation(len(train))[:20_000]))
-    encoded = tokenizer(
-        list(train["text"]), list(train["text_pair"]) if pair else None, truncation=True, max_length=limit
-    )
+    encoded = tokenizer(train["text"][:], train["text_pair"][:] if pair else None, truncation=True, max_length=limit)
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])
     wanted = int(np.quantile(lengths, 0.995, method="higher"))
     return min(limit, max(16, -(-wanted // 8) * 8))

@@ -70,7 +70,7 @@ def spec_of(splits: dict[str, Dataset], *, task: str, multi_label: bool, pair: b
         metric = "r2" if task == "text-regression" else "f1_micro" if multi_label else "f1_macro"
     if task == "text-regression":
         return TaskSpec(task, metric=metric, pair=pair)
-    column = splits["train"]["label"]
+    column = splits["train"]["label"][:]
     names = {label for cell in column for label in cell} if multi_label else set(column)
     try:
         ordered = sorted(names, key=lambda name: (float(name), name))
@@ -85,7 +85,7 @@ def targets(spec: TaskSpec, dataset: Dataset) -> np.ndarray:
     Returns:
         (n,) int64 class ids; (n, C) float32 of 0 and 1 for multi-label; (n,) float32 for regression.
     """
-    column = dataset["label"]
+    column = dataset["label"][:]
     if spec.regression:
         return np.asarray(column, dtype=np.float32)
     ids = {label: i for i, label in enumerate(spec.labels)}

@@ -29,7 +29,8 @@ def check(
     columns: dict[str, str],
     tokenizer: Any = None,
     max_length: int | None = None,
-    embeddings: dict[str, np.ndarray] | None = None,
+    embeddings: np.ndarray | None = None,
+    embedded: np.ndarray | None = None,
     seed: int = 42,
     progress: Callable[[int], None] | None = None,
 ) -> CheckReport:
@@ -39,7 +40,8 @@ def check(
         accounts: one a split, from loading; completed here with tokens and truncation.
         columns: role -> column name, for the report.
         tokenizer, max_length: the model's, to say what is cut.
-        embeddings: split -> (n, H) of the base model, for label suspects.
+        embeddings: (n, H) of training rows by the base model, for label suspects; without them TF-IDF is used.
+        embedded: (n,) the training rows that these are of; None for all.
         progress: called with the number of rows done, twice a row in all.
 
     Returns:
@@ -63,8 +65,8 @@ def check(
     findings += texts.patterns(seen)
     shares, mixed = texts.languages(seen, seed)
     quantiles, cut = texts.lengths(seen, max_length)
-    vectors = embeddings.get("train") if embeddings else None
-    findings += [*mixed, *cut, *suspects.suspects(seen, spec, targets(spec, splits["train"]), vectors, seed)]
+    doubtful = suspects.suspects(seen, spec, targets(spec, splits["train"]), embeddings, seed, embedded)
+    findings += [*mixed, *cut, *doubtful]
     return CheckReport(
         findings=tuple(sorted(findings, key=lambda f: (ORDER[f.severity], -f.count))),
         accounts=tuple(_complete(account, seen, max_length) for account in accounts),

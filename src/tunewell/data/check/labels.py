@@ -19,7 +19,7 @@ def counts(splits: dict[str, Dataset], multi_label: bool) -> dict[str, dict[str,
     """split -> label -> rows."""
     out = {}
     for name, dataset in splits.items():
-        column = dataset["label"]
+        column = dataset["label"][:]
         found = Counter(label for cell in column for label in cell) if multi_label else Counter(column)
         out[name] = dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
     return out
@@ -30,7 +30,7 @@ def codes(splits: dict[str, Dataset]) -> np.ndarray:
     known: dict[Any, int] = {}
     out = []
     for dataset in splits.values():
-        for cell in dataset["label"]:
+        for cell in dataset["label"][:]:
             key = tuple(sorted(cell)) if isinstance(cell, list) else cell
             out.append(known.setdefault(key, len(known)))
     return np.array(out, dtype=np.int64)
@@ -141,9 +141,9 @@ def groups(splits: dict[str, Dataset]) -> list[Finding]:
         return []
     out = []
     for i, a in enumerate(names):
-        known = set(splits[a]["group"])
+        known = set(splits[a]["group"][:])
         for b in names[i + 1 :]:
-            shared = sorted(known & set(splits[b]["group"]))
+            shared = sorted(known & set(splits[b]["group"][:]))
             if shared:
                 out.append(
                     Finding(

@@ -120,12 +120,22 @@ def scan(splits: dict[str, Dataset], tokenizer: Any = None, progress: Callable[[
                     if found and (pattern != "card" or luhn(found.group())):
                         hits[pattern].add(at + i)
             if tokenizer is not None:
-                encoded = tokenizer(texts, pairs, truncation=False, verbose=False, return_attention_mask=False)
-                tokens[at : at + len(texts)] = [len(ids) for ids in encoded["input_ids"]]
+                tokens[at : at + len(texts)] = token_counts(tokenizer, texts, pairs)
             if progress is not None:
                 progress(len(texts))
         first += len(dataset)
     return Scan(splits, bounds, keys, tokens, hits)
+
+
+def token_counts(tokenizer: Any, texts: list[str], pairs: list[str] | None) -> list[int]:
+    """Tokens of each text (or pair) with the special ones, uncut. Fast tokenizers skip all but the ids."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if hasattr(fast, "encode_batch_fast"):
+        fast.no_truncation()  # both are set anew by the next call of `tokenizer`
+        fast.no_padding()
+        inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        return [len(encoded) for encoded in fast.encode_batch_fast(inputs)]
+    return [len(ids) for ids in tokenizer(texts, pairs, truncation=False, verbose=False)["input_ids"]]
 
 
 def luhn(digits: str) -> bool:

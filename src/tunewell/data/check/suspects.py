@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
 
 MOST_ROWS, FOLDS, FAR = 20_000, 5, 4.0
+TFIDF_CHARS = 1_000  # characters of a text that TF-IDF features are made of
 
 
 def confident_joint_suspects(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -45,15 +46,31 @@ def confident_joint_suspects(probabilities: np.ndarray, labels: np.ndarray) -> n
     return suspects[np.argsort(margin[suspects], kind="stable")]
 
 
-def suspects(scan: Scan, spec: TaskSpec, targets: np.ndarray, vectors: np.ndarray | None, seed: int) -> list[Finding]:
-    """The finding for the training rows; none where there is too little to learn from."""
+def suspects(
+    scan: Scan,
+    spec: TaskSpec,
+    targets: np.ndarray,
+    vectors: np.ndarray | None,
+    seed: int,
+    embedded: np.ndarray | None = None,
+) -> list[Finding]:
+    """The finding for the training rows; none where there is too little to learn from.
+
+    Args:
+        targets: of all training rows. vectors: (n, H) embeddings of the rows `embedded` (None: of all);
+            without vectors TF-IDF features of at most MOST_ROWS rows are used.
+    """
     n = len(targets)
-    rows = np.arange(n) if n <= MOST_ROWS else np.sort(np.random.default_rng(seed).permutation(n)[:MOST_ROWS])
-    sampled = "" if n <= MOST_ROWS else f" (of a sample of {MOST_ROWS:,} rows)"
+    if vectors is not None:
+        rows = np.arange(n) if embedded is None else embedded
+    else:
+        rows = np.arange(n) if n <= MOST_ROWS else np.sort(np.random.default_rng(seed).permutation(n)[:MOST_ROWS])
     if spec.multi_label or len(rows) < 50:
         return []
+    sampled = "" if len(rows) == n else f" of a sample of {len(rows):,}"
+    features = "the base model's embeddings" if vectors is not None else "TF-IDF features"
     y = targets[rows]
-    x = vectors[rows] if vectors is not None else _tfidf(scan, rows)
+    x = vectors if vectors is not None else _tfidf(scan, rows)
     if spec.regression:
         found, notes = _far_residuals(x, y, seed)
     else:
@@ -69,8 +86,8 @@ def suspects(scan: Scan, spec: TaskSpec, targets: np.ndarray, vectors: np.ndarra
             split="train",
             title="Labels to look at",
             count=len(found),
-            message=f"{len(found):,} training rows{sampled} ({share:.1%}) have a label that a simple model, which did "
-            "not see them, finds unlikely"
+            message=f"{len(found):,} training rows{sampled} ({share:.1%}) have a label that a simple model on "
+            f"{features}, which did not see them, finds unlikely"
             + ("" if spec.regression else " (confident learning)")
             + ". Some are hard, not wrong.",
             examples=tuple(
@@ -84,9 +101,12 @@ def suspects(scan: Scan, spec: TaskSpec, targets: np.ndarray, vectors: np.ndarra
 def _tfidf(scan: Scan, rows: np.ndarray) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    texts = scan.splits["train"].select(rows)["text"]
+    chosen = scan.splits["train"].select(rows)
+    texts = [t[:TFIDF_CHARS] for t in chosen["text"][:]]
+    if "text_pair" in chosen.column_names:
+        texts = [f"{a}\n{b[:TFIDF_CHARS]}" for a, b in zip(texts, chosen["text_pair"][:], strict=True)]
     return TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(2, 4), min_df=2, max_features=50_000, sublinear_tf=True
+        analyzer="char_wb", ngram_range=(2, 4), min_df=2, max_features=50_000, sublinear_tf=True, dtype=np.float32
     ).fit_transform(texts)
 
 
