@@ -68,7 +68,7 @@ class Predictor:
             )
         folder = path / "model" if (path / "model" / "config.json").is_file() else path
         model, tokenizer = load_tuned(folder)
-        described = _read_task(path if folder != path else path.parent)
+        described = read_task(path if folder != path else path.parent)
         if described is not None and folder == path and not _belongs(described, model):
             described = None
         if described is None:
@@ -142,7 +142,8 @@ def decide(spec: TaskSpec, scores: np.ndarray) -> list[Any]:
     return [spec.labels[j] for j in scores.argmax(axis=1)]
 
 
-def _read_task(folder: Path) -> dict[str, Any] | None:
+def read_task(folder: Path) -> dict[str, Any] | None:
+    """task.json of a run folder, None where there is none."""
     try:
         return json.loads((folder / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

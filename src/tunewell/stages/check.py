@@ -36,23 +36,8 @@ def strict_error(report: CheckReport, where: str) -> GateError:
 
 
 def check_rows(job: Job) -> CheckReport:
-    """The check of a job's splits; label suspects by the base model's embeddings."""
-    from tunewell.data.check import check as check_data
-
-    columns = job.prepared.columns
-    roles = {"text": columns.text, "label": ", ".join(columns.label)}
-    roles |= {k: v for k in ("text_pair", "group") if (v := getattr(columns, k))}
-    vectors = {name: v.reshape(len(v), -1) for name, v in job.vectors.items() if len(v) == len(job.splits[name])}
-    report = check_data(
-        job.splits,
-        spec=job.spec,
-        accounts=job.prepared.accounts,
-        columns=roles,
-        tokenizer=job.tokenizer,
-        max_length=job.max_length,
-        embeddings=vectors if "train" in vectors else None,
-        seed=job.recipe.seed,
-    )
+    """The check of a job's splits, as its task makes it."""
+    report = job.task.check(job)
     counts = {s: sum(f.severity == s for f in report.findings) for s in ("error", "warning", "notice")}
     job.echo("check: " + ", ".join(f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items()))
     return report

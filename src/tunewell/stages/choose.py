@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.results import Candidate, Choice, Evaluation, write_whole, write_with
 from tunewell.stages.job import Job
-from tunewell.stages.probe import base_measurements, embedder, measures, suite
+from tunewell.stages.probe import base_measurements, measures, suite
 from tunewell.stages.tune import WEIGHTS, strategies_of
 
 if TYPE_CHECKING:
@@ -100,15 +100,12 @@ def choose_and_save(job: Job) -> Choice:
     """Choose among the tuned model and its variants; save the chosen one as a plain Transformers folder."""
     from safetensors.torch import load_file
 
-    from tunewell.evaluate.metrics import evaluate
-
     if job.folder.done("choose", job.keys.choice, ["choice.json", "model/config.json", "task.json"]):
         return Choice.load(job.folder / "choice.json")
     model = job.fresh_model()
     base = encoder_weights(model)
     model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
     wanted = measures(job) and (job.recipe.keep or job.recipe.keep_worst or "average" in job.recipe.strategies)
-    truth = job.targets("validation")
     choice = choose(
         model,
         recipe=job.recipe,
@@ -116,14 +113,11 @@ def choose_and_save(job: Job) -> Choice:
         strategies=strategies_of(job),
         suite=suite(job, "select") if wanted else None,
         before=base_measurements(job, "select") if wanted else None,
-        evaluate=lambda m: evaluate(
-            job.spec, job.scores(m, "validation"), truth, split="validation", seed=job.recipe.seed, n_boot=500
-        ),
-        embedder=lambda m: embedder(m, job.tokenizer),
+        evaluate=lambda m: job.task.validation(job, m),
+        embedder=lambda m: job.task.probed(job, m),
         echo=job.echo,
     )
-    if job.spec.regression:
-        fold_scale(model, job.scale.mean, job.scale.std)
+    job.task.finish(job, model)
     _save(job, model.eval())
     choice.write(job.folder / "choice.json")
     job.folder.mark("choose", job.keys.choice)
@@ -132,7 +126,7 @@ def choose_and_save(job: Job) -> Choice:
 
 def _save(job: Job, model: Any) -> None:
     """model/ and task.json; the folder appears whole or not at all."""
-    tokenizer, columns = job.tokenizer, job.prepared.columns
+    tokenizer = job.tokenizer
     limit = tokenizer.model_max_length
 
     def save(path: Path) -> None:
@@ -145,16 +139,4 @@ def _save(job: Job, model: Any) -> None:
         write_with(job.folder / "model", save)
     finally:
         tokenizer.model_max_length = limit
-    described = {
-        "spec": job.spec.to_dict(),
-        "columns": {
-            "text": columns.text,
-            "text_pair": columns.text_pair,
-            "label": list(columns.label),
-            "group": columns.group,
-            "label_separator": columns.label_separator,
-        },
-        "max_length": job.max_length,
-        "base_model": job.recipe.model,
-    }
-    write_whole(job.folder / "task.json", json.dumps(described, ensure_ascii=False, indent=1) + "\n")
+    write_whole(job.folder / "task.json", json.dumps(job.task.describe(job), ensure_ascii=False, indent=1) + "\n")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tunewell.models.load import Encoder
     from tunewell.tasks import TaskSpec
+    from tunewell.tasks.base import Task
     from tunewell.train.tune import Scale
 
 Echo = Callable[[str], None]
@@ -51,6 +52,7 @@ class Job:
         prepared: Prepared | None = None,
     ) -> None:
         from tunewell.models.load import locate
+        from tunewell.tasks import task_of
 
         self.recipe, self.echo, self.progress, self.command = recipe, echo, progress, command
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
@@ -62,12 +64,8 @@ class Job:
             raise
         self.spec: TaskSpec = self.prepared.spec
         self.splits: dict[str, Dataset] = self.prepared.splits
-        kind = (
-            ""
-            if self.spec.regression
-            else (", several labels a row" if self.spec.multi_label else f", {len(self.spec.labels)} classes")
-        )
-        self.echo(f"task: {self.spec.name}{kind}; metric {self.spec.metric}")
+        self.task: Task = task_of(self.spec.name)
+        self.echo(f"task: {self.spec.name}{self.task.kind(self)}; metric {self.spec.metric}")
         if recipe.threads:
             import torch
 
@@ -159,16 +157,8 @@ class Job:
     # ------------------------------------------------------------ the model in the making
 
     def fresh_model(self) -> Any:
-        """The base model under a new head."""
-        from tunewell.models.load import load_classifier
-
-        return load_classifier(
-            self.recipe.model,
-            self.spec,
-            seed=self.recipe.seed,
-            revision=self.recipe.revision,
-            trust_remote_code=self.recipe.trust_remote_code,
-        )
+        """The base model, under a new head where the task has one."""
+        return self.task.fresh_model(self)
 
     @cached_property
     def scale(self) -> Scale:

@@ -25,12 +25,9 @@ def preflight(job: Job) -> None:
     """
     from tunewell.data.general import general_texts
     from tunewell.retention.suite import load_suite
-    from tunewell.train.losses import loss_for
 
     recipe = job.recipe
-    loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
-    if recipe.class_weight == "balanced" and job.spec.regression:
-        raise RecipeError("`class_weight: balanced` needs classes", where="class_weight", expected="class_weight: none")
+    job.task.preflight(job)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         load_suite(recipe.probes, recipe.probe_files, half="select", seed=recipe.seed)

@@ -78,11 +78,35 @@ def data_fingerprint(recipe: Recipe) -> str:
 
 
 def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
-    """Load all files that the recipe names and split what it does not.
+    """Load all files that the recipe names and split what it does not, as the recipe's task reads them.
 
     Raises:
         DataError, RecipeError: with the file, row, column or key concerned.
     """
+    from tunewell.tasks import task_of
+
+    return task_of(choose_task(recipe)).prepare(recipe, echo=echo)
+
+
+def choose_task(recipe: Recipe) -> str:
+    """The recipe's task; `auto` is told by keys that belong to one task, then by the file's columns.
+
+    Classes and scores are told apart later, by their labels.
+    """
+    from tunewell.data.load import load
+    from tunewell.tasks.registry import told_by_columns, told_by_keys
+
+    if recipe.task != "auto":
+        return recipe.task
+    if told := told_by_keys(recipe.model_dump(exclude_unset=True)):
+        return told
+    if recipe.train and recipe.label is None and (found := told_by_columns(load(recipe.train).dataset.column_names)):
+        return found
+    return "text-classification"
+
+
+def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
+    """`prepare` for classes and scores."""
     from tunewell.data.columns import canonical, resolve
     from tunewell.data.load import load
     from tunewell.data.split import check_labels, split

@@ -25,14 +25,12 @@ def measures(job: Job) -> bool:
 
 
 def suite(job: Job, half: str) -> Any:
-    from tunewell.retention.suite import load_suite
-
-    return load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
+    return job.task.suite(job, half)
 
 
 def base_measurements(job: Job, half: str) -> Any:
     """The base model on one half of the suite; measured once a run folder."""
-    return _measured(job, "before", half, job.keys.probe, lambda: job.encoder.model)
+    return _measured(job, "before", half, job.keys.probe, lambda: job.task.base_model(job))
 
 
 def _measured(job: Job, name: str, half: str, key: str, model: Callable[[], Any]) -> Any:
@@ -42,7 +40,7 @@ def _measured(job: Job, name: str, half: str, key: str, model: Callable[[], Any]
 
     def make() -> Any:
         job.echo(f"probe: {'base' if name == 'before' else 'tuned'} model, {half} half")
-        measured = suite(job, half).measure(embedder(model(), job.tokenizer))
+        measured = suite(job, half).measure(job.task.probed(job, model()))
         measured.save(path)
         return measured
 
@@ -60,7 +58,6 @@ def probe_base(job: Job) -> None:
 
 def probe_tuned(job: Job) -> Retention | None:
     """The report halves, which nothing was chosen on; None when nothing is measured."""
-    from tunewell.models.load import load_tuned
     from tunewell.retention.forgetting import compare
 
     path = job.folder / "retention.json"
@@ -70,7 +67,9 @@ def probe_tuned(job: Job) -> Retention | None:
 
     def make() -> Retention:
         before = base_measurements(job, "report")
-        after = _measured(job, "after", "report", job.keys.choice, lambda: load_tuned(job.folder / "model")[0])
+        after = _measured(
+            job, "after", "report", job.keys.choice, lambda: job.task.load_tuned(job, job.folder / "model")
+        )
         retention = compare(before, after, seed=job.recipe.seed)
         retention.write(path)
         return retention

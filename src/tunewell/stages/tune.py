@@ -25,7 +25,6 @@ def tune(job: Job) -> Training:
     """Tune, going on from the last whole checkpoint if there is one; write the weights of the best validation score."""
     from safetensors.torch import save_file
 
-    from tunewell.evaluate.metrics import score
     from tunewell.train.tune import clear_checkpoints
     from tunewell.train.tune import tune as tune_model
 
@@ -36,13 +35,13 @@ def tune(job: Job) -> Training:
     if folder.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != job.keys.tune):
         shutil.rmtree(folder)  # part of a tuning with other settings
     write_whole(marker, job.keys.tune)
-    model, truth, learned = job.fresh_model(), job.targets("validation"), job.targets("train")
+    model, inputs = job.fresh_model(), job.task.inputs(job)
+    learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:
         learned = ((learned - job.scale.mean) / job.scale.std).astype(np.float32)
 
     def validate(candidate: Any) -> dict[str, float]:
-        scores = job.scores(candidate, "validation", bf16=job.bf16)
-        return {job.spec.metric: score(job.spec.metric, job.spec, scores, truth)}
+        return {job.spec.metric: job.task.validate(job, candidate)}
 
     job.echo(
         f"tune: {' + '.join(job.recipe.strategies)}, {len(job.splits['train']):,} rows, "
@@ -56,6 +55,7 @@ def tune(job: Job) -> Training:
         recipe=job.recipe,
         max_length=job.max_length,
         targets=learned,
+        inputs=inputs,
         validate=validate,
         strategies=strategies_of(job),
         folder=folder,

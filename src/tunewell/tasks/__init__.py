@@ -1,5 +1,6 @@
-"""Tasks: how a row becomes model input, what the targets are, how logits become scores."""
+"""Tasks: how a row becomes model input, what the loss and the metrics are, how answers are made."""
 
+from tunewell.tasks.registry import TASKS, task_of
 from tunewell.tasks.spec import TaskSpec, spec_of, targets
 
-__all__ = ["TaskSpec", "spec_of", "targets"]
+__all__ = ["TASKS", "TaskSpec", "spec_of", "targets", "task_of"]

@@ -41,13 +41,15 @@ class TunewellTrainer(Trainer):
         self,
         *,
         batches: LikeLengthBatches,
-        row_loss: Callable[..., torch.Tensor],
+        row_loss: Callable[..., torch.Tensor] | None,
+        model_loss: Callable[..., torch.Tensor] | None = None,
         strategies: Sequence[Strategy] = (),
         validate: Callable[[Any], dict[str, float]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
+        self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
         self.loss_is_scaled_for_ga = True
         self._bad_in_a_row = 0
         self._bad_micro = False
@@ -78,7 +80,12 @@ class TunewellTrainer(Trainer):
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
-        loss = self.row_loss(outputs.logits, labels).sum() / rows_a_step
+        if self.model_loss is not None:
+            losses = self.model_loss(outputs, labels)
+        else:
+            assert self.row_loss is not None
+            losses = self.row_loss(outputs.logits, labels)
+        loss = losses.sum() / rows_a_step
         if model.training:
             mask = inputs["attention_mask"]
             self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())

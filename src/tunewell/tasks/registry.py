@@ -1,0 +1,33 @@
+"""The table of tasks, and which of them a file is for. Stays light: the recipe reads it before anything heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+TASKS: dict[str, str] = {
+    "text-classification": "tunewell.tasks.classification:CLASSIFICATION",
+    "text-regression": "tunewell.tasks.classification:REGRESSION",
+}
+# columns that tell a task; the first set that a file has all of decides
+TELLING: tuple[tuple[str, frozenset[str]], ...] = ()
+# recipe keys that tell a task when they are given
+KEYS: dict[str, str] = {}
+
+
+def task_of(name: str) -> Any:
+    """The task behind a name of the table."""
+    module, attribute = TASKS[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def told_by_keys(values: dict[str, Any]) -> str | None:
+    """The task that given recipe keys belong to."""
+    return next((task for key, task in KEYS.items() if values.get(key) is not None), None)
+
+
+def told_by_columns(columns: Iterable[str]) -> str | None:
+    """The task that a file's columns belong to, None for classes and scores."""
+    names = {c.lower() for c in columns}
+    return next((task for task, needed in TELLING if needed <= names), None)
