@@ -17,6 +17,8 @@ from tunewell.tasks.spec import scores_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tunewell.data.write_rows import Columns
+
 THRESHOLD = 0.5  # of multi-label probabilities
 
 
@@ -38,6 +40,20 @@ class Predictor:
     batch_size: int = 64
     source: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
+
+    # what `tunewell predict` asks of everything that predicts
+    usual = ("text", "sentence", "review", "content", "body", "message", "comment")
+    usual_pair = ("text_pair", "text_b", "text2", "sentence2", "hypothesis")
+
+    @property
+    def pair(self) -> bool:
+        return self.spec.pair
+
+    def added(self, taken: Sequence[str]) -> Columns:
+        """The columns that predictions add to rows with the columns `taken`."""
+        from tunewell.data.write_rows import Columns
+
+        return Columns(taken, self.labels, regression=self.spec.regression, multi_label=self.spec.multi_label)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -131,6 +147,25 @@ class Predictor:
             {"prediction": answer, "probabilities": dict(zip(self.labels, map(float, row), strict=True))}
             for answer, row in zip(decided, scores, strict=True)
         ]
+
+
+def load_predictor(path: str | Path, *, batch_size: int = 64) -> Any:
+    """Whatever predicts with a run or model folder: a Predictor for labels, the task's own for answers.
+
+    Raises:
+        ModelError: no such folder, not finished, or a model without a head that can predict.
+    """
+    from tunewell.models.heads import brings_head
+
+    path = Path(path)
+    folder = path / "model" if (path / "model" / "config.json").is_file() else path
+    described = (read_task(path if folder != path else path.parent) or {}) if folder.is_dir() else {}
+    name = described.get("spec", {}).get("name", "")
+    if folder.is_dir() and (name == "question-answering" or brings_head(str(folder), "ForQuestionAnswering")):
+        from tunewell.tasks.question_answering.task import load_answerer
+
+        return load_answerer(path, batch_size=batch_size)
+    return Predictor.load(path, batch_size=batch_size)
 
 
 def decide(spec: TaskSpec, scores: np.ndarray) -> list[Any]:

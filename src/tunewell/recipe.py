@@ -20,11 +20,11 @@ from tunewell.strategies import STRATEGIES, check_combination
 SECTIONS = {
     "data": "Data",
     "model": "Model",
+    "answers": "Questions, translations and instructions",
     "retention": "Keeping what the base model knows",
     "training": "Training",
     "output": "Output",
 }
-TASKS = ("text-classification", "text-regression")
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
@@ -58,9 +58,12 @@ class Recipe(BaseModel):
     label: StringList | None = _key(
         None, "data", "Column with the label; several columns of 0/1 (`a,b,c`) for multi-label."
     )
+    question: str | None = _key(None, "data", "Column with the question, for question-answering.")
+    context: str | None = _key(None, "data", "Column with the text that holds the answer.")
+    answers: str | None = _key(None, "data", "Column with the answers: texts, or {text, answer_start} as in SQuAD.")
     group: str | None = _key(None, "data", "Column whose values must not be shared between splits (author, document).")
-    task: Literal["auto", "text-classification", "text-regression"] = _key(
-        "auto", "data", "What to learn; `auto` infers it from the labels and says so."
+    task: Literal["auto", "text-classification", "text-regression", "question-answering"] = _key(
+        "auto", "data", "What to learn; `auto` infers it from columns and labels and says so."
     )
     multi_label: bool | None = _key(None, "data", "Several labels a row; inferred from lists or several label columns.")
     label_separator: str | None = _key(None, "data", "Splits a label cell into several labels (`news|sport` with `|`).")
@@ -85,6 +88,11 @@ class Recipe(BaseModel):
         "Longest input in tokens; by default the 99.5 % quantile of the data within the model's window.",
         ge=4,
     )
+
+    # questions, translations and instructions
+    doc_stride: int = _key(128, "answers", "Tokens that two windows of a long context share.", ge=0)
+    max_answer_length: int = _key(30, "answers", "Longest answer to a question, in tokens.", ge=1)
+    n_best_size: int = _key(20, "answers", "Answers to a question that are kept with their probabilities.", ge=1)
 
     # retention
     strategy: StringList | None = _key(

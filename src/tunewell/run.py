@@ -23,7 +23,6 @@ from tunewell.results import BaselineResult, CheckReport, Choice, Estimate, Eval
 if TYPE_CHECKING:
     import numpy as np
 
-    from tunewell.predict import Predictor
 
 Echo = Callable[[str], None]
 
@@ -98,13 +97,18 @@ class Run:
         return self.dir / "model"
 
     @cached_property
-    def predictor(self) -> Predictor:
-        from tunewell.predict import Predictor
+    def predictor(self) -> Any:
+        """A Predictor for labels; for answers the task's own, with the same `predict`."""
+        from tunewell.predict import load_predictor
 
-        return Predictor.load(self.dir)
+        return load_predictor(self.dir)
 
     def predict(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> list[Any]:
-        """Labels (lists of labels for multi-label, floats for scores), one a text."""
+        """Labels (lists of labels for multi-label, floats for scores), one a text.
+
+        Questions with contexts as `text_pairs` get answers, empty for "no answer"; sources their translations,
+        prompts their answers.
+        """
         return self.predictor.predict(texts, text_pairs)
 
     def predict_proba(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> np.ndarray:

@@ -14,7 +14,7 @@ from tunewell.folder import RunFolder
 from tunewell.recipe import Recipe
 from tunewell.results import write_whole
 from tunewell.stages.keys import Keys, keys_for
-from tunewell.stages.prepare import Prepared, choose_max_length, prepare
+from tunewell.stages.prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +30,12 @@ ROWS_EMBEDDED = 20_000  # training rows embedded at most, for baselines and labe
 
 def silent(line: str) -> None:
     """An `echo` that says nothing."""
+
+
+def with_defaults(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe with the task's own defaults in the keys that the user did not set."""
+    own = {key: value for key, value in task.defaults.items() if key not in recipe.model_fields_set}
+    return recipe.model_copy(update=own) if own else recipe
 
 
 class Job:
@@ -54,17 +60,20 @@ class Job:
         from tunewell.models.load import locate
         from tunewell.tasks import task_of
 
-        self.recipe, self.echo, self.progress, self.command = recipe, echo, progress, command
+        self.echo, self.progress, self.command = echo, progress, command
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         try:
-            self.model_path = locate(recipe.model)
+            if "model" in recipe.model_fields_set:  # a model that is not there is told before files are read
+                locate(recipe.model)
             self.prepared: Prepared = prepared or prepare(recipe, echo=echo)
+            self.spec: TaskSpec = self.prepared.spec
+            self.task: Task = task_of(self.spec.name)
+            self.recipe = with_defaults(recipe, self.task)
+            self.model_path = locate(self.recipe.model)
         except BaseException:
             self.close()
             raise
-        self.spec: TaskSpec = self.prepared.spec
         self.splits: dict[str, Dataset] = self.prepared.splits
-        self.task: Task = task_of(self.spec.name)
         self.echo(f"task: {self.spec.name}{self.task.kind(self)}; metric {self.spec.metric}")
         if recipe.threads:
             import torch
@@ -116,10 +125,7 @@ class Job:
     @cached_property
     def max_length(self) -> int:
         """Longest input in tokens of this run."""
-        from tunewell.models.load import window
-
-        limit = window(self.encoder.model, self.tokenizer)
-        return choose_max_length(self.recipe, self.splits, self.tokenizer, limit, self.spec.pair)
+        return self.task.max_length(self)
 
     @cached_property
     def bf16(self) -> bool:

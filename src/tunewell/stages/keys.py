@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewell.folder import file_hash, fingerprint
+from tunewell.recipe import keys_of
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -15,7 +16,7 @@ TRAINING_KEYS = (
     "max_length", "general_text", "general_samples", "distill_weight", "learning_rate", "num_train_epochs",
     "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_ratio", "lr_scheduler_type",
     "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma", "class_weight",
-    "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
+    "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads", *keys_of("answers"),
 )  # fmt: skip
 
 

@@ -24,6 +24,9 @@ DATA_KEYS = (
     "text",
     "text_pair",
     "label",
+    "question",
+    "context",
+    "answers",
     "group",
     "task",
     "multi_label",
@@ -163,7 +166,7 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
         )
     splits = {name: splits[name] for name in ("train", "validation", "test")}
     if recipe.duplicates == "drop":
-        splits["train"] = _drop_duplicates(splits["train"], dropped["train"])
+        splits["train"] = drop_duplicates(splits["train"], dropped["train"])
     if recipe.max_train_samples and len(splits["train"]) > recipe.max_train_samples:
         chosen = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.max_train_samples]
         dropped["train"]["beyond max_train_samples"] = len(splits["train"]) - recipe.max_train_samples
@@ -201,7 +204,7 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
     return Prepared(splits, spec, columns, accounts, data_fingerprint(recipe), notices, missing)
 
 
-def _drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
+def drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
     """Keep the first of rows with the same text (and pair) and label; the rest are counted."""
     seen: set[tuple[str, ...]] = set()
     kept = []

@@ -64,6 +64,10 @@ class Task(Protocol):
         """What follows the task's name in the first line, such as ", 3 classes"."""
         ...
 
+    def max_length(self, job: Job) -> int:
+        """Longest input in tokens."""
+        ...
+
     def preflight(self, job: Job) -> None:
         """Refuse what cannot work, before anything is written."""
         ...

@@ -40,6 +40,13 @@ class Classification:
             return ""
         return ", several labels a row" if job.spec.multi_label else f", {len(job.spec.labels)} classes"
 
+    def max_length(self, job: Job) -> int:
+        from tunewell.models.load import window
+        from tunewell.stages.prepare import choose_max_length
+
+        limit = window(job.encoder.model, job.tokenizer)
+        return choose_max_length(job.recipe, job.splits, job.tokenizer, limit, job.spec.pair)
+
     def preflight(self, job: Job) -> None:
         from tunewell.errors import RecipeError
         from tunewell.train.losses import loss_for

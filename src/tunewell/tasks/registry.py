@@ -9,11 +9,16 @@ from typing import Any
 TASKS: dict[str, str] = {
     "text-classification": "tunewell.tasks.classification:CLASSIFICATION",
     "text-regression": "tunewell.tasks.classification:REGRESSION",
+    "question-answering": "tunewell.tasks.question_answering.task:TASK",
 }
 # columns that tell a task; the first set that a file has all of decides
-TELLING: tuple[tuple[str, frozenset[str]], ...] = ()
+TELLING: tuple[tuple[str, frozenset[str]], ...] = (
+    ("question-answering", frozenset({"question", "context", "answers"})),
+    ("question-answering", frozenset({"question", "context", "answer_start"})),
+    ("question-answering", frozenset({"paragraphs"})),
+)
 # recipe keys that tell a task when they are given
-KEYS: dict[str, str] = {}
+KEYS: dict[str, str] = {"question": "question-answering", "answers": "question-answering"}
 
 
 def task_of(name: str) -> Any:
