@@ -165,6 +165,13 @@ def load_predictor(path: str | Path, *, batch_size: int = 64) -> Any:
         from tunewell.tasks.question_answering.task import load_answerer
 
         return load_answerer(path, batch_size=batch_size)
+    writes = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "MTModel", "EncoderDecoderModel")
+    if folder.is_dir() and (
+        name in ("text-generation", "translation") or any(brings_head(str(folder), e) for e in writes)
+    ):
+        from tunewell.tasks.generation.task import load_writer
+
+        return load_writer(path, batch_size=min(batch_size, 16))
     return Predictor.load(path, batch_size=batch_size)
 
 

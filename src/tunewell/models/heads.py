@@ -75,8 +75,13 @@ def load_saved(kind: Any, path: str | Path, role: str) -> tuple[PreTrainedModel,
 
 def brings_head(path: str, ending: str) -> bool:
     """Whether a local model's config names an architecture with this ending (`ForQuestionAnswering`)."""
+    return any(name.endswith(ending) for name in architectures(path))
+
+
+def architectures(path: str) -> list[str]:
+    """The classes that a local model's config names."""
     try:
         config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return any(str(a).endswith(ending) for a in config.get("architectures") or [])
+        return [str(a) for a in config.get("architectures") or []]
+    except (OSError, ValueError, AttributeError):
+        return []

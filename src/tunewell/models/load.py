@@ -56,7 +56,9 @@ def locate(name: str) -> str:
         )
     asset = assets.find(name, kind="model")
     if asset is not None and not Path(name).is_dir():
-        return str(assets.fetch(asset.name))
+        from tunewell.models.gguf import unpacked
+
+        return str(unpacked(assets.fetch(asset.name)))
     folder = Path(name).expanduser()
     if folder.is_dir():
         _check_folder(folder)
@@ -107,7 +109,7 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Silences Transformers' loading report (a new head is no news to us) and its progress bar."""
     from transformers.utils import logging as hf_logging
 
@@ -153,7 +155,7 @@ def load_part(loader: Any, name: str, path: str, what: str, **options: Any) -> A
 
     from tunewell.data.hub import offline
 
-    with _quiet():
+    with quietly():
         try:
             if Path(path).is_dir() or _reachable():
                 return loader(path, **options)

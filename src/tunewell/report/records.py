@@ -109,6 +109,19 @@ def usage(records: Records, folder: str) -> list[str]:
             "first, last = out.start_logits.argmax().item(), out.end_logits.argmax().item()",
             'answer = tokenizer.decode(inputs["input_ids"][0, first : last + 1])',
         ]
+    if kind == "text-generation":
+        return [
+            "from transformers import pipeline",
+            "",
+            f'answer = pipeline("text-generation", model="{folder}")',
+            'answer([{"role": "user", "content": "a prompt"}], max_new_tokens=128, do_sample=False)',
+        ]
+    if kind == "translation":
+        return [
+            "import tunewell",
+            "",
+            f'tunewell.load_run("{records.folder.resolve().name}").predict(["a source text"])',
+        ]
     pair = bool(records.check and "text_pair" in records.check.columns)
     text = '{"text": "first text", "text_pair": "second text"}' if pair else '"some text"'
     return [

@@ -27,6 +27,12 @@ DATA_KEYS = (
     "question",
     "context",
     "answers",
+    "source",
+    "target",
+    "messages",
+    "source_prefix",
+    "source_lang",
+    "target_lang",
     "group",
     "task",
     "multi_label",
@@ -65,10 +71,13 @@ class Prepared:
 
 def data_fingerprint(recipe: Recipe) -> str:
     """Changes when a data file or a key that decides about rows changes."""
-    sources = {}
+    sources: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
         source = getattr(recipe, name)
         try:
+            if source and not Path(source).exists() and "," in source:  # two line-aligned files
+                sources[name] = [file_hash(p.strip()) for p in source.split(",") if Path(p.strip()).exists()]
+                continue
             sources[name] = file_hash(source) if source and Path(source).exists() else source
         except PermissionError:
             raise DataError(

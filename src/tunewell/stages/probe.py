@@ -20,8 +20,9 @@ def embedder(model: Any, tokenizer: Any, max_length: int = 128) -> Callable[[Seq
 
 
 def measures(job: Job) -> bool:
-    """Whether the recipe asks for any probe."""
-    return job.recipe.probes != ["none"] or bool(job.recipe.probe_files)
+    """Whether the recipe asks for any probe, and there are probes for this kind of model."""
+    wanted = job.recipe.probes != ["none"] or bool(job.recipe.probe_files)
+    return wanted and job.task.measurable(job)
 
 
 def suite(job: Job, half: str) -> Any:

@@ -82,8 +82,12 @@ class Task(Protocol):
         """Which of the baselines' headline figures stands for the base model in summary.json."""
         ...
 
+    def measurable(self, job: Job) -> bool:
+        """Whether there are probes for this kind of model."""
+        ...
+
     def suite(self, job: Job, half: str) -> Any:
-        """The retention suite for this kind of model, None where nothing can be measured."""
+        """The retention suite for this kind of model."""
         ...
 
     def probed(self, job: Job, model: Any) -> Callable[..., Any]:

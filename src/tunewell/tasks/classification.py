@@ -99,6 +99,9 @@ class Classification:
         """The base model frozen under a linear probe."""
         return baselines.get("linear-probe")
 
+    def measurable(self, job: Job) -> bool:
+        return True
+
     def suite(self, job: Job, half: str) -> Any:
         from tunewell.retention.suite import load_suite
 

@@ -73,11 +73,13 @@ def _cell(value: Any) -> Any:
     return f"{value:.6f}" if isinstance(value, float) else "" if value is None else value
 
 
-def write_samples(path: Path, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+def write_samples(path: Path, names: Sequence[str], rows: Sequence[dict[str, Any]], note: str = "") -> None:
     """samples.json: rows side by side for the report.
 
     Args:
         names: headings of the answers, in order.
-        rows: where, input, reference, answers (one a name), note.
+        rows: where, input, reference, answers (one a name). note: shown above them.
     """
-    write_whole(path, json.dumps({"names": list(names), "rows": list(rows)}, ensure_ascii=False, indent=1) + "\n")
+    write_whole(
+        path, json.dumps({"names": list(names), "rows": list(rows), "note": note}, ensure_ascii=False, indent=1) + "\n"
+    )

@@ -10,15 +10,29 @@ TASKS: dict[str, str] = {
     "text-classification": "tunewell.tasks.classification:CLASSIFICATION",
     "text-regression": "tunewell.tasks.classification:REGRESSION",
     "question-answering": "tunewell.tasks.question_answering.task:TASK",
+    "text-generation": "tunewell.tasks.generation.task:GENERATION",
+    "translation": "tunewell.tasks.generation.task:TRANSLATION",
 }
 # columns that tell a task; the first set that a file has all of decides
 TELLING: tuple[tuple[str, frozenset[str]], ...] = (
     ("question-answering", frozenset({"question", "context", "answers"})),
     ("question-answering", frozenset({"question", "context", "answer_start"})),
     ("question-answering", frozenset({"paragraphs"})),
+    ("text-generation", frozenset({"messages"})),
+    ("text-generation", frozenset({"conversations"})),
+    ("text-generation", frozenset({"prompt", "completion"})),
+    ("text-generation", frozenset({"instruction", "output"})),
+    ("translation", frozenset({"source", "target"})),
+    ("translation", frozenset({"translation"})),
 )
 # recipe keys that tell a task when they are given
-KEYS: dict[str, str] = {"question": "question-answering", "answers": "question-answering"}
+KEYS: dict[str, str] = {
+    "question": "question-answering",
+    "answers": "question-answering",
+    "messages": "text-generation",
+    "source": "translation",
+    "target": "translation",
+}
 
 
 def task_of(name: str) -> Any:

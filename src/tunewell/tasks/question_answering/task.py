@@ -139,6 +139,9 @@ class QuestionAnswering:
     def base_model(self, job: Job) -> Any:
         return job.encoder.model
 
+    def measurable(self, job: Job) -> bool:
+        return True
+
     def suite(self, job: Job, half: str) -> Any:
         from tunewell.retention.suite import load_suite
 
