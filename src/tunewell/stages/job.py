@@ -35,6 +35,8 @@ def silent(line: str) -> None:
 def with_defaults(recipe: Recipe, task: Task) -> Recipe:
     """The recipe with the task's own defaults in the keys that the user did not set."""
     own = {key: value for key, value in task.defaults.items() if key not in recipe.model_fields_set}
+    if (recipe.keep or recipe.keep_worst) and recipe.strategy is None and task.keeps_by:
+        own["strategy"] = list(task.keeps_by)
     return recipe.model_copy(update=own) if own else recipe
 
 

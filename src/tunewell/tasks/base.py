@@ -48,12 +48,14 @@ class Task(Protocol):
 
     Attributes:
         name: as in `task: ...`; pipeline: the name that Transformers and the hub give to it.
+        keeps_by: the strategies that keep what the base model knows when the user names none; empty for the recipe's.
         defaults: recipe keys that this task sets otherwise than the recipe when the user does not.
     """
 
     name: str
     title: str
     pipeline: str
+    keeps_by: tuple[str, ...]
     defaults: dict[str, Any]
 
     def prepare(self, recipe: Recipe, *, echo: Callable[[str], None]) -> Prepared:

@@ -28,6 +28,7 @@ class Classification:
     name: str
     title: str
     pipeline: str = "text-classification"
+    keeps_by: tuple[str, ...] = ()
     defaults: dict[str, Any] = field(default_factory=dict)
 
     def prepare(self, recipe: Recipe, *, echo: Callable[[str], None]) -> Prepared:

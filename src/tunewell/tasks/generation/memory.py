@@ -21,9 +21,9 @@ class Memory:
     def __init__(self, inputs: Sequence[str], answers: Sequence[str], seed: int = 42) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        place = np.arange(len(inputs))
+        place = list(range(len(inputs)))
         if len(place) > ROWS:
-            place = np.sort(np.random.default_rng(seed).permutation(place)[:ROWS])
+            place = sorted(np.random.default_rng(seed).permutation(len(inputs))[:ROWS].tolist())
         self.answers = [answers[i] for i in place]
         self.vectorizer = TfidfVectorizer(
             analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=FEATURES, dtype=np.float32

@@ -42,6 +42,7 @@ class Generation:
     title: str
     pipeline: str
     pairs: bool
+    keeps_by: tuple[str, ...] = ("average",)
     defaults: dict[str, Any] = field(default_factory=dict)
 
     # ------------------------------------------------------------ rows
@@ -555,12 +556,17 @@ GENERATION = Generation(
     "Instruction tuning: answers written by a decoder",
     "text-generation",
     False,
-    {"model": DECODER, "per_device_train_batch_size": 8, "per_device_eval_batch_size": 16, "num_train_epochs": 2.0},
+    defaults={
+        "model": DECODER,
+        "per_device_train_batch_size": 8,
+        "per_device_eval_batch_size": 16,
+        "num_train_epochs": 2.0,
+    },
 )
 TRANSLATION = Generation(
     "translation",
     "Translation by an encoder-decoder or a decoder",
     "translation",
     True,
-    {"model": DECODER, "per_device_eval_batch_size": 16},
+    defaults={"model": DECODER, "per_device_eval_batch_size": 16},
 )

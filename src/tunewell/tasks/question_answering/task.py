@@ -38,6 +38,7 @@ class QuestionAnswering:
     name: str = "question-answering"
     title: str = "The span of a context that answers a question"
     pipeline: str = "question-answering"
+    keeps_by: tuple[str, ...] = ()
     defaults: dict[str, Any] = field(default_factory=lambda: {"learning_rate": 1e-4})
 
     # ------------------------------------------------------------ rows
