@@ -8,6 +8,7 @@ from typing import Any
 from tunewell.recipe import SECTIONS, Recipe, keys_of, yaml_value
 
 WIDTH = 100
+ANSWERS = ("question-answering", "text-generation", "translation")  # tasks whose columns have names of their own
 
 
 def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
@@ -26,9 +27,19 @@ def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
     """
     from tunewell.data.columns import resolve
     from tunewell.data.load import load
+    from tunewell.tasks.registry import told_by_columns
 
     loaded = load(data, encoding=asked.get("encoding") or "auto")
     label = asked.get("label")
+    task = asked.get("task") or "auto"
+    if (
+        task in ("auto", *ANSWERS)
+        and not label
+        and (told := told_by_columns(loaded.dataset.column_names) or task) in ANSWERS
+    ):
+        values = {"train": data, "task": task if task != "auto" else told}
+        notices = [f"{len(loaded.dataset):,} rows; columns: {', '.join(loaded.dataset.column_names)}"]
+        return values, [*notices, *loaded.notices, f"its columns are those of {values['task']}"]
     columns = resolve(
         loaded.dataset,
         text=asked.get("text"),

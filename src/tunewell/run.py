@@ -312,18 +312,27 @@ def probe_models(
     Args:
         models: one or two of: asset, folder, hub id, run folder; the first is the base.
     """
-    from tunewell.models.load import load_encoder
+    from tunewell.models.load import load_encoder, locate
     from tunewell.retention.forgetting import compare
+    from tunewell.retention.language import load_language_suite, surprise_of
     from tunewell.retention.suite import load_suite
     from tunewell.stages.probe import embedder
+    from tunewell.tasks.generation.models import is_decoder, load_decoder
 
-    suite = load_suite(list(probes), list(probe_files), half=half, seed=seed)
+    places = [str(n) if (n := Path(name) / "model").joinpath("config.json").is_file() else name for name in models]
+    suite: Any
+    if decoders := is_decoder(locate(places[0])):
+        suite = load_language_suite(list(probes), list(probe_files), half=half, seed=seed)  # type: ignore[arg-type]
+    else:
+        suite = load_suite(list(probes), list(probe_files), half=half, seed=seed)
     measured = []
-    for name in models:
-        nested = Path(name) / "model"
-        encoder = load_encoder(str(nested) if (nested / "config.json").is_file() else name)
+    for name, place in zip(models, places, strict=True):
         echo(f"probe: {name}")
-        measured.append(suite.measure(embedder(encoder.model, encoder.tokenizer)))
+        if decoders:
+            measured.append(suite.measure(surprise_of(*load_decoder(place))))
+        else:
+            encoder = load_encoder(place)
+            measured.append(suite.measure(embedder(encoder.model, encoder.tokenizer)))
     return measured[0] if len(measured) == 1 else compare(measured[0], measured[1], seed=seed)
 
 

@@ -102,3 +102,26 @@ def _check_head(model: Any, name: str, path: str) -> None:
             where=name,
             expected="a decoder or an encoder-decoder with its language-model head",
         )
+
+
+def is_decoder(path: str) -> bool:
+    """Whether a local folder holds a decoder; a model of the hub is asked for its config."""
+    from transformers import AutoConfig
+
+    from tunewell.models.load import load_part
+
+    return kind_of(load_part(AutoConfig.from_pretrained, path, path, "config")) == "decoder"
+
+
+def load_decoder(name: str) -> tuple[Any, Any]:
+    """A decoder and its tokenizer, to be measured.
+
+    Raises:
+        ModelError: another kind of model.
+    """
+    from tunewell.models.heads import load_saved
+    from tunewell.models.load import locate
+
+    if not is_decoder(locate(name)):
+        raise ModelError("is not a decoder like the first model", where=name, expected="two models of one kind")
+    return load_saved(auto_class("decoder"), name, "a language-model head")
