@@ -32,12 +32,9 @@ def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
     loaded = load(data, encoding=asked.get("encoding") or "auto")
     label = asked.get("label")
     task = asked.get("task") or "auto"
-    if (
-        task in ("auto", *ANSWERS)
-        and not label
-        and (told := told_by_columns(loaded.dataset.column_names) or task) in ANSWERS
-    ):
-        values = {"train": data, "task": task if task != "auto" else told}
+    told = task if task != "auto" else told_by_columns(loaded.dataset.column_names)
+    if told in ANSWERS and not label:
+        values: dict[str, Any] = {"train": data, "task": told}
         notices = [f"{len(loaded.dataset):,} rows; columns: {', '.join(loaded.dataset.column_names)}"]
         return values, [*notices, *loaded.notices, f"its columns are those of {values['task']}"]
     columns = resolve(
@@ -51,7 +48,7 @@ def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
         label_separator=asked.get("label_separator"),
         source=loaded.source,
     )
-    values: dict[str, Any] = {"train": data, "text": columns.text, "label": list(columns.label), "task": columns.task}
+    values = {"train": data, "text": columns.text, "label": list(columns.label), "task": columns.task}
     optional = {"text_pair": columns.text_pair, "group": columns.group, "label_separator": columns.label_separator}
     values |= {key: value for key, value in optional.items() if value is not None}
     if columns.multi_label:

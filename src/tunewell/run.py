@@ -112,7 +112,15 @@ class Run:
         return self.predictor.predict(texts, text_pairs)
 
     def predict_proba(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Probabilities (n, C) in the order of `predictor.labels`."""
+        """Probabilities (n, C) in the order of `predictor.labels`.
+
+        Raises:
+            RunFolderError: the run's answers are texts.
+        """
+        if not hasattr(self.predictor, "scores"):
+            raise RunFolderError(
+                f"has no classes: its task is {self.summary.task}", where=str(self.dir), remedy="use `predict`"
+            )
         return self.predictor.scores(texts, text_pairs)
 
 

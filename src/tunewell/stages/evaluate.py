@@ -131,7 +131,7 @@ def evaluate_file(path: Path, data: str, **options: Any) -> Evaluation:
     from tunewell.predict import read_task
     from tunewell.tasks import TASKS, task_of
 
-    described = read_task(path) or read_task(path.parent)
+    described = read_task(path) or (read_task(path.parent) if (path / "config.json").is_file() else None)
     name = (described or {}).get("spec", {}).get("name", "text-classification")
     return task_of(name if name in TASKS else "text-classification").evaluate_file(path, data, options)
 

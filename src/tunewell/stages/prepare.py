@@ -112,8 +112,10 @@ def choose_task(recipe: Recipe) -> str:
         return recipe.task
     if told := told_by_keys(recipe.model_dump(exclude_unset=True)):
         return told
-    if recipe.train and recipe.label is None and (found := told_by_columns(load(recipe.train).dataset.column_names)):
-        return found
+    if recipe.train and recipe.label is None and recipe.text is None:
+        found = told_by_columns(load(recipe.train, encoding=recipe.encoding).dataset.column_names)
+        if found:
+            return found
     return "text-classification"
 
 

@@ -67,6 +67,7 @@ class Generation:
 
         files = load_files(recipe, open_file)
         read: Any
+        extra: str | None = None
         if self.pairs:
             first, second = translation.columns_of(files["train"], recipe)
 
@@ -77,6 +78,7 @@ class Generation:
             found, names = instructions_format(files["train"], recipe)
             echo(f"data: read as {found}")
             first, second = names[0], names[-1]
+            extra = "input" if found == "Alpaca" and "input" in files["train"].dataset.column_names else None
 
             def read(file: Any) -> Any:
                 from tunewell.tasks.generation.conversations import conversations
@@ -90,7 +92,7 @@ class Generation:
             files,
             read,
             spec=spec,
-            columns=Columns(first, None, (second,), recipe.group, self.name, False, None),
+            columns=Columns(first, extra, (second,), recipe.group, self.name, False, None),
             features=Features(kinds),
             needs="a source and a target" if self.pairs else "a question and an answer of the assistant",
             echo=echo,
@@ -313,7 +315,7 @@ class Generation:
         columns, recipe = job.prepared.columns, job.recipe
         return {
             "spec": job.spec.to_dict(),
-            "columns": {"source": columns.text, "target": columns.label[0]},
+            "columns": {"source": columns.text, "input": columns.text_pair, "target": columns.label[0]},
             "decoder": self._kind(job) == "decoder",
             "max_length": job.max_length,
             "max_target_length": self._target_length(job),
@@ -437,7 +439,7 @@ class Generation:
         keys = {"encoding": options.get("encoding", "auto")}
         source, target = options.get("text") or known.get("source"), (label[0] if label else known.get("target"))
         file = load(data, encoding=keys["encoding"])
-        if self.pairs or source != target:
+        if self.pairs or (source != target and not known.get("input")):
             keys |= {"source": source, "target": target}
         recipe = Recipe(**{k: v for k, v in keys.items() if v})
         if self.pairs:
@@ -545,6 +547,8 @@ def load_writer(path: Path, *, batch_size: int = 16) -> Writer:
     )
     writer.source = str(folder)
     writer.text_column = known.get("columns", {}).get("source")
+    writer.text_pair_column = known.get("columns", {}).get("input")
+    writer.pair = writer.text_pair_column is not None
     if decoder and prefix:
         writer.ask = lambda text: [{"role": "user", "content": prefix + text}]
     return writer

@@ -8,6 +8,8 @@ Shapes: T tokens of an input, A tokens of an answer.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +86,7 @@ class _Writer:
     # what `tunewell predict` asks of everything that predicts
     pair = False
     usual = ("messages", "prompt", "instruction", "source", "question", "text")
-    usual_pair = ()
+    usual_pair: tuple[str, ...] = ("input",)
 
     def added(self, taken: Sequence[str]) -> AnswerColumns:
         """The columns that predictions add to rows with the columns `taken`."""
@@ -94,10 +96,16 @@ class _Writer:
 
     def predict_batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One dict a text, with `prediction`."""
-        return [{"prediction": text} for text in self.predict(texts)]
+        return [{"prediction": text} for text in self.predict(texts, pairs)]
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str]:
-        """What the model writes for each text (a prompt or source; or messages as JSON)."""
+        """What the model writes for each text (a prompt or source; or messages as JSON).
+
+        Args:
+            pairs: a second text for each, below the first (Alpaca's `input`).
+        """
+        if pairs is not None:
+            texts = [f"{t}\n\n{p}" if p.strip() else t for t, p in zip(texts, pairs, strict=True)]
         written, _ = self.write([self.conversation(t) for t in texts])
         return written
 
@@ -106,12 +114,15 @@ class _Writer:
         if self.ask is not None:
             return self.ask(text)
         if text.lstrip().startswith("[{"):
-            try:
-                messages = json.loads(text)
-            except ValueError:
-                messages = None
-            if isinstance(messages, list) and all(isinstance(m, dict) and "content" in m for m in messages):
-                return messages
+            from tunewell.tasks.generation.conversations import messages_of
+
+            with contextlib.suppress(ValueError, SyntaxError, DataError):
+                value = json.loads(text) if text.lstrip()[2:3] != "'" else ast.literal_eval(text)
+                messages = messages_of("messages", ["messages"], {"messages": value}, "messages")
+                while messages and messages[-1]["role"] == "assistant":  # the answer that is asked for
+                    messages.pop()
+                if messages:
+                    return messages
         return [{"role": "user", "content": text}]
 
     def _batches(self, lengths: np.ndarray) -> Any:

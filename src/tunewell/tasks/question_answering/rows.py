@@ -6,6 +6,7 @@ an unanswerable question), `starts` (their character offsets), `id`, `group`, `r
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -114,12 +115,17 @@ def canonical(loaded: Loaded, roles: Roles) -> tuple[list[dict[str, Any]], dict[
                 "label": texts,
                 "starts": starts,
                 "id": str(q["id"]) if q.get("id") is not None else str(number),
-                "group": str(q["group"]) if q.get("group") is not None else context,
+                "group": str(q["group"]) if q.get("group") is not None else _key(context),
                 "row": int(q.get("row", number)),
                 "source": loaded.source,
             }
         )
     return rows, dict(dropped), mended
+
+
+def _key(context: str) -> str:
+    """Rows on one context stay in one split; the hash is shorter than the context."""
+    return hashlib.blake2b(context.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def _flat(loaded: Loaded, roles: Roles) -> Iterator[dict[str, Any]]:
