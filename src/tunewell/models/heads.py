@@ -36,8 +36,17 @@ def load_with_head(
         trust_remote_code=trust_remote_code,
         dtype=torch.float32,
     )
-    model.accepts_loss_kwargs = False  # our own loss scales, see load_classifier
+    return prepared(model)
+
+
+def prepared(model: Any) -> Any:
+    """A model made ready for the training loop: our own loss scales (see `models.load.load_classifier`), and
+    weights that are tied to others are not missed in checkpoints, which leave them out."""
+    model.accepts_loss_kwargs = False
     model._weight_conversions = []
+    tied = list(getattr(model, "all_tied_weights_keys", None) or {})
+    if tied:
+        model._keys_to_ignore_on_save = tied
     return model
 
 

@@ -61,10 +61,10 @@ def load_base(recipe: Recipe, path: str, kind: Kind, tokenizer: Any) -> Any:
     The warm start (Rothe et al., 2020) copies the encoder's weights into encoder and decoder; attention from
     decoder to encoder is new and drawn with the seed.
     """
-    from tunewell.models.heads import load_with_head
+    from tunewell.models import heads
 
     if kind != "encoder":
-        model = load_with_head(
+        model = heads.load_with_head(
             auto_class(kind),
             recipe.model,
             seed=recipe.seed,
@@ -86,9 +86,7 @@ def load_base(recipe: Recipe, path: str, kind: Kind, tokenizer: Any) -> Any:
     end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     for config in (model.config, model.generation_config):
         config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = start, end, tokenizer.pad_token_id
-    model.accepts_loss_kwargs = False
-    model._weight_conversions = []
-    return model.float().eval()
+    return heads.prepared(model.float()).eval()
 
 
 def _check_head(model: Any, name: str, path: str) -> None:

@@ -5,10 +5,11 @@ Units are words, and single characters of Chinese, in lower case, punctuation le
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
-from tunewell.tasks.question_answering.score import units
+UNIT = re.compile(r"[\u4e00-\u9fa5]|(?:(?![\u4e00-\u9fa5])[^\W_])+")
 
 
 def words(text: str) -> list[str]:
@@ -16,7 +17,7 @@ def words(text: str) -> list[str]:
     >>> words("Don't stop!"), words("你好, world")
     (['don', 't', 'stop'], ['你', '好', 'world'])
     """
-    return [u for u in units(text) if u[0].isalnum()]
+    return UNIT.findall(text.lower())
 
 
 def exact(prediction: str, reference: str) -> float:

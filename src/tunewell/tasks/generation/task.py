@@ -548,7 +548,6 @@ def load_writer(path: Path, *, batch_size: int = 16) -> Writer:
     writer.source = str(folder)
     writer.text_column = known.get("columns", {}).get("source")
     writer.text_pair_column = known.get("columns", {}).get("input")
-    writer.pair = writer.text_pair_column is not None
     if decoder and prefix:
         writer.ask = lambda text: [{"role": "user", "content": prefix + text}]
     return writer

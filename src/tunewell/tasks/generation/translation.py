@@ -208,9 +208,7 @@ def statistics_of(written: Sequence[str], references: Sequence[str]) -> tuple[np
     for name, metric in (("bleu", bleu), ("chrf", chrf)):
         metric.corpus_score(list(written), [list(references)])
         signatures[name] = str(metric.get_signature())
-        out.append(
-            np.array(metric._extract_corpus_statistics(list(written), [list(references)]), dtype=np.float64)  # type: ignore[attr-defined]
-        )
+        out.append(np.array(metric._extract_corpus_statistics(list(written), [list(references)]), dtype=np.float64))
     return out[0], out[1], signatures
 
 

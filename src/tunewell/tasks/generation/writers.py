@@ -13,7 +13,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -84,9 +84,8 @@ class _Writer:
     ask: Callable[[str], list[dict[str, Any]]] | None = None  # a source as a conversation; by default the text itself
 
     # what `tunewell predict` asks of everything that predicts
-    pair = False
-    usual = ("messages", "prompt", "instruction", "source", "question", "text")
-    usual_pair: tuple[str, ...] = ("input",)
+    usual: ClassVar[tuple[str, ...]] = ("messages", "prompt", "instruction", "source", "question", "text")
+    usual_pair: ClassVar[tuple[str, ...]] = ("input",)  # of Alpaca
 
     def added(self, taken: Sequence[str]) -> AnswerColumns:
         """The columns that predictions add to rows with the columns `taken`."""
@@ -143,13 +142,21 @@ class _Writer:
         return ids, mask
 
     @property
+    def pair(self) -> bool:
+        """Whether rows have a second text."""
+        return self.text_pair_column is not None
+
+    @property
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
 
     def _answer_bytes(self, labels: Sequence[int]) -> int:
         kept = [i for i in labels if i != IGNORED]
-        return len(self.tokenizer.decode(kept, skip_special_tokens=True).strip().encode())
+        return len(self._text(kept).encode())
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def likelihood(self, rows: Sequence[Encoded]) -> Likelihood:
         """How likely the model finds the answers of encoded rows."""
@@ -172,7 +179,8 @@ class _Writer:
                         out[j, index] = values.cpu().numpy()
         finally:
             self.model.train(training)
-        return Likelihood(*out, np.array([self._answer_bytes(r.labels) for r in rows], dtype=np.float64))
+        size = np.array([self._answer_bytes(r.labels) for r in rows], dtype=np.float64)
+        return Likelihood(out[0], out[1], out[2], size)
 
     def write(
         self, prompts: Sequence[Sequence[dict[str, Any]]], progress: Callable[[int], None] | None = None
@@ -203,7 +211,7 @@ class _Writer:
                     written = row[ids.shape[1] :] if self.shift else row[1:]
                     stop = next((k for k, token in enumerate(written) if token in ends), None)
                     ended[i] = stop is not None
-                    texts[i] = self.tokenizer.decode(written[:stop], skip_special_tokens=True).strip()
+                    texts[i] = self._text(written[:stop])
                 if progress is not None:
                     progress(len(index))
         finally:
@@ -273,7 +281,7 @@ class Seq2SeqWriter(_Writer):
     prefix: str = ""
     target_lang: str | None = None
     shift = False
-    usual = ("source", "src", "prompt", "question", "text")
+    usual: ClassVar[tuple[str, ...]] = ("source", "src", "prompt", "question", "text")
 
     def encode(self, messages: Sequence[dict[str, Any]]) -> Encoded:
         """Source and target; what is too long loses its end."""

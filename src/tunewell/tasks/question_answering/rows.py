@@ -163,6 +163,8 @@ def _nested(value: Any, source: str, row: int) -> list[dict[str, Any]]:
         value = _parsed(value)
     if value is None:
         return []
+    if isinstance(value, list):  # members of mixed types come as JSON
+        value = [_parsed(v) if isinstance(v, str) else v for v in value]
     if not isinstance(value, list) or any(not isinstance(v, dict) for v in value):
         raise DataError(
             "is not SQuAD JSON", where=f"{source}:{row}", expected="articles with paragraphs, paragraphs with qas"
