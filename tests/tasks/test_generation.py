@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
-from tunewell.data.load import Loaded
+from tunewell.data.load import Loaded, load
 from tunewell.errors import DataError, ModelError, RecipeError
 from tunewell.recipe import Recipe
 from tunewell.tasks.generation.audit import encode_rows
@@ -24,7 +27,11 @@ from tunewell.tasks.generation.writers import CausalWriter, Decoding
 
 
 def loaded(rows) -> Loaded:
-    return Loaded(Dataset.from_list(rows), "data.jsonl", "jsonl", None, ())
+    """Rows as they come from a JSONL file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.jsonl"
+        path.write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
+        return replace(load(path), source="data.jsonl")
 
 
 def turn(role: str, content: str, **more) -> dict:

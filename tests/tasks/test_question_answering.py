@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from tunewell.data.load import Loaded
+from tunewell.data.load import Loaded, load
 from tunewell.errors import DataError, RecipeError
 from tunewell.recipe import Recipe
 from tunewell.tasks.question_answering.overlap import Overlap
@@ -150,7 +152,11 @@ def test_the_threshold_is_the_best_of_all():
 
 
 def loaded(rows) -> Loaded:
-    return Loaded(Dataset.from_list(rows), "data.jsonl", "jsonl", None, ())
+    """Rows as they come from a JSONL file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.jsonl"
+        path.write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
+        return replace(load(path), source="data.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +164,7 @@ def loaded(rows) -> Loaded:
     [
         ({"text": ["a", "b"], "answer_start": [1, 2]}, None, [("a", 1), ("b", 2)]),
         ([{"text": "a", "answer_start": 3}], None, [("a", 3)]),
+        (['{"text": "a", "answer_start": 3}'], None, [("a", 3)]),
         ('{"text": ["a"], "answer_start": [1]}', None, [("a", 1)]),
         ("a", 4, [("a", 4)]),
         ("a", "4", [("a", 4)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -111,3 +112,18 @@ def prepare_rows(
     for line in notices:
         echo(f"data: {line}")
     return Prepared(splits, spec, columns, accounts, data_fingerprint(recipe), notices, missing)
+
+
+def opened(value: Any) -> Any:
+    """Objects as they are: the loader hands on nested ones as JSON, alone or within a list.
+
+    >>> opened('{"a": 1}'), opened(['{"a": 1}', "b"]), opened("[sic]")
+    ({'a': 1}, [{'a': 1}, 'b'], '[sic]')
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            found = json.loads(value)
+        except ValueError:
+            return value
+        return opened(found) if isinstance(found, list) else found
+    return [opened(v) for v in value] if isinstance(value, list) else value

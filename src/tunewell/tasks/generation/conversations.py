@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import DataError, nearest
+from tunewell.tasks.rows import opened
 
 if TYPE_CHECKING:
     from tunewell.data.load import Loaded
@@ -122,7 +123,8 @@ def messages_of(name: str, columns: Sequence[str], row: dict[str, Any], where: s
 
 
 def _is_list(value: Any) -> bool:
-    return isinstance(value, list) or (isinstance(value, str) and value.lstrip()[:2] in ("[{", "[ "))
+    found = opened(value)
+    return isinstance(found, list) and any(isinstance(m, dict) for m in found)
 
 
 def _text(value: Any) -> str:
@@ -131,11 +133,7 @@ def _text(value: Any) -> str:
 
 def _listed(value: Any, where: str) -> list[Message]:
     expected = 'a list of {"role": "user", "content": "…"}'
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            value = None
+    value = opened(value)
     if not isinstance(value, list) or not all(isinstance(m, dict) for m in value):
         raise DataError("is not a list of messages", where=where, expected=expected)
     out = []

@@ -79,9 +79,7 @@ def load_base(recipe: Recipe, path: str, kind: Kind, tokenizer: Any) -> Any:
 
     set_seed(recipe.seed)
     with quietly():
-        model = EncoderDecoderModel.from_encoder_decoder_pretrained(
-            path, path, encoder_add_pooling_layer=False, tie_encoder_decoder=False
-        )
+        model = EncoderDecoderModel.from_encoder_decoder_pretrained(path, path)
     start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
     end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     for config in (model.config, model.generation_config):

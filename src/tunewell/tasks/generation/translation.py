@@ -18,6 +18,7 @@ from tunewell.tasks.checking import SHOWN, example
 from tunewell.tasks.generation.conversations import canonical
 from tunewell.tasks.generation.instructions import BOUNDS as LIKELIHOOD_BOUNDS
 from tunewell.tasks.generation.instructions import likelihood_metrics
+from tunewell.tasks.rows import opened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,7 +51,7 @@ def columns_of(loaded: Loaded, recipe: Recipe) -> tuple[str, str]:
     names = loaded.dataset.column_names
     keys = names
     if "translation" in names:
-        first = loaded.dataset[0]["translation"]
+        first = opened(loaded.dataset[0]["translation"])
         keys = [*names, *first] if isinstance(first, dict) else names
     out = []
     for role, asked, place in (("source", recipe.source, 0), ("target", recipe.target, 1)):
@@ -82,7 +83,8 @@ def read_pairs(
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     for number, row in enumerate(loaded.dataset, 1):
-        cells = {**row, **(row["translation"] if isinstance(row.get("translation"), dict) else {})}
+        both = opened(row.get("translation"))
+        cells = {**row, **(both if isinstance(both, dict) else {})}
         source, target = (str(cells[c]).strip() if cells.get(c) is not None else "" for c in columns)
         if not source or not target:
             dropped["no source" if not source else "no target"] += 1

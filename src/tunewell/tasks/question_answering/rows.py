@@ -7,13 +7,13 @@ an unanswerable question), `starts` (their character offsets), `id`, `group`, `r
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import DataError, nearest
+from tunewell.tasks.rows import opened
 
 if TYPE_CHECKING:
     from tunewell.data.load import Loaded
@@ -159,24 +159,14 @@ def _squad(loaded: Loaded) -> Iterator[dict[str, Any]]:
 
 
 def _nested(value: Any, source: str, row: int) -> list[dict[str, Any]]:
-    if isinstance(value, str):
-        value = _parsed(value)
+    value = opened(value)
     if value is None:
         return []
-    if isinstance(value, list):  # members of mixed types come as JSON
-        value = [_parsed(v) if isinstance(v, str) else v for v in value]
     if not isinstance(value, list) or any(not isinstance(v, dict) for v in value):
         raise DataError(
             "is not SQuAD JSON", where=f"{source}:{row}", expected="articles with paragraphs, paragraphs with qas"
         )
     return value
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def answers_of(value: Any, start: Any, where: str) -> list[tuple[str, int | None]]:
@@ -190,9 +180,7 @@ def answers_of(value: Any, start: Any, where: str) -> list[tuple[str, int | None
     Raises:
         DataError: offsets that are no numbers, or not as many as texts.
     """
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        parsed = _parsed(value)
-        value = value if parsed is None else parsed
+    value = opened(value)
     if value is None or value != value or value == "":
         return []
     if isinstance(value, dict):
