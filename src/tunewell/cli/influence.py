@@ -91,8 +91,8 @@ def _read(data: str, predictor: Any, text: str | None, pair: str | None) -> tupl
     texts: list[str] = []
     pairs: list[str] = []
     with open_rows(data) as rows:
-        column = column_of(rows, text, predictor.text_column, "text")
-        second = column_of(rows, pair, predictor.text_pair_column, "text_pair") if predictor.spec.pair else None
+        column = column_of(rows, text, predictor, "text")
+        second = column_of(rows, pair, predictor, "text_pair") if predictor.spec.pair else None
         for chunk in rows:
             found = chunk.texts(column)
             others = chunk.texts(second) if second else found

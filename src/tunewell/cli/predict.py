@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,6 @@ from tunewell.errors import DataError, ModelError, nearest
 
 if TYPE_CHECKING:
     from tunewell.data.rows import RowSource
-    from tunewell.predict import Predictor
 
 _EXAMPLES = (
     "tunewell predict runs/reviews new.csv -o labelled.csv",
@@ -23,8 +22,6 @@ _EXAMPLES = (
     "zcat new.jsonl.gz | tunewell predict runs/reviews - --format jsonl | head",
 )
 _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
-_USUAL = ("text", "sentence", "review", "content", "body", "message", "comment")
-_USUAL_PAIR = ("text_pair", "text_b", "text2", "sentence2", "hypothesis")
 
 
 @click.command("predict", cls=Command, examples=_EXAMPLES)
@@ -69,28 +66,23 @@ def command(
     with open_rows(data, format=format_ or "auto", encoding=encoding, chunk_rows=1 if waits else 1024) as rows:
         target = format_of(output, rows.format)
         _check_output(output)
-        from tunewell.predict import Predictor
+        from tunewell.predict import load_predictor
 
-        predictor = Predictor.load(run, batch_size=batch_size, task_name=task_name)
-        column = _column(rows, text, predictor.text_column, _USUAL, "--text")
+        predictor = load_predictor(run, batch_size=batch_size, task_name=task_name)
+        column = column_of(rows, text, predictor, "text")
         pair = None
-        if predictor.spec.pair or text_pair is not None:
-            pair = _column(rows, text_pair, predictor.text_pair_column, _USUAL_PAIR, "--text_pair")
+        if predictor.pair or text_pair is not None:
+            pair = column_of(rows, text_pair, predictor, "text_pair")
         label(predictor, rows, output, target, column, pair)
 
 
-def label(predictor: Predictor, rows: RowSource, output: str, format_: str, column: str, pair: str | None) -> None:
+def label(predictor: Any, rows: RowSource, output: str, format_: str, column: str, pair: str | None) -> None:
     """Predict chunk by chunk and say on stderr how many rows there were."""
     from tqdm import tqdm
 
-    from tunewell.data.write_rows import Columns, RowWriter
+    from tunewell.data.write_rows import RowWriter
 
-    added = Columns(
-        rows.columns,
-        predictor.labels,
-        regression=predictor.task == "text-regression",
-        multi_label=predictor.spec.multi_label,
-    )
+    added = predictor.added(rows.columns)
     if added.suffix:
         say(f"{rows.name}: has a column of our name already; ours are called {', '.join(added.flat[:2])}, ...")
     started, count, empty = time.perf_counter(), 0, 0
@@ -125,10 +117,11 @@ def _check_output(output: str) -> None:
         WholeFile(output).discard()
 
 
-def column_of(rows: RowSource, asked: str | None, tuned: str | None, kind: str) -> str:
+def column_of(rows: RowSource, asked: str | None, predictor: Any, kind: str) -> str:
     """The column of the texts ("text") or of the second texts ("text_pair"), see `_column`."""
-    usual, option = (_USUAL, "--text") if kind == "text" else (_USUAL_PAIR, "--text_pair")
-    return _column(rows, asked, tuned, usual, option)
+    if kind == "text":
+        return _column(rows, asked, predictor.text_column, predictor.usual, "--text")
+    return _column(rows, asked, predictor.text_pair_column, predictor.usual_pair, "--text_pair")
 
 
 def _column(rows: RowSource, asked: str | None, tuned: str | None, usual: tuple[str, ...], option: str) -> str:

@@ -47,6 +47,13 @@ class Columns:
             number += 1
             self.suffix = f"_{number}"
 
+    def types(self) -> list[Any]:
+        """Of `flat`, as pyarrow types."""
+        import pyarrow as pa
+
+        kind = pa.float64() if self.regression else pa.list_(pa.string()) if self.multi_label else pa.string()
+        return [kind, *[pa.float32()] * (len(self.flat) - 1)]
+
     @property
     def flat(self) -> list[str]:
         """As columns of a table: prediction, then p_<label> each (with many labels: probability)."""
@@ -71,6 +78,42 @@ class Columns:
             named = None if answer is None else {k: round(v, 6) for k, v in answer["probabilities"].items()}
             out["probabilities" + self.suffix] = named
         return out
+
+
+class AnswerColumns:
+    """The same for answers that are texts.
+
+    Args:
+        taken: the input's own columns.
+        fields: name -> str, float or int, in order; the first is the prediction.
+        nested: further members that only JSON can hold.
+    """
+
+    def __init__(self, taken: Sequence[str], fields: dict[str, type], nested: Sequence[str] = ()) -> None:
+        self.fields, self.deep = fields, tuple(nested)
+        self.suffix, number = "", 1
+        while any(name + self.suffix in taken for name in (*fields, *self.deep)):
+            number += 1
+            self.suffix = f"_{number}"
+
+    @property
+    def flat(self) -> list[str]:
+        """As columns of a table."""
+        return [name + self.suffix for name in self.fields]
+
+    def types(self) -> list[Any]:
+        """Of `flat`, as pyarrow types."""
+        import pyarrow as pa
+
+        return [{str: pa.string(), float: pa.float32(), int: pa.int64()}[kind] for kind in self.fields.values()]
+
+    def cells(self, answer: dict[str, Any] | None) -> list[Any]:
+        """Values for `flat`; None throughout for a row without a prediction."""
+        return [None if answer is None else answer[name] for name in self.fields]
+
+    def nested(self, answer: dict[str, Any] | None) -> dict[str, Any]:
+        """As members of a JSON object."""
+        return {name + self.suffix: None if answer is None else answer[name] for name in (*self.fields, *self.deep)}
 
 
 class WholeFile(io.RawIOBase):
@@ -175,7 +218,7 @@ class RowWriter:
         source: where the rows come from: columns, dialect and types are taken over.
     """
 
-    def __init__(self, target: str, format: str, source: RowSource, columns: Columns) -> None:
+    def __init__(self, target: str, format: str, source: RowSource, columns: Columns | AnswerColumns) -> None:
         self.format, self.source, self.columns = format, source, columns
         if format in BINARY and target == STDOUT and sys.stdout.isatty():
             raise DataError(
@@ -221,7 +264,8 @@ class RowWriter:
                     expected="the same members in each row, to be written as a table",
                     remedy="write JSONL instead: -o OUT.jsonl",
                 )
-            answered = [f"{v:.6f}" if i and v is not None else v for i, v in enumerate(self.columns.cells(answer))]
+            cells = self.columns.cells(answer)
+            answered = [f"{v:.6f}" if i and isinstance(v, float) else v for i, v in enumerate(cells)]
             self._csv.writerow([_cell(row.get(name)) for name in self.source.columns] + [_cell(v) for v in answered])
             return
         line = json.dumps(row | self.columns.nested(answer), ensure_ascii=False, default=str)
@@ -245,16 +289,10 @@ class RowWriter:
         table = chunk.table
         if table is None:
             table = self._typed(chunk)
-        kind = (
-            pa.float64()
-            if self.columns.regression
-            else pa.list_(pa.string())
-            if self.columns.multi_label
-            else pa.string()
-        )
+        kinds = self.columns.types()
         cells = [self.columns.cells(a) for a in answers]
         for i, name in enumerate(self.columns.flat):
-            table = table.append_column(name, pa.array([c[i] for c in cells], type=pa.float32() if i else kind))
+            table = table.append_column(name, pa.array([c[i] for c in cells], type=kinds[i]))
         if self._arrow is None:
             self._arrow = self._open_arrow(table.schema)
         self._arrow.write_table(table)
@@ -309,4 +347,4 @@ def _cell(value: Any) -> Any:
     return value
 
 
-__all__ = ["Columns", "RowWriter", "WholeFile", "format_of"]
+__all__ = ["AnswerColumns", "Columns", "RowWriter", "WholeFile", "format_of"]

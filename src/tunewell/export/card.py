@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewell.errors import RunFolderError
-from tunewell.report.records import Records, read
+from tunewell.report.records import Records, pipeline_of, read, usage
 from tunewell.report.verdict import interval, number, verdict
 from tunewell.results import write_whole
 
@@ -74,7 +74,7 @@ def _metadata(records: Records) -> dict[str, Any]:
     if spoken:
         out["language"] = spoken
     out["library_name"] = "transformers"
-    out["pipeline_tag"] = "text-classification"
+    out["pipeline_tag"] = pipeline_of(records)
     if base and not base.startswith((".", "/", "~")):
         out["base_model"] = base
     out["tags"] = ["tunewell", *(records.training.strategy if records.training else ())]
@@ -92,7 +92,7 @@ def _metadata(records: Records) -> dict[str, Any]:
                 "name": records.folder.resolve().name,
                 "results": [
                     {
-                        "task": {"type": "text-classification", "name": records.summary.task},
+                        "task": {"type": pipeline_of(records), "name": records.summary.task},
                         "dataset": {"name": data, "type": data, "split": "test"},
                         "metrics": results,
                     }
@@ -135,19 +135,7 @@ def _body(records: Records) -> str:
         ]
         m = records.retention.mean
         lines += [f"| mean | | | {number(m.value, 4)} | {interval(m, 4)} |", ""]
-    pair = bool(records.check and "text_pair" in records.check.columns)
-    example = '{"text": "first text", "text_pair": "second text"}' if pair else '"some text"'
-    lines += [
-        "## Use",
-        "",
-        "```python",
-        "from transformers import pipeline",
-        "",
-        'answer = pipeline("text-classification", model="path/to/this/folder")',
-        f"answer({example}, truncation=True)",
-        "```",
-        "",
-    ]
+    lines += ["## Use", "", "```python", *usage(records, "path/to/this/folder"), "```", ""]
     if e is not None and e.labels:
         shown = ", ".join(e.labels[:30]) + (" …" if len(e.labels) > 30 else "")
         lines += [f"Labels: {shown}", ""]

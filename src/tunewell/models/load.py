@@ -56,7 +56,9 @@ def locate(name: str) -> str:
         )
     asset = assets.find(name, kind="model")
     if asset is not None and not Path(name).is_dir():
-        return str(assets.fetch(asset.name))
+        from tunewell.models.gguf import unpacked
+
+        return str(unpacked(assets.fetch(asset.name)))
     folder = Path(name).expanduser()
     if folder.is_dir():
         _check_folder(folder)
@@ -107,7 +109,7 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Silences Transformers' loading report (a new head is no news to us) and its progress bar."""
     from transformers.utils import logging as hf_logging
 
@@ -147,13 +149,13 @@ def _reachable() -> bool:
         return False
 
 
-def _load(loader: Any, name: str, path: str, what: str, **options: Any) -> Any:
+def load_part(loader: Any, name: str, path: str, what: str, **options: Any) -> Any:
     """Call a `from_pretrained`, turning its many complaints into one ModelError."""
     import huggingface_hub.errors as hub_errors
 
     from tunewell.data.hub import offline
 
-    with _quiet():
+    with quietly():
         try:
             if Path(path).is_dir() or _reachable():
                 return loader(path, **options)
@@ -211,7 +213,7 @@ def load_tokenizer(name: str, path: str, revision: str | None = None, trust_remo
     """The fast tokenizer of a model, with a finite `model_max_length`."""
     from transformers import AutoTokenizer
 
-    tokenizer = _load(
+    tokenizer = load_part(
         AutoTokenizer.from_pretrained, name, path, "tokenizer", revision=revision, trust_remote_code=trust_remote_code
     )
     if tokenizer.pad_token is None:
@@ -246,7 +248,7 @@ def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool
     from transformers import AutoModel
 
     path = locate(name)
-    model, found = _load(
+    model, found = load_part(
         AutoModel.from_pretrained,
         name,
         path,
@@ -264,7 +266,7 @@ def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool
             where=name,
             expected="a BERT-like encoder for classification and regression",
         )
-    _check_weights(model, [key for key in found["missing_keys"] if not key.startswith("pooler")], name)
+    check_weights(model, [key for key in found["missing_keys"] if not key.startswith("pooler")], name)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"tokenizer has {len(tokenizer)} entries but the model only "
@@ -293,7 +295,7 @@ def load_classifier(
         if spec.regression
         else {"id2label": dict(enumerate(spec.labels)), "label2id": {label: i for i, label in enumerate(spec.labels)}}
     )
-    model, found = _load(
+    model, found = load_part(
         AutoModelForSequenceClassification.from_pretrained,
         name,
         path,
@@ -328,7 +330,7 @@ def _is_encoder(model: Any) -> bool:
     return hasattr(model, "get_input_embeddings") and not (decoder or mixed)
 
 
-def _check_weights(model: Any, missing: list[str], name: str) -> None:
+def check_weights(model: Any, missing: list[str], name: str) -> None:
     """Refuse what Transformers only warns of: weights that are not in the file are drawn at random."""
     if missing:
         some = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
@@ -357,7 +359,7 @@ def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     from transformers import AutoModelForSequenceClassification
 
     folder = locate(str(path))
-    model, found = _load(
+    model, found = load_part(
         AutoModelForSequenceClassification.from_pretrained,
         str(path),
         folder,
@@ -373,5 +375,5 @@ def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
             expected="a run folder, or a model tuned for classification or regression",
             remedy=f"tune it first: tunewell run --model {path} --train DATA",
         )
-    _check_weights(model, sorted(found["missing_keys"]), str(path))
+    check_weights(model, sorted(found["missing_keys"]), str(path))
     return model.eval(), load_tokenizer(str(path), folder)

@@ -10,7 +10,7 @@ from tunewell.errors import RecipeError
 from tunewell.report import charts
 from tunewell.report.charts import Point
 from tunewell.report.explanations import pieces_of
-from tunewell.report.records import Records, read
+from tunewell.report.records import Records, read, usage
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
 from tunewell.results import Candidate, Evaluation, Training, write_whole
@@ -52,6 +52,7 @@ def render(records: Records, lang: str = "en") -> str:
         verdict=verdict(records, lang),
         name=records.folder.resolve().name,
         charts=_charts(records, w),
+        usage="\n".join(usage(records, f"{records.folder.resolve().name}/model")),
         confusions=_confusions(records.evaluation),
         matrix=MATRIX,
         classes=CLASSES,

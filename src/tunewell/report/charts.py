@@ -90,7 +90,7 @@ def _wrapped(text: str, n: int, most: int = 3) -> list[str]:
     >>> _wrapped("base model, frozen + logistic regression", 22)
     ['base model, frozen +', 'logistic regression']
     """
-    lines = []
+    lines: list[str] = []
     while len(text) > n and len(lines) < most - 1:
         at = text.rfind(" ", 0, n + 1)
         at = at if at > 0 else n

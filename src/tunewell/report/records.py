@@ -40,6 +40,8 @@ class Records:
     recipe: dict[str, Any]
     environment: dict[str, Any]
     mistakes: tuple[dict[str, str], ...]
+    samples: dict[str, Any]  # test rows with answers side by side, for tasks whose answers are texts
+    audit: dict[str, Any]  # what carries loss, for generated answers
     explanations: Explanations | None = None
 
 
@@ -82,8 +84,55 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "recipe.yaml", yaml.safe_load),
         _mapping(folder / "environment.json", json.loads),
         _mistakes(folder / "predictions.csv", evaluation),
+        _mapping(folder / "samples.json", json.loads),
+        _mapping(folder / "audit.json", json.loads),
         get("explanations.json", Explanations),
     )
+
+
+def pipeline_of(records: Records) -> str:
+    """What Transformers and the hub call the run's task."""
+    from tunewell.tasks import TASKS, task_of
+
+    name = records.summary.task if records.summary else ""
+    return str(task_of(name).pipeline) if name in TASKS else "text-classification"
+
+
+def usage(records: Records, folder: str) -> list[str]:
+    """How Transformers alone answers with a run's model, as lines of Python."""
+    kind = pipeline_of(records)
+    if kind == "question-answering":  # Transformers 5 has no pipeline for it
+        return [
+            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
+            "",
+            f'model = AutoModelForQuestionAnswering.from_pretrained("{folder}")',
+            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+            'inputs = tokenizer("a question", "the text that holds the answer", return_tensors="pt")',
+            "out = model(**inputs)",
+            "first, last = out.start_logits.argmax().item(), out.end_logits.argmax().item()",
+            'answer = tokenizer.decode(inputs["input_ids"][0, first : last + 1])',
+        ]
+    if kind == "text-generation":
+        return [
+            "from transformers import pipeline",
+            "",
+            f'answer = pipeline("text-generation", model="{folder}")',
+            'answer([{"role": "user", "content": "a prompt"}], max_new_tokens=128, do_sample=False)',
+        ]
+    if kind == "translation":
+        return [
+            "import tunewell",
+            "",
+            f'tunewell.load_run("{records.folder.resolve().name}").predict(["a source text"])',
+        ]
+    pair = bool(records.check and "text_pair" in records.check.columns)
+    text = '{"text": "first text", "text_pair": "second text"}' if pair else '"some text"'
+    return [
+        "from transformers import pipeline",
+        "",
+        f'answer = pipeline("{kind}", model="{folder}")',
+        f"answer({text}, truncation=True)",
+    ]
 
 
 def _mapping(path: Path, parse: Any) -> dict[str, Any]:
@@ -92,7 +141,7 @@ def _mapping(path: Path, parse: Any) -> dict[str, Any]:
 
 def _mistakes(path: Path, evaluation: Evaluation | None) -> tuple[dict[str, str], ...]:
     """Test rows answered wrongly, most sure first; for scores those that are furthest off."""
-    if not path.is_file() or evaluation is None:
+    if not path.is_file() or evaluation is None or not (evaluation.labels or evaluation.scatter):
         return ()
     csv.field_size_limit(2**31 - 1)
     scored: list[tuple[float, dict[str, str]]] = []

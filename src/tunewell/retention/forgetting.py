@@ -65,6 +65,8 @@ def compare(before: Measurements, after: Measurements, *, seed: int = 42, n_boot
 
 def _compare_one(before: Measurement, after: Measurement, seed: int, n_boot: int) -> tuple[ProbeResult, np.ndarray]:
     """The result of one probe and its bootstrap retentions (n_boot,)."""
+    if before.kind == "bits":
+        return _compare_bits(before, after, seed, n_boot)
     a, b = (before.value, after.value) if before.kind not in RELATIVE else (1.0, _relative(before, after))
     first, second = _replicates(before, after, b, seed, n_boot)
     chance = before.chance
@@ -91,6 +93,32 @@ def _compare_one(before: Measurement, after: Measurement, seed: int, n_boot: int
         retention=retention,
         counted=before.counted and known,
         note=note,
+    ), draws
+
+
+def _compare_bits(before: Measurement, after: Measurement, seed: int, n_boot: int) -> tuple[ProbeResult, np.ndarray]:
+    """Bits per byte: lower is better, retention is before / after; the same texts are drawn for both."""
+    from tunewell.evaluate.statistics import bootstrap_weights
+
+    n, scale = before.n, np.log(2)
+    blocks = [
+        tuple((m.arrays["nats"] @ w) / scale / (m.arrays["bytes"] @ w) for m in (before, after))
+        for w in bootstrap_weights(n, n_boot, seed)
+    ]
+    first, second = (np.concatenate([b[i] for b in blocks])[:n_boot] for i in (0, 1))
+    draws = first / np.maximum(second, 1e-12)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    a, b = before.value, after.value
+    return ProbeResult(
+        name=before.name,
+        title=before.title,
+        metric=before.metric,
+        chance=before.chance,
+        before=_estimate(a, first, n),
+        after=_estimate(b, second, n),
+        retention=Estimate(value=a / max(b, 1e-12), low=float(low), high=float(high), n=n),
+        counted=before.counted,
+        note="lower is better; retention is before / after",
     ), draws
 
 
@@ -153,7 +181,9 @@ def point(before: Measurements, after: Measurements) -> tuple[float | None, floa
     for name, b in before.items():
         a = after[name]
         value = _relative(b, a) if b.kind in RELATIVE else a.value
-        if b.value - b.chance > 1e-9:
+        if b.kind == "bits":
+            each[name] = b.value / max(value, 1e-12)
+        elif b.value - b.chance > 1e-9:
             each[name] = (value - b.chance) / (b.value - b.chance)
     counted = [v for name, v in each.items() if before[name].counted]
     if not counted:

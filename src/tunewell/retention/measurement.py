@@ -6,6 +6,7 @@ A probe's kind says how its figure comes from the arrays (n items):
     accuracy    right (n,)                share of right answers
     neighbours  vectors (n, H)            against the base model: share of the nearest neighbours kept
     cka         vectors (n, H)            against the base model: debiased linear CKA
+    bits        nats (n,), bytes (n,)     surprise on general text in bits per byte; lower is better
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Measurement:
 
         if self.kind in RELATIVE:
             return 1.0
+        if self.kind == "bits":
+            return float(self.arrays["nats"].sum() / np.log(2) / self.arrays["bytes"].sum())
         if self.kind == "accuracy":
             return float(self.arrays["right"].mean())
         return float(spearman_of(self.arrays["cosine"], self.arrays["gold"])(np.ones((self.n, 1)))[0])

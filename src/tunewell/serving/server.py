@@ -42,7 +42,10 @@ def bind(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, kind, proto)
     except socket.gaierror as error:
         raise TunewellError(
-            f"no such host: {error.strerror}", where=where, expected="an address of this machine", remedy="--host 127.0.0.1"
+            f"no such host: {error.strerror}",
+            where=where,
+            expected="an address of this machine",
+            remedy="--host 127.0.0.1",
         ) from None
     try:
         if os.name == "posix":

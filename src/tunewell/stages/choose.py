@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.results import Candidate, Choice, Evaluation, write_whole, write_with
 from tunewell.stages.job import Job
-from tunewell.stages.probe import base_measurements, embedder, measures, suite
+from tunewell.stages.probe import base_measurements, measures, suite
 from tunewell.stages.tune import strategies_of, weights_of
 from tunewell.strategies import AFTERWARDS
 
@@ -136,26 +136,20 @@ def choose_and_save(job: Job) -> Choice:
 
 def measuring(job: Job, wanted: bool = True) -> dict[str, Any]:
     """What `score_candidates` needs of a job to measure models; without retention where it is not wanted."""
-    from tunewell.evaluate.metrics import evaluate
-
-    truth = job.targets("validation")
     return {
         "suite": suite(job, "select") if wanted else None,
         "before": base_measurements(job, "select") if wanted else None,
-        "evaluate": lambda m: evaluate(
-            job.spec, job.scores(m, "validation"), truth, split="validation", seed=job.recipe.seed, n_boot=500
-        ),
-        "embedder": lambda m: embedder(m, job.tokenizer),
+        "evaluate": lambda m: job.task.validation(job, m),
+        "embedder": lambda m: job.task.probed(job, m),
         "echo": job.echo,
     }
 
 
 def save(job: Job, model: Any) -> None:
     """model/ and task.json; the folder appears whole or not at all."""
-    if job.spec.regression:
-        fold_scale(model, job.scale.mean, job.scale.std)
+    job.task.finish(job, model)
     model.eval()
-    tokenizer, columns = job.tokenizer, job.prepared.columns
+    tokenizer = job.tokenizer
     limit = tokenizer.model_max_length
 
     def write(path: Path) -> None:
@@ -168,16 +162,4 @@ def save(job: Job, model: Any) -> None:
         write_with(job.folder / "model", write)
     finally:
         tokenizer.model_max_length = limit
-    described = {
-        "spec": job.spec.to_dict(),
-        "columns": {
-            "text": columns.text,
-            "text_pair": columns.text_pair,
-            "label": list(columns.label),
-            "group": columns.group,
-            "label_separator": columns.label_separator,
-        },
-        "max_length": job.max_length,
-        "base_model": job.recipe.model,
-    }
-    write_whole(job.folder / "task.json", json.dumps(described, ensure_ascii=False, indent=1) + "\n")
+    write_whole(job.folder / "task.json", json.dumps(job.task.describe(job), ensure_ascii=False, indent=1) + "\n")

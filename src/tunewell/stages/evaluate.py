@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,49 +82,61 @@ def write_predictions(path: Path, dataset: Dataset, spec: TaskSpec, scores: np.n
 
 def evaluate_tuned(job: Job) -> Evaluation:
     """The chosen model on test, against each baseline; predictions; the round trip of the saved folder."""
-    from tunewell.evaluate.metrics import evaluate
-    from tunewell.evaluate.statistics import compare
-
-    spec, seed, folder = job.spec, job.recipe.seed, job.folder
-
-    def make() -> Evaluation:
-        predictor = Predictor.load(folder / "model", batch_size=job.recipe.per_device_eval_batch_size)
-        scores = {}
-        for name in ("validation", "test"):
-            rows = job.splits[name]
-            scores[name] = predictor.scores(list(rows["text"]), list(rows["text_pair"]) if spec.pair else None)
-        difference = round_trip(folder / "model", job.splits["test"], scores["test"])
-        job.echo(f"round trip: the saved model gives its predictions again (largest difference {difference:.1e})")
-        truth = job.targets("test")
-        tuned = evaluate(spec, scores["test"], truth, split="test", seed=seed)
-        results = [
-            BaselineResult(
-                **about,
-                evaluation=evaluate(spec, other, truth, split="test", seed=seed),
-                comparison=compare(spec, scores["test"], other, truth, metric=spec.metric, seed=seed),
-            )
-            for about, other in baseline_scores(job)
-        ]
-        write_predictions(folder / "predictions.csv", job.splits["test"], spec, scores["test"])
-        evaluate(spec, scores["validation"], job.targets("validation"), split="validation", seed=seed).write(
-            folder / "validation.json"
-        )
-        dump = [r.model_dump(mode="json") for r in results]
-        write_whole(folder / "baselines.json", json.dumps({"baselines": dump}, indent=1) + "\n")
-        tuned.write(folder / "evaluation.json")
-        return tuned
-
+    folder = job.folder
     outputs = ["evaluation.json", "validation.json", "baselines.json", "predictions.csv"]
     return folder.step(
         "evaluate",
         fingerprint(job.keys.choice, folder.steps.get("baselines")),
         outputs,
-        make,
+        lambda: job.task.evaluate(job),
         lambda: Evaluation.load(folder / "evaluation.json"),
     )
 
 
-def evaluate_file(
+def evaluate_labels(job: Job) -> Evaluation:
+    """`evaluate_tuned` for classes and scores."""
+    from tunewell.evaluate.metrics import evaluate
+    from tunewell.evaluate.statistics import compare
+
+    spec, seed, folder = job.spec, job.recipe.seed, job.folder
+    predictor = Predictor.load(folder / "model", batch_size=job.recipe.per_device_eval_batch_size)
+    scores = {}
+    for name in ("validation", "test"):
+        rows = job.splits[name]
+        scores[name] = predictor.scores(list(rows["text"]), list(rows["text_pair"]) if spec.pair else None)
+    difference = round_trip(folder / "model", job.splits["test"], scores["test"])
+    job.echo(f"round trip: the saved model gives its predictions again (largest difference {difference:.1e})")
+    truth = job.targets("test")
+    tuned = evaluate(spec, scores["test"], truth, split="test", seed=seed)
+    results = [
+        BaselineResult(
+            **about,
+            evaluation=evaluate(spec, other, truth, split="test", seed=seed),
+            comparison=compare(spec, scores["test"], other, truth, metric=spec.metric, seed=seed),
+        )
+        for about, other in baseline_scores(job)
+    ]
+    write_predictions(folder / "predictions.csv", job.splits["test"], spec, scores["test"])
+    evaluate(spec, scores["validation"], job.targets("validation"), split="validation", seed=seed).write(
+        folder / "validation.json"
+    )
+    dump = [r.model_dump(mode="json") for r in results]
+    write_whole(folder / "baselines.json", json.dumps({"baselines": dump}, indent=1) + "\n")
+    tuned.write(folder / "evaluation.json")
+    return tuned
+
+
+def evaluate_file(path: Path, data: str, **options: Any) -> Evaluation:
+    """See `tunewell.run.evaluate_run`; the folder's task.json says whose task it is."""
+    from tunewell.predict import read_task
+    from tunewell.tasks import TASKS, task_of
+
+    described = read_task(path) or (read_task(path.parent) if (path / "config.json").is_file() else None)
+    name = (described or {}).get("spec", {}).get("name", "text-classification")
+    return task_of(name if name in TASKS else "text-classification").evaluate_file(path, data, options)
+
+
+def evaluate_labelled_file(
     path: Path,
     data: str,
     *,
@@ -135,7 +147,7 @@ def evaluate_file(
     seed: int,
     task_name: str | None = None,
 ) -> Evaluation:
-    """See `tunewell.run.evaluate_run`."""
+    """`evaluate_file` for classes and scores."""
     from tunewell.data.columns import canonical, resolve
     from tunewell.data.load import load
     from tunewell.evaluate.metrics import evaluate

@@ -15,13 +15,14 @@ from tunewell.folder import RunFolder
 from tunewell.recipe import Recipe
 from tunewell.results import write_whole
 from tunewell.stages.keys import Keys, keys_for
-from tunewell.stages.prepare import Prepared, choose_max_length, prepare
+from tunewell.stages.prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from tunewell.models.load import Encoder
     from tunewell.tasks import TaskSpec
+    from tunewell.tasks.base import Task
     from tunewell.train.tune import Scale
 
 Echo = Callable[[str], None]
@@ -30,6 +31,14 @@ ROWS_EMBEDDED = 20_000  # training rows embedded at most, for baselines and labe
 
 def silent(line: str) -> None:
     """An `echo` that says nothing."""
+
+
+def with_defaults(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe with the task's own defaults in the keys that the user did not set."""
+    own = {key: value for key, value in task.defaults.items() if key not in recipe.model_fields_set}
+    if (recipe.keep or recipe.keep_worst) and recipe.strategy is None and task.keeps_by:
+        own["strategy"] = list(task.keeps_by)
+    return recipe.model_copy(update=own) if own else recipe
 
 
 class Job:
@@ -58,24 +67,24 @@ class Job:
         prepared: Prepared | None = None,
     ) -> None:
         from tunewell.models.load import locate
+        from tunewell.tasks import task_of
 
-        self.recipe, self.echo, self.progress, self.command = recipe, echo, progress, command
+        self.echo, self.progress, self.command = echo, progress, command
         self.candidate = ""  # of a search: tunes in a folder of its own
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         try:
-            self.model_path = locate(recipe.model)
+            if "model" in recipe.model_fields_set:  # a model that is not there is told before files are read
+                locate(recipe.model)
             self.prepared: Prepared = prepared or prepare(recipe, echo=echo)
+            self.spec: TaskSpec = self.prepared.spec
+            self.task: Task = task_of(self.spec.name)
+            self.recipe = with_defaults(recipe, self.task)
+            self.model_path = locate(self.recipe.model)
         except BaseException:
             self.close()
             raise
-        self.spec: TaskSpec = self.prepared.spec
         self.splits: dict[str, Dataset] = self.prepared.splits
-        kind = (
-            ""
-            if self.spec.regression
-            else (", several labels a row" if self.spec.multi_label else f", {len(self.spec.labels)} classes")
-        )
-        self.echo(f"task: {self.spec.name}{kind}; metric {self.spec.metric}")
+        self.echo(f"task: {self.spec.name}{self.task.kind(self)}; metric {self.spec.metric}")
         if recipe.threads:
             import torch
 
@@ -133,10 +142,7 @@ class Job:
     @cached_property
     def max_length(self) -> int:
         """Longest input in tokens of this run."""
-        from tunewell.models.load import window
-
-        limit = window(self.encoder.model, self.tokenizer)
-        return choose_max_length(self.recipe, self.splits, self.tokenizer, limit, self.spec.pair)
+        return self.task.max_length(self)
 
     @cached_property
     def bf16(self) -> bool:
@@ -174,16 +180,8 @@ class Job:
     # ------------------------------------------------------------ the model in the making
 
     def fresh_model(self) -> Any:
-        """The base model under a new head."""
-        from tunewell.models.load import load_classifier
-
-        return load_classifier(
-            self.recipe.model,
-            self.spec,
-            seed=self.recipe.seed,
-            revision=self.recipe.revision,
-            trust_remote_code=self.recipe.trust_remote_code,
-        )
+        """The base model, under a new head where the task has one."""
+        return self.task.fresh_model(self)
 
     @cached_property
     def scale(self) -> Scale:
@@ -219,7 +217,4 @@ class Job:
 
     def validate(self, model: Any) -> dict[str, float]:
         """The headline metric of a model in the making on validation."""
-        from tunewell.evaluate.metrics import score
-
-        scores = self.scores(model, "validation", bf16=self.bf16)
-        return {self.spec.metric: score(self.spec.metric, self.spec, scores, self.targets("validation"))}
+        return {self.spec.metric: self.task.validate(self, model)}

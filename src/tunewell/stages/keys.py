@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewell.folder import file_hash, fingerprint
+from tunewell.recipe import keys_of
 from tunewell.strategies import AFTERWARDS, AUTO
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ TRAINING_KEYS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_ratio",
     "lr_scheduler_type", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma",
     "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
+    *keys_of("answers"),
 )  # fmt: skip
 # keys that matter to one strategy only: to change one of another strategy is no reason to tune again
 STRATEGY_KEYS = {

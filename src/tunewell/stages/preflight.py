@@ -25,16 +25,12 @@ def preflight(job: Job) -> None:
         DataError: a probe file or a file of general text that cannot be used.
     """
     from tunewell.data.general import general_texts
-    from tunewell.retention.suite import load_suite
-    from tunewell.train.losses import loss_for
 
     recipe = job.recipe
-    loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
-    if recipe.class_weight == "balanced" and job.spec.regression:
-        raise RecipeError("`class_weight: balanced` needs classes", where="class_weight", expected="class_weight: none")
+    job.task.preflight(job)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
-        load_suite(recipe.probes, recipe.probe_files, half="select", seed=recipe.seed)
+        job.task.suite(job, "select")
     if {"distill", "ewc", "mas", AUTO} & set(recipe.strategies) and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
 

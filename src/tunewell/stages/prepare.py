@@ -26,6 +26,15 @@ DATA_KEYS = (
     "text",
     "text_pair",
     "label",
+    "question",
+    "context",
+    "answers",
+    "source",
+    "target",
+    "messages",
+    "source_prefix",
+    "source_lang",
+    "target_lang",
     "group",
     "task",
     "multi_label",
@@ -82,6 +91,10 @@ def _sources(recipe: Recipe) -> dict[str, str | None]:
     for name in ("train", "validation", "test"):
         source = getattr(recipe, name)
         try:
+            if source and not Path(source).exists() and "," in source:  # two line-aligned files
+                hashes = [file_hash(p.strip()) for p in source.split(",") if Path(p.strip()).exists()]
+                sources[name] = " ".join(hashes)
+                continue
             sources[name] = file_hash(source) if source and Path(source).exists() else source
         except PermissionError:
             raise DataError(
@@ -94,11 +107,37 @@ def _sources(recipe: Recipe) -> dict[str, str | None]:
 
 
 def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
-    """Load all files that the recipe names and split what it does not.
+    """Load all files that the recipe names and split what it does not, as the recipe's task reads them.
 
     Raises:
         DataError, RecipeError: with the file, row, column or key concerned.
     """
+    from tunewell.tasks import task_of
+
+    return task_of(choose_task(recipe)).prepare(recipe, echo=echo)
+
+
+def choose_task(recipe: Recipe) -> str:
+    """The recipe's task; `auto` is told by keys that belong to one task, then by the file's columns.
+
+    Classes and scores are told apart later, by their labels.
+    """
+    from tunewell.data.load import load
+    from tunewell.tasks.registry import told_by_columns, told_by_keys
+
+    if recipe.task != "auto":
+        return recipe.task
+    if told := told_by_keys(recipe.model_dump(exclude_unset=True)):
+        return told
+    if recipe.train and recipe.label is None and recipe.text is None:
+        found = told_by_columns(load(recipe.train, encoding=recipe.encoding).dataset.column_names)
+        if found:
+            return found
+    return "text-classification"
+
+
+def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
+    """`prepare` for classes and scores."""
     from tunewell.data.columns import canonical, resolve
     from tunewell.data.load import load
     from tunewell.data.split import check_labels, split
@@ -155,7 +194,7 @@ def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) 
         )
     splits = {name: splits[name] for name in ("train", "validation", "test")}
     if recipe.duplicates == "drop":
-        splits["train"] = _drop_duplicates(splits["train"], dropped["train"])
+        splits["train"] = drop_duplicates(splits["train"], dropped["train"])
     if recipe.max_train_samples and len(splits["train"]) > recipe.max_train_samples:
         chosen = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.max_train_samples]
         dropped["train"][BEYOND] = len(splits["train"]) - recipe.max_train_samples
@@ -195,7 +234,7 @@ def prepare(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) 
     return Prepared(splits, spec, columns, accounts, _fingerprint(recipe, sources), notices, missing, files)
 
 
-def _drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
+def drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:
     """Keep the first of rows with the same text (and pair) and label; the rest are counted."""
     seen: set[tuple[str, ...]] = set()
     kept = []

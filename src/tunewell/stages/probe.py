@@ -20,20 +20,19 @@ def embedder(model: Any, tokenizer: Any, max_length: int = 128) -> Callable[[Seq
 
 
 def measures(job: Job) -> bool:
-    """Whether the recipe asks for any probe."""
-    return job.recipe.probes != ["none"] or bool(job.recipe.probe_files)
+    """Whether the recipe asks for any probe, and there are probes for this kind of model."""
+    wanted = job.recipe.probes != ["none"] or bool(job.recipe.probe_files)
+    return wanted and job.task.measurable(job)
 
 
 def suite(job: Job, half: str) -> Any:
-    from tunewell.retention.suite import load_suite
-
-    whole = load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
+    whole = job.task.suite(job, half)
     return whole if half == "report" else whole.counted()  # drift is shown, and nothing is chosen by it
 
 
 def base_measurements(job: Job, half: str) -> Any:
     """The base model on one half of the suite; measured once a run folder."""
-    return _measured(job, "before", half, job.keys.probe, lambda: job.encoder.model)
+    return _measured(job, "before", half, job.keys.probe, lambda: job.task.base_model(job))
 
 
 def _measured(job: Job, name: str, half: str, key: str, model: Callable[[], Any]) -> Any:
@@ -43,7 +42,7 @@ def _measured(job: Job, name: str, half: str, key: str, model: Callable[[], Any]
 
     def make() -> Any:
         job.echo(f"probe: {'base' if name == 'before' else 'tuned'} model, {half} half")
-        measured = suite(job, half).measure(embedder(model(), job.tokenizer))
+        measured = suite(job, half).measure(job.task.probed(job, model()))
         measured.save(path)
         return measured
 
@@ -63,7 +62,6 @@ def probe_base(job: Job) -> None:
 
 def probe_tuned(job: Job) -> Retention | None:
     """The report halves, which nothing was chosen on; None when nothing is measured."""
-    from tunewell.models.load import load_tuned
     from tunewell.retention.forgetting import compare
     from tunewell.retention.forgotten import forgotten
 
@@ -74,7 +72,9 @@ def probe_tuned(job: Job) -> Retention | None:
 
     def make() -> Retention:
         before = base_measurements(job, "report")
-        after = _measured(job, "after", "report", job.keys.choice, lambda: load_tuned(job.folder / "model")[0])
+        after = _measured(
+            job, "after", "report", job.keys.choice, lambda: job.task.load_tuned(job, job.folder / "model")
+        )
         retention = compare(before, after, seed=job.recipe.seed)
         lost = forgotten(suite(job, "report").probes, before, after)
         retention = retention.model_copy(update={"forgotten": lost})

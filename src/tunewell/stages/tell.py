@@ -24,7 +24,7 @@ def summarise(
         task=job.spec.name,
         metric=job.spec.metric,
         test=evaluation.headline,
-        base=baselines.get("linear-probe"),
+        base=job.task.base(baselines),
         baselines=baselines,
         retention=None if retention is None else _figures(retention),
         keep=recipe.keep,

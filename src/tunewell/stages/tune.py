@@ -45,7 +45,8 @@ def tune(job: Job) -> Training:
     if folder.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != job.keys.tune):
         shutil.rmtree(folder)  # part of a tuning with other settings
     write_whole(marker, job.keys.tune)
-    model, learned = job.fresh_model(), job.targets("train")
+    model, inputs = job.fresh_model(), job.task.inputs(job)
+    learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:
         learned = ((learned - job.scale.mean) / job.scale.std).astype(np.float32)
 
@@ -61,6 +62,7 @@ def tune(job: Job) -> Training:
         recipe=job.recipe,
         max_length=job.max_length,
         targets=learned,
+        inputs=inputs,
         validate=job.validate,
         strategies=[*job.hooks, *strategies_of(job)],
         folder=folder,

@@ -45,7 +45,8 @@ class TunewellTrainer(Trainer):
         self,
         *,
         batches: LikeLengthBatches,
-        row_loss: Callable[..., torch.Tensor],
+        row_loss: Callable[..., torch.Tensor] | None,
+        model_loss: Callable[..., torch.Tensor] | None = None,
         rate_factors: dict[str, float] | None = None,
         strategies: Sequence[Strategy] = (),
         validate: Callable[[Any], dict[str, float]] | None = None,
@@ -55,6 +56,7 @@ class TunewellTrainer(Trainer):
         if strategies:
             self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
+        self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
         self.rate_factors = rate_factors or {}
         self.loss_is_scaled_for_ga = True
         self._bad_in_a_row = 0
@@ -107,7 +109,12 @@ class TunewellTrainer(Trainer):
         labels, rows = inputs.pop("labels"), inputs.pop("row", None)
         outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
-        loss = self.row_loss(outputs.logits, labels).sum() / rows_a_step
+        if self.model_loss is not None:
+            losses = self.model_loss(outputs, labels)
+        else:
+            assert self.row_loss is not None
+            losses = self.row_loss(outputs.logits, labels)
+        loss = losses.sum() / rows_a_step
         if model.training:
             mask = inputs["attention_mask"]
             if not self._climbed:  # the same rows again are not new rows

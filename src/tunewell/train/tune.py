@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tunewell.recipe import Recipe
     from tunewell.tasks import TaskSpec
+    from tunewell.tasks.base import Inputs
     from tunewell.train.hooks import Strategy
 
 TOKENS_A_ROW = 128  # the token budget of a batch is this times per_device_train_batch_size
@@ -109,6 +110,7 @@ def tune(
     echo: Callable[[str], None] = print,
     progress: bool = True,
     callbacks: Sequence[Any] = (),
+    inputs: Inputs | None = None,
 ) -> Training:
     """Tune `model` in place; afterwards it holds the weights of the best validation score.
 
@@ -116,6 +118,8 @@ def tune(
         train: canonical training rows; targets: their targets (scaled, for regression).
         validate: model -> metrics on validation, with the headline metric under its name.
         strategies: prepared here, in order.
+        inputs: encoded rows, collator and loss of a task that brings its own (see `tasks.base`); then `train`
+            and `targets` are not read.
         folder: for checkpoints and metrics.jsonl; a checkpoint found there is continued.
 
     Raises:
@@ -137,19 +141,28 @@ def tune(
 
     cpu = time.process_time()
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
-    weights = balanced_weights(spec, targets) if recipe.class_weight == "balanced" else None
-    row_loss = loss_for(
-        spec,
-        recipe.loss,
-        label_smoothing=recipe.label_smoothing_factor,
-        focal_gamma=recipe.focal_gamma,
-        class_weights=weights,
-    )
     bf16 = use_bf16(recipe.bf16)
-    encoded = encode_rows(train, spec, tokenizer, max_length, targets)
+    if inputs is None:
+        weights = balanced_weights(spec, targets) if recipe.class_weight == "balanced" else None
+        row_loss = loss_for(
+            spec,
+            recipe.loss,
+            label_smoothing=recipe.label_smoothing_factor,
+            focal_gamma=recipe.focal_gamma,
+            class_weights=weights,
+        )
+        encoded = encode_rows(train, spec, tokenizer, max_length, targets)
+        collate: Any = Collator(
+            tokenizer.pad_token_id or 0,
+            float_labels=spec.problem_type != "single_label_classification",
+            padding_side=tokenizer.padding_side,
+        )
+    else:
+        row_loss, encoded, collate = None, inputs.rows, inputs.collate
     lengths = lengths_of(encoded)
     rows = min(recipe.per_device_train_batch_size, len(encoded))
-    batches = LikeLengthBatches(lengths, rows=rows, tokens=rows * TOKENS_A_ROW, seed=recipe.seed)
+    budget = rows * (TOKENS_A_ROW if inputs is None else inputs.tokens_a_row)
+    batches = LikeLengthBatches(lengths, rows=rows, tokens=budget, seed=recipe.seed)
     accumulate = recipe.gradient_accumulation_steps
     steps_an_epoch = -(-len(batches) // accumulate)
     steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
@@ -230,14 +243,11 @@ def tune(
         args=arguments,
         train_dataset=encoded,
         eval_dataset=encoded,
-        data_collator=Collator(
-            tokenizer.pad_token_id or 0,
-            float_labels=spec.problem_type != "single_label_classification",
-            padding_side=tokenizer.padding_side,
-        ),
+        data_collator=collate,
         batches=batches,
         row_loss=row_loss,
         rate_factors=factors,
+        model_loss=inputs.loss if inputs is not None else None,
         strategies=strategies,
         validate=validate,
         callbacks=watchers,

@@ -69,7 +69,7 @@ def check(
     findings += [*mixed, *cut, *doubtful]
     return CheckReport(
         findings=tuple(sorted(findings, key=lambda f: (ORDER[f.severity], -f.count))),
-        accounts=tuple(_complete(account, seen, max_length) for account in accounts),
+        accounts=tuple(complete(account, seen, max_length) for account in accounts),
         task=spec.name,
         columns=columns,
         class_counts=by_class,
@@ -82,7 +82,7 @@ def check(
     )
 
 
-def _complete(account: Account, seen: Scan, max_length: int | None) -> Account:
+def complete(account: Account, seen: Scan, max_length: int | None) -> Account:
     """The account with tokens and what is cut of them; its rows must add up."""
     if account.read != account.used + sum(account.dropped.values()):
         raise AssertionError(f"the account of {account.split} does not add up: {account}")

@@ -130,7 +130,7 @@ def scan(splits: dict[str, Dataset], tokenizer: Any = None, progress: Callable[[
 def token_counts(tokenizer: Any, texts: list[str], pairs: list[str] | None) -> list[int]:
     """Tokens of each text (or pair) with the special ones, uncut. Fast tokenizers skip all but the ids."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    if hasattr(fast, "encode_batch_fast"):
+    if fast is not None and hasattr(fast, "encode_batch_fast"):
         fast.no_truncation()  # both are set anew by the next call of `tokenizer`
         fast.no_padding()
         inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))

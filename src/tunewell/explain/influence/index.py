@@ -301,8 +301,8 @@ def query(
     lengths = np.fromiter((len(ids) for ids in encoded["input_ids"]), dtype=np.int64, count=len(texts))
     wanted = None if which is None else np.asarray(which, dtype=np.int64)
     with Projector(model, side=SIDE, seed=SEED) as projector:
-        features = np.empty((len(texts), int(projector.head.in_features or 0)), dtype=np.float32)
-        logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+        features = np.empty((len(texts), projector.head.in_features), dtype=np.float32)
+        logits = np.empty((len(texts), int(model.config.num_labels or 0)), dtype=np.float32)
         gradients = np.empty((len(texts), projector.size), dtype=np.float32)
         for index in like_length(lengths, BATCH_ROWS):
             inputs = {k: v.to(model.device) for k, v in pad(tokenizer, encoded, index).items()}

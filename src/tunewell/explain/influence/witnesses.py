@@ -115,8 +115,8 @@ def _forward(rows: FileRows, echo: Echo, progress: bool) -> Passes:
     encoded = encode(tokenizer, rows.texts, rows.pairs, length)
     lengths = np.fromiter((len(ids) for ids in encoded["input_ids"]), dtype=np.int64, count=n)
     with Projector(model) as projector, tqdm(total=n, file=sys.stderr, disable=not progress, leave=False) as bar:
-        features = np.empty((n, int(projector.head.in_features or 0)), dtype=np.float32)
-        logits = np.empty((n, model.config.num_labels), dtype=np.float32)
+        features = np.empty((n, projector.head.in_features), dtype=np.float32)
+        logits = np.empty((n, int(model.config.num_labels or 0)), dtype=np.float32)
         for index in like_length(lengths, 64):
             inputs = {k: v.to(model.device) for k, v in pad(tokenizer, encoded, index).items()}
             found = projector.run(inputs, None, predictor.spec, gradients=False)

@@ -1,0 +1,125 @@
+"""Tasks whose answers are texts, each against its own cheap alternatives, on rows that the model has not seen.
+
+- questions: SubjQA tripadvisor (train, dev, test as published) on an encoder: F1 against the sentence that shares
+  most with the question and against never answering.
+- instructions: a decoder learns to name the topic of AG News stories, asked in words; exact match and bits per byte
+  of held-out answers against the base model as it is.
+- translation: Multi30k en → de by a decoder; chrF++ and BLEU against copying and a translation memory.
+
+Instructions and translation take slices (`--rows`), since a decoder on a processor is slow.
+
+    python benchmarks/tasks.py --data-root DATA --tasks questions instructions translation
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import child, file_of, parser, record
+
+TOPICS = "Which of World, Sports, Business, Science and technology is this story about? Answer with the topic.\n\n"
+
+
+def questions(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    splits = {"train": "train", "validation": "dev", "test": "test"}
+    return {
+        **{key: str(file_of(root, "subjqa_tripadvisor", split)) for key, split in splits.items()},
+        "model": job["model"],
+    }
+
+
+def instructions(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Stories of AG News as prompts, their topics in words as answers."""
+    keys = {}
+    for key, split, n in (("train", "train", job["rows"]), ("test", "test", job["rows"] // 2)):
+        with file_of(root, "ag_news", split).open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file][:n]
+        out = [{"prompt": TOPICS + row["text"], "completion": str(row["label"])} for row in rows]
+        path = folder / f"{key}.jsonl"
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in out), encoding="utf-8")
+        keys[key] = str(path)
+    return {**keys, "task": "text-generation", "max_new_tokens": 12}
+
+
+def translation(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    keys = {"train": ("train", job["rows"]), "validation": ("val", 40), "test": ("test_2016_flickr", 100)}
+    out = {}
+    for key, (split, n) in keys.items():
+        with file_of(root, "multi30k", split).open(encoding="utf-8") as file:
+            lines = [next(file) for _ in range(n)]
+        path = folder / f"{key}.jsonl"
+        path.write_text("".join(lines), encoding="utf-8")
+        out[key] = str(path)
+    return {**out, "source": "en", "target": "de", "task": "translation", "max_new_tokens": 48}
+
+
+KEYS = {"questions": questions, "instructions": instructions, "translation": translation}
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """One run; runs in the child process."""
+    import tunewell
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        keys = KEYS[job["task"]](Path(job["root"]), folder, job) | job["keys"]
+        run = tunewell.run(
+            **keys, seed=job["seed"], output_dir=str(folder / "run"), progress=False,
+            echo=lambda line: print(line, file=sys.stderr, flush=True),
+        )  # fmt: skip
+        others = {
+            b.name: {
+                "value": b.evaluation.headline.value,
+                "p": b.comparison.p_value if b.comparison else None,
+                "metrics": {k: v.value for k, v in b.evaluation.metrics.items()},
+            }
+            for b in run.baselines
+        }
+        return {
+            "metric": run.summary.metric,
+            "metrics": {k: v.model_dump() for k, v in run.metrics.items()},
+            "baselines": others,
+            "retention": run.retention.mean.value if run.retention else None,
+            "seconds": run.summary.seconds,
+        }
+
+
+def main() -> None:
+    args = parser(__doc__ or "")
+    args.add_argument("--tasks", nargs="+", default=list(KEYS), choices=list(KEYS))
+    args.add_argument("--rows", type=int, default=300, help="training rows of instructions and translation")
+    args.add_argument("--keys", type=json.loads, default={}, help="further recipe keys, as JSON")
+    options = args.parse_args()
+    if options.child:
+        print(json.dumps(measure(json.loads(options.child))))
+        return
+    for task in options.tasks:
+        for seed in options.seeds:
+            job = {
+                "task": task, "seed": seed, "rows": options.rows, "root": str(options.data_root), "keys": options.keys,
+                "model": options.model,
+            }  # fmt: skip
+            row = child(__file__, job)
+            record(options.output, {"benchmark": "tasks", **row})
+            print(
+                f"{task}, seed {seed}: tuning {row['seconds']['train']:.0f} s, in all {row['seconds']['total']:.0f} s"
+            )
+            for name, value in row["metrics"].items():
+                others = ", ".join(
+                    f"{other} {b['metrics'][name]:.4f}"
+                    for other, b in row["baselines"].items()
+                    if b["metrics"].get(name) is not None
+                )
+                if value["value"] is not None:
+                    shown = f"[{value['low']:.4f}, {value['high']:.4f}]" if value["low"] is not None else ""
+                    print(f"  {name:<24}{value['value']:.4f} {shown} n {value['n']}; {others}", flush=True)
+            if row["retention"] is not None:
+                print(f"  retention {row['retention']:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

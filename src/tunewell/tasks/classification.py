@@ -1,0 +1,198 @@
+"""Classes and scores on encoders: one or several labels a text, or a number."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tunewell.recipe import Recipe
+    from tunewell.results import CheckReport, Estimate, Evaluation
+    from tunewell.stages.job import Job
+    from tunewell.stages.prepare import Prepared
+    from tunewell.tasks.base import Inputs
+
+EMBEDDED_ALONE = 2_000  # training rows up to which `tunewell check` embeds them
+SCORES, ABOUT = "cache/baseline-scores.npz", "cache/baselines.json"
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The interface of `tasks.base.Task` for text-classification and text-regression."""
+
+    name: str
+    title: str
+    pipeline: str = "text-classification"
+    keeps_by: tuple[str, ...] = ()
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    def prepare(self, recipe: Recipe, *, echo: Callable[[str], None]) -> Prepared:
+        from tunewell.stages.prepare import prepare_labelled
+
+        return prepare_labelled(recipe, echo=echo)
+
+    def kind(self, job: Job) -> str:
+        if job.spec.regression:
+            return ""
+        return ", several labels a row" if job.spec.multi_label else f", {len(job.spec.labels)} classes"
+
+    def max_length(self, job: Job) -> int:
+        from tunewell.models.load import window
+        from tunewell.stages.prepare import choose_max_length
+
+        limit = window(job.encoder.model, job.tokenizer)
+        return choose_max_length(job.recipe, job.splits, job.tokenizer, limit, job.spec.pair)
+
+    def preflight(self, job: Job) -> None:
+        from tunewell.errors import RecipeError
+        from tunewell.train.losses import loss_for
+
+        recipe = job.recipe
+        loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
+        if recipe.class_weight == "balanced" and job.spec.regression:
+            raise RecipeError(
+                "`class_weight: balanced` needs classes", where="class_weight", expected="class_weight: none"
+            )
+
+    def check(self, job: Job, *, alone: bool = False) -> CheckReport:
+        """In a run the base model's embeddings of up to 20,000 training rows are needed anyway, so label suspects
+        come from them; alone only a small set is embedded, and a larger one is judged by TF-IDF features, which
+        take seconds.
+        """
+        from tunewell.data.check import check as check_data
+
+        columns = job.prepared.columns
+        roles = {"text": columns.text, "label": ", ".join(columns.label)}
+        roles |= {k: v for k in ("text_pair", "group") if (v := getattr(columns, k))}
+        vectors = None
+        if not job.spec.multi_label and not (alone and len(job.splits["train"]) > EMBEDDED_ALONE):
+            found = job.embed("train") if alone else job.vectors["train"]
+            vectors = found.reshape(len(found), -1)
+        return check_data(
+            job.splits,
+            spec=job.spec,
+            accounts=job.prepared.accounts,
+            columns=roles,
+            tokenizer=job.tokenizer,
+            max_length=job.max_length,
+            embeddings=vectors,
+            embedded=job.places["train"],
+            seed=job.recipe.seed,
+        )
+
+    def baselines(self, job: Job) -> None:
+        """Cached under the rows, the base model and the seed."""
+        from tunewell.evaluate.baselines import run_baselines
+        from tunewell.folder import fingerprint
+        from tunewell.results import write_whole
+
+        def make() -> None:
+            splits = {**job.splits, "train": job.splits["train"].select(job.places["train"])}
+            results = run_baselines(job.spec, splits, embeddings=job.vectors, seed=job.recipe.seed)
+            buffer = io.BytesIO()
+            np.savez(buffer, **{name: r.scores["test"] for name, r in results.items()})  # type: ignore[arg-type]
+            write_whole(job.folder / SCORES, buffer.getvalue())
+            about = [{"name": name, "title": r.title, "seconds": r.seconds} for name, r in results.items()]
+            write_whole(job.folder / ABOUT, json.dumps(about))
+            job.echo("baselines: " + ", ".join(r.title for r in results.values()))
+
+        job.folder.step("baselines", fingerprint(job.keys.data, job.recipe.seed), [SCORES, ABOUT], make, lambda: None)
+
+    def base(self, baselines: dict[str, Estimate]) -> Estimate | None:
+        """The base model frozen under a linear probe."""
+        return baselines.get("linear-probe")
+
+    def measurable(self, job: Job) -> bool:
+        return True
+
+    def suite(self, job: Job, half: str) -> Any:
+        from tunewell.retention.suite import load_suite
+
+        return load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
+
+    def probed(self, job: Job, model: Any) -> Callable[..., Any]:
+        from tunewell.stages.probe import embedder
+
+        return embedder(model, job.tokenizer)
+
+    def base_model(self, job: Job) -> Any:
+        return job.encoder.model
+
+    def load_tuned(self, job: Job, folder: Path) -> Any:
+        from tunewell.models.load import load_tuned
+
+        return load_tuned(folder)[0]
+
+    def fresh_model(self, job: Job) -> Any:
+        from tunewell.models.load import load_classifier
+
+        return load_classifier(
+            job.recipe.model,
+            job.spec,
+            seed=job.recipe.seed,
+            revision=job.recipe.revision,
+            trust_remote_code=job.recipe.trust_remote_code,
+        )
+
+    def inputs(self, job: Job) -> Inputs | None:
+        return None
+
+    def validate(self, job: Job, model: Any) -> float:
+        from tunewell.evaluate.metrics import score
+
+        scores = job.scores(model, "validation", bf16=job.bf16)
+        return score(job.spec.metric, job.spec, scores, job.targets("validation"))
+
+    def validation(self, job: Job, model: Any) -> Evaluation:
+        from tunewell.evaluate.metrics import evaluate
+
+        return evaluate(
+            job.spec,
+            job.scores(model, "validation"),
+            job.targets("validation"),
+            split="validation",
+            seed=job.recipe.seed,
+            n_boot=500,
+        )
+
+    def finish(self, job: Job, model: Any) -> None:
+        """A regression head answers in scaled labels until now."""
+        from tunewell.stages.choose import fold_scale
+
+        if job.spec.regression:
+            fold_scale(model, job.scale.mean, job.scale.std)
+
+    def describe(self, job: Job) -> dict[str, Any]:
+        columns = job.prepared.columns
+        return {
+            "spec": job.spec.to_dict(),
+            "columns": {
+                "text": columns.text,
+                "text_pair": columns.text_pair,
+                "label": list(columns.label),
+                "group": columns.group,
+                "label_separator": columns.label_separator,
+            },
+            "max_length": job.max_length,
+            "base_model": job.recipe.model,
+        }
+
+    def evaluate(self, job: Job) -> Evaluation:
+        from tunewell.stages.evaluate import evaluate_labels
+
+        return evaluate_labels(job)
+
+    def evaluate_file(self, path: Path, data: str, options: dict[str, Any]) -> Evaluation:
+        from tunewell.stages.evaluate import evaluate_labelled_file
+
+        return evaluate_labelled_file(path, data, **options)
+
+
+CLASSIFICATION = Classification("text-classification", "Classes, one or several a text")
+REGRESSION = Classification("text-regression", "A number for a text")

@@ -1,0 +1,114 @@
+"""Before any training: which tokens of which rows carry loss, what is cut, and what one row looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.errors import DataError
+from tunewell.tasks.generation.loss import IGNORED
+from tunewell.tasks.generation.writers import CausalWriter, Encoded, Seq2SeqWriter
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LISTED = 3
+
+
+def encode_rows(
+    writer: CausalWriter | Seq2SeqWriter,
+    rows: Dataset,
+    conversations: Sequence[list[dict[str, Any]]],
+    overlength: str,
+) -> tuple[list[Encoded], np.ndarray, dict[str, Any]]:
+    """Training rows as tokens, the places of those that are used, and the audit.
+
+    Args:
+        conversations: of the rows, as the model is to read them.
+        overlength: "truncate" keeps a row that is too long, without the beginning of a conversation or the end of
+            a source; "drop" leaves it out; "error" ends here.
+
+    Raises:
+        DataError: a row without a token that carries loss; a row too long under `error`; no row left.
+    """
+    encoded: list[Encoded] = []
+    used: list[int] = []
+    masked: list[str] = []
+    long: list[str] = []
+    for i, (row, messages) in enumerate(zip(rows, conversations, strict=True)):
+        made = writer.encode(messages)
+        where = f"{row['source']}:{row['row']}"
+        if all(y == IGNORED for y in made.labels):
+            masked.append(where)
+            continue
+        if made.cut:
+            long.append(where)
+            if overlength == "drop":
+                continue
+        encoded.append(made)
+        used.append(i)
+    if masked:
+        raise DataError(
+            f"{len(masked):,} rows have no token that carries loss: nothing can be learned from them",
+            where=", ".join(masked[:LISTED]) + (", …" if len(masked) > LISTED else ""),
+            expected="an answer of the assistant, not all of them with `weight: 0`",
+            remedy="remove these rows",
+        )
+    if long and overlength == "error":
+        raise DataError(
+            f"{len(long):,} rows are longer than {writer.max_length} tokens",
+            where=", ".join(long[:LISTED]) + (", …" if len(long) > LISTED else ""),
+            expected="rows that fit (`overlength: error`)",
+            remedy="raise max_length, or choose `overlength: truncate` or `drop`",
+        )
+    if not encoded:
+        raise DataError(
+            f"all {len(rows):,} rows are longer than {writer.max_length} tokens and were dropped",
+            where="overlength: drop",
+            expected="rows that fit",
+            remedy="raise max_length, or choose `overlength: truncate`",
+        )
+    tokens = sum(len(e.ids) for e in encoded)
+    learnt = sum(y != IGNORED for e in encoded for y in e.labels)
+    audit = {
+        "rows": len(rows),
+        "rows_with_loss": len(encoded),
+        "rows_too_long": len(long),
+        "overlength": overlength,
+        "max_length": writer.max_length,
+        "tokens": tokens,
+        "tokens_with_loss": learnt,
+        "tokens_cut": sum(e.cut for e in encoded),
+        "rows_that_learn_to_end": sum(e.ended for e in encoded),
+        "sample": sample(writer, encoded[0]),
+    }
+    return encoded, np.array(used, dtype=np.int64), audit
+
+
+def sample(writer: CausalWriter | Seq2SeqWriter, row: Encoded) -> list[dict[str, Any]]:
+    """A row as stretches of text, learnt or not."""
+    from tunewell.tasks.generation.rendering import Rendered, decoded_sample
+
+    if not writer.shift:
+        decode = writer.tokenizer.decode
+        return [{"text": decode(row.ids), "learnt": False}, {"text": decode(row.labels), "learnt": True}]
+    learnt = [y != IGNORED for y in row.labels]
+    return decoded_sample(writer.tokenizer, Rendered(row.ids, learnt, row.ended))
+
+
+def sentence(audit: dict[str, Any]) -> str:
+    """The audit in one line."""
+    long = audit["rows_too_long"]
+    done = "left out" if audit["overlength"] == "drop" else "cut"
+    return (
+        f"audit: {audit['rows_with_loss']:,} of {audit['rows']:,} rows carry loss, on "
+        f"{audit['tokens_with_loss']:,} of {audit['tokens']:,} tokens; {audit['rows_that_learn_to_end']:,} learn to end"
+        + (f"; {long:,} rows longer than {audit['max_length']} tokens were {done}" if long else "")
+    )
+
+
+def inputs_of(encoded: Sequence[Encoded]) -> dict[str, list]:
+    """Columns for the training loop."""
+    return {"input_ids": [e.ids for e in encoded], "labels": [e.labels for e in encoded]}
