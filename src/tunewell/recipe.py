@@ -145,7 +145,7 @@ class Recipe(BaseModel):
     )
     general_samples: int = _key(4000, "retention", "How many general texts `distill` uses.", ge=16)
     distill_weight: float = _key(
-        2.0, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
+        1.0, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
     )
     average_alphas: list[float] = _key(
         [0.5, 0.75, 0.9, 1.0],

@@ -83,7 +83,7 @@ def test_every_key_is_an_option_under_its_heading() -> None:
     for name, field in Recipe.model_fields.items():
         assert f"\n  --{name} " in text
         assert "".join((field.description or "").split())[:40] in "".join(text.split())
-    assert "[5.0e-05]" in text
+    assert "[10.0]" in text
 
 
 def test_keys_reach_the_recipe_typed(seen: dict) -> None:

@@ -71,3 +71,17 @@ def test_no_candidates():
 def test_frontier():
     beaten = candidate("beaten", 0.75, 0.98)
     assert [c.name for c in frontier([*MODELS, beaten])] == ["tuned", "0.9", "0.5"]
+
+
+def with_interval(name: str, score: float, mean: float, half: float, alpha: float | None) -> Candidate:
+    made = candidate(name, score, mean)
+    score_of = Estimate(value=score, low=score - half, high=score + half)
+    return made.model_copy(update={"score": score_of, "parameters": {} if alpha is None else {"alpha": alpha}})
+
+
+@pytest.mark.parametrize(("half", "name"), [(0.0392, "tuned"), (0.0098, "average")])
+def test_an_average_must_be_better_than_the_tuned_model_by_a_standard_error(half, name):
+    """0.81 against 0.80: standard errors of 0.02 and 0.005."""
+    models = [with_interval("tuned", 0.80, 0.985, half, None), with_interval("average", 0.81, 0.99, half, 0.75)]
+    assert chosen(choose(models, keep=0.98, keep_worst=None)) == name
+    assert chosen(choose(models, keep=0.987, keep_worst=None)) == "average"  # the tuned one is outside the budget

@@ -23,7 +23,8 @@ def meets(candidate: Candidate, keep: float | None, keep_worst: float | None) ->
 def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: float | None) -> Choice:
     """The best validation score among the candidates inside the budget.
 
-    When none is inside, the one that keeps most is chosen (then the better score) and `met` is False.
+    A point derived from a tuned model (an average with the base) must be better than the tuned model by a standard
+    error of its score. When none is inside, the one that keeps most is chosen (then the better score) and `met` is False.
     Floors are held against the select halves' point estimates, so the report halves may fall short by
     chance: whether the budget is kept is decided there, and said.
 
@@ -47,6 +48,7 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
     if inside:
         best = max(score(i) for i in pool)
         winner = max((i for i in pool if score(i) >= best - CLOSE), key=lambda i: (kept(i), score(i), -i))
+        winner = _as_tuned(judged, pool, winner)
     else:
         winner = max(pool, key=lambda i: (kept(i), score(i), -i))
     judged[winner] = judged[winner].model_copy(update={"chosen": True})
@@ -58,6 +60,26 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
         candidates=tuple(judged),
         reason=_reason(met, len(inside), len(judged)),
     )
+
+
+def _as_tuned(candidates: Sequence[Candidate], pool: Sequence[int], winner: int) -> int:
+    """The tuned model itself instead of a point derived from it, unless that point is better by a standard error.
+
+    Weights between the base model and the tuned one are a step back on the task: on few validation rows
+    they win by luck as often as not (the rule of one standard error; Breiman et al., 1984).
+    """
+    best = candidates[winner]
+    if not best.parameters:
+        return winner
+    for i in pool:
+        c = candidates[i]
+        if c.parameters or c.strategy != best.strategy or c.score.value is None or best.score.value is None:
+            continue
+        if c.score.low is None or c.score.high is None:
+            continue
+        if best.score.value - c.score.value <= (c.score.high - c.score.low) / (2 * 1.96):
+            return i
+    return winner
 
 
 def _reason(met: bool | None, inside: int, total: int) -> str:

@@ -7,7 +7,6 @@ from tunewell.results import CheckReport
 from tunewell.stages.job import Job
 
 
-
 def check(job: Job) -> CheckReport:
     """What is wrong with the data, written to check.json.
 
