@@ -43,6 +43,7 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
     from tunewell.models.load import locate
     from tunewell.stages.preflight import preflight
     from tunewell.stages.prepare import prepare
+    from tunewell.tasks import task_of
 
     locate(spec.recipe_of(spec.tasks[0]).model)
     out: list[Any] = []
@@ -56,7 +57,8 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
                     expected="a column with one class a row",
                 )  # fmt: skip
             _same_head(spec, task, prepared, out)
-            preflight(SimpleNamespace(recipe=spec.recipe_of(task), spec=prepared.spec))  # type: ignore[arg-type]
+            seen = SimpleNamespace(recipe=spec.recipe_of(task), spec=prepared.spec, task=task_of(prepared.spec.name))
+            preflight(seen)  # type: ignore[arg-type]
             out.append(prepared)
         except TunewellError as error:
             errors.append((task.name, error))
