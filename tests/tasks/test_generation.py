@@ -462,3 +462,22 @@ def test_an_encoder_writes_no_answers(tiny_model, tmp_path):
     path.write_text("\n".join(json.dumps(r) for r in instructions(20)), encoding="utf-8")
     with pytest.raises(ModelError, match="is an encoder, not a decoder"):
         tunewell.run(train=str(path), model=str(tiny_model), output_dir=str(tmp_path / "run"), echo=lambda line: None)
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_the_packaged_decoder_is_unpacked_and_writes():
+    from pathlib import Path as Folder
+
+    from tunewell.models.load import locate
+    from tunewell.tasks.generation.task import load_writer
+
+    folder = Folder(locate("SmolLM2-135M-Instruct"))
+    assert (folder / "model.safetensors").is_file()
+    packaged = load_writer(folder)
+    assert packaged.tokenizer.chat_template and packaged.tokenizer.model_max_length == 8192
+    rendered = render(packaged.tokenizer, ASKED)
+    assert learnt_text(packaged.tokenizer, rendered) == "one<|im_end|>"
+    packaged.decoding = Decoding(max_new_tokens=16)
+    (text,), _ = packaged.write([[turn("user", "What is the capital of France?")]])
+    assert "Paris" in text

@@ -354,6 +354,28 @@ def test_the_same_command_repeats_nothing(qa_run):
     assert again.summary.test == run.summary.test
 
 
+def test_keep_holds_for_questions_too(tiny_model, make_reviews, tmp_path):
+    import tunewell
+
+    rng = np.random.default_rng(0)
+    texts = [text for text, _ in make_reviews(80, seed=3)]
+    path = tmp_path / "qa.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in questions(40)), encoding="utf-8")
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [{"text_a": a, "text_b": b, "score": float(rng.random())} for a, b in itertools.pairwise(texts)]
+    pairs.write_text("\n".join(json.dumps(r) for r in lines), encoding="utf-8")
+    general = tmp_path / "general.txt"
+    general.write_text("\n".join(texts), encoding="utf-8")
+    run = tunewell.run(
+        train=str(path), model=str(tiny_model), output_dir=str(tmp_path / "run"), probes="none", keep=0.01,
+        probe_files=str(pairs), general_text=str(general), num_train_epochs=1, average_alphas=[0.5, 1.0], bf16=False,
+        echo=lambda line: None, progress=False, raise_on_gate=False,
+    )  # fmt: skip
+    assert run.summary.strategy == ("distill", "average")
+    assert len(run.choice.candidates) == 2 and all(c.retention_mean for c in run.choice.candidates)
+    assert run.retention is not None
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -37,6 +37,7 @@ def test_every_task_has_the_whole_interface(name):
         ({"source": "s", "target": "t"}, "translation"),
         ({"text": "t", "label": "l"}, "text-classification"),
         ({"question": "q", "label": "l"}, "text-classification"),
+        ({"text": "t", "source": "s", "target": "t"}, "text-classification"),
     ],
 )
 def test_columns_tell_the_task(row, task, tmp_path):

@@ -56,5 +56,6 @@ def _convert(file: Path, path: Path) -> None:
     model.tie_weights()
     tokenizer.model_max_length = min(tokenizer.model_max_length, WINDOW)
     path.mkdir()
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    with quietly():
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)

@@ -114,11 +114,8 @@ def surprise_of(model: Any, tokenizer: Any, *, max_length: int = 256, batch_size
         from tunewell.models.embed import like_length
         from tunewell.tasks.generation.loss import IGNORED, by_row, shifted
 
-        start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        rows = [
-            (start + list(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]))[:max_length]
-            for t in texts
-        ]
+        # a start token only where the tokenizer puts one itself: chat models have one that begins a turn
+        rows = [list(tokenizer(t, verbose=False)["input_ids"])[:max_length] for t in texts]
         out = np.zeros(len(rows))
         training = model.training
         model.eval()

@@ -47,6 +47,8 @@ def told_by_keys(values: dict[str, Any]) -> str | None:
 
 
 def told_by_columns(columns: Iterable[str]) -> str | None:
-    """The task that a file's columns belong to, None for classes and scores."""
+    """The task that a file's columns belong to, None for classes and scores (always when there is a text or label)."""
     names = {c.lower() for c in columns}
+    if names & {"text", "label", "labels"}:
+        return None
     return next((task for task, needed in TELLING if needed <= names), None)
