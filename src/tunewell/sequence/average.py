@@ -50,7 +50,7 @@ def choose_alpha(
     rows = job.splits["validation"]
     pairs = list(rows["text_pair"]) if job.spec.pair else None
     validation = encode(job.tokenizer, list(rows["text"]), pairs, job.max_length)
-    options = {"batch_size": job.recipe.per_device_eval_batch_size, "bf16": job.bf16}
+    options: dict[str, Any] = {"batch_size": job.recipe.per_device_eval_batch_size, "bf16": job.bf16}
     model.load_state_dict(start, strict=False)
     before = run_heads(model, job.tokenizer, validation, heads, **options)[0] if heads and not stored else {}
     candidates, made = [], []

@@ -74,7 +74,7 @@ class Teacher:
 
         buffer = io.BytesIO()
         arrays = {f"logits.{task}": values for task, values in self.logits.items()}
-        np.savez(buffer, states=self.states, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, states=self.states, **arrays)
         write_whole(path, buffer.getvalue())
 
     def batch(self) -> np.ndarray:

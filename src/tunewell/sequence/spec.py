@@ -195,7 +195,7 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
         if not isinstance(entry, Mapping):
             problems.append(f"task {i}: expected keys such as `name` and `train`, found `{entry}`")
             continue
-        found = len(problems)
+        before = len(problems)
         title = f"task {i}" + (f" ({entry['name']})" if entry.get("name") else "")
         for key, v in entry.items():
             if key not in TASK_KEYS:
@@ -221,7 +221,7 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
         if head != name and head not in names[:-1]:
             earlier = ", ".join(names[:-1]) or "there is none"
             problems.append(f"{title}: `head: {head}`: expected an earlier task ({earlier})")
-        if len(problems) == found:
+        if len(problems) == before:
             texts = {k: str(v) for k, v in entry.items() if v is not None}
             own = next((t.head for t in tasks if t.name == head), head)  # of a task that goes on with another's
             tasks.append(Task(**{**texts, "name": name, "head": own}))

@@ -62,5 +62,6 @@ class Rows:
 
     def of(self, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """(B,) rows of a padded batch (B, T)."""
-        ids, keep = ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
-        return np.array([self.place[np.ascontiguousarray(row[k]).tobytes()] for row, k in zip(ids, keep, strict=True)])
+        tokens, keep = ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
+        own = [np.ascontiguousarray(row[k]).tobytes() for row, k in zip(tokens, keep, strict=True)]
+        return np.array([self.place[key] for key in own])

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -62,11 +62,11 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
             errors.append((task.name, error))
             out.append(None)
     if len(errors) == 1:
-        name, error = errors[0]
-        error.where = f"task {name}: {error.where}" if error.where else f"task {name}"
-        raise error
+        name, only = errors[0]
+        only.where = f"task {name}: {only.where}" if only.where else f"task {name}"
+        raise only
     if errors:
-        raise mistake([f"task {name}: {' '.join(str(error).split())}" for name, error in errors], "sequence")
+        raise mistake([f"task {name}: {' '.join(str(e).split())}" for name, e in errors], "sequence")
     return out
 
 
@@ -217,7 +217,7 @@ class Work:
                 return [right]
 
             cells += self.folder.step(
-                f"base-{task.name}", key, [f"base/{path.name}"], make, lambda path=path: measure.load_right(path, 1)
+                f"base-{task.name}", key, [f"base/{path.name}"], make, partial(measure.load_right, path, 1)
             )
         self.base_right = cells
 
