@@ -15,7 +15,7 @@ import numpy as np
 
 from tunewell.errors import DataError, RecipeError, RunFolderError, TunewellError
 from tunewell.folder import RunFolder, fingerprint
-from tunewell.results import Estimate, Training, write_whole
+from tunewell.results import Estimate, write_whole
 from tunewell.sequence import measure
 from tunewell.sequence.heads import body_of, head_of
 from tunewell.sequence.job import TaskJob
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tunewell.stages.prepare import Prepared
 
 Echo = Callable[[str], None]
+WEIGHTS = "train/tuned.safetensors"  # where the tuning stage leaves a task's weights
 
 
 def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
@@ -302,7 +303,7 @@ class Work:
     def _tune(self, i: int, state: State | None, heads: Any, live: Any) -> tuple[Any, dict[str, Any], float | None]:
         from safetensors.torch import load_file
 
-        from tunewell.stages.tune import WEIGHTS, tune
+        from tunewell.stages.tune import tune
 
         others = heads if self.plan.heads_follow else {}
         with self._job(i, body=state.body if state else None, head=live, others=others) as job, Watch() as watch:
@@ -320,7 +321,11 @@ class Work:
             model.load_state_dict(load_file(str(job.folder / WEIGHTS)))
             alpha = self._average(i, job, model, state, heads) if self.plan.average else None
             follow = model.task_heads.copies() if others else {}
-            return model.eval(), {"heads": follow, "training": training, "n_train": len(job.splits["train"])}, alpha
+            return (
+                model.eval(),
+                {"heads": follow, "seconds": training.seconds, "n_train": len(job.splits["train"])},
+                alpha,
+            )
 
     def _average(self, i: int, job: TaskJob, model: Any, state: State | None, heads: Any) -> float:
         """Choose the weight of the new body in its average with the one before; leave it in `model`.
@@ -342,11 +347,12 @@ class Work:
     def _from_run(self, i: int) -> tuple[Any, dict[str, Any], float | None]:
         """The model of a finished run as the first task."""
         from tunewell.models.load import load_tuned
+        from tunewell.run import Run
 
-        run = Path(str(self.spec.tasks[i].run))
-        model, _ = load_tuned(run / "model")
-        training = Training.load(run / "train" / "training.json")
-        return model, {"heads": {}, "training": training, "n_train": len(self.prepared[i].splits["train"])}, None
+        run = Run(str(self.spec.tasks[i].run))
+        model, _ = load_tuned(run.model_path)
+        seconds = run.summary.seconds["train"]
+        return model, {"heads": {}, "seconds": seconds, "n_train": len(self.prepared[i].splits["train"])}, None
 
     # ------------------------------------------------------------ memory
 
@@ -453,7 +459,7 @@ class Work:
             accuracy=tuple(accuracy),
             alpha=alpha,
             seconds={
-                "train": round(facts["training"].seconds, 2),
+                "train": round(facts["seconds"], 2),
                 "total": round(time.perf_counter() - started, 2),
             },
             n_train=facts["n_train"],
@@ -484,7 +490,7 @@ class Work:
     def _joint(self) -> None:
         from safetensors.torch import load_file
 
-        from tunewell.stages.tune import WEIGHTS, tune
+        from tunewell.stages.tune import tune
         from tunewell.tasks import targets
 
         key, place = self.keys[-1], self.folder / "tasks" / "01-joint"
@@ -520,7 +526,7 @@ class Work:
         ]  # fmt: skip
         n = sum(len(p.splits["train"]) for p in self.prepared)
         self._write_row(
-            place, "joint", len(tasks) - 1, cells, model, {"training": training, "n_train": n}, None, 0, started
+            place, "joint", len(tasks) - 1, cells, model, {"seconds": training.seconds, "n_train": n}, None, 0, started
         )
         self.folder.mark("joint", key)
         (place / WEIGHTS).unlink(missing_ok=True)
@@ -538,7 +544,7 @@ class Work:
         from safetensors.torch import load_file
 
         from tunewell.sequence.model import export
-        from tunewell.stages.tune import WEIGHTS, tune
+        from tunewell.stages.tune import tune
 
         task, place = self.spec.tasks[i], self.place(i)
         if self.folder.done(f"task-{i + 1}", self.keys[i], [f"tasks/{place.name}/row.json"]):
@@ -557,7 +563,7 @@ class Work:
         cells: list[Any] = [None] * len(self.spec.tasks)
         cells[i] = right
         export(model, self.encoder.tokenizer, self._about(i), self.folder / "models" / task.name)
-        facts = {"training": training, "n_train": len(self.prepared[i].splits["train"])}
+        facts = {"seconds": training.seconds, "n_train": len(self.prepared[i].splits["train"])}
         self._write_row(place, task.name, i, cells, model, facts, None, 0, started)
         self.folder.mark(f"task-{i + 1}", self.keys[i])
         (place / WEIGHTS).unlink(missing_ok=True)
