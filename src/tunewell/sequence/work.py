@@ -313,8 +313,8 @@ class Work:
                 max_length=self.length(i), memory_length=max(self.length(j) for j in range(i + 1)), watch=watch,
                 seed=self.seed, batch=self.recipe.per_device_train_batch_size, options=self.spec.own,
             )  # fmt: skip
-            text = {"source": job.recipe.general_text, "samples": job.recipe.general_samples}
-            job.hooks = hooks(self.plan, past, first=i == 0, **text)
+            source, samples = job.recipe.general_text, job.recipe.general_samples
+            job.hooks = hooks(self.plan, past, first=i == 0, source=source, samples=samples)
             job.callbacks = [watch, *(h for h in job.hooks if hasattr(h, "on_pre_optimizer_step"))]
             training = tune(job)
             model = job.fresh_model()
