@@ -62,7 +62,6 @@ class Rows:
 
     def of(self, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """(B,) rows of a padded batch (B, T)."""
-        found, keep = ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
-        return np.array(
-            [self.place[np.ascontiguousarray(row[k]).tobytes()] for row, k in zip(found, keep, strict=True)]
-        )
+        tokens, keep = ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
+        own = [np.ascontiguousarray(row[k]).tobytes() for row, k in zip(tokens, keep, strict=True)]
+        return np.array([self.place[key] for key in own])

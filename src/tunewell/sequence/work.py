@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from tunewell.errors import DataError, RecipeError, RunFolderError, TunewellError
 from tunewell.folder import RunFolder, fingerprint
-from tunewell.results import Estimate, Training, write_whole
+from tunewell.results import Estimate, write_whole
 from tunewell.sequence import measure
 from tunewell.sequence.heads import body_of, head_of
 from tunewell.sequence.job import TaskJob
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tunewell.stages.prepare import Prepared
 
 Echo = Callable[[str], None]
+WEIGHTS = "train/tuned.safetensors"  # where the tuning stage leaves a task's weights
 
 
 def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
@@ -68,7 +69,7 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
         only.where = f"task {name}: {only.where}" if only.where else f"task {name}"
         raise only
     if errors:
-        raise mistake([f"task {name}: {' '.join(str(found).split())}" for name, found in errors], "sequence")
+        raise mistake([f"task {name}: {' '.join(str(e).split())}" for name, e in errors], "sequence")
     return out
 
 
@@ -218,10 +219,9 @@ class Work:
                 measure.save_right(path, [right])
                 return [right]
 
-            def load(path: Path = path) -> Any:
-                return measure.load_right(path, 1)
-
-            cells += self.folder.step(f"base-{task.name}", key, [f"base/{path.name}"], make, load)
+            cells += self.folder.step(
+                f"base-{task.name}", key, [f"base/{path.name}"], make, partial(measure.load_right, path, 1)
+            )
         self.base_right = cells
 
     base_right: list[np.ndarray | None] | None = None
@@ -315,15 +315,19 @@ class Work:
                 max_length=self.length(i), memory_length=max(self.length(j) for j in range(i + 1)), watch=watch,
                 seed=self.seed, batch=self.recipe.per_device_train_batch_size, options=self.spec.own,
             )  # fmt: skip
-            text: dict[str, Any] = {"source": job.recipe.general_text, "samples": job.recipe.general_samples}
-            job.hooks = hooks(self.plan, past, first=i == 0, **text)
+            source, samples = job.recipe.general_text, job.recipe.general_samples
+            job.hooks = hooks(self.plan, past, first=i == 0, source=source, samples=samples)
             job.callbacks = [watch, *(h for h in job.hooks if hasattr(h, "on_pre_optimizer_step"))]
             training = tune(job)
             model = job.fresh_model()
             model.load_state_dict(load_file(str(weights_of(job))))
             alpha = self._average(i, job, model, state, heads) if self.plan.average else None
             follow = model.task_heads.copies() if others else {}
-            return model.eval(), {"heads": follow, "training": training, "n_train": len(job.splits["train"])}, alpha
+            return (
+                model.eval(),
+                {"heads": follow, "seconds": training.seconds, "n_train": len(job.splits["train"])},
+                alpha,
+            )
 
     def _average(self, i: int, job: TaskJob, model: Any, state: State | None, heads: Any) -> float:
         """Choose the weight of the new body in its average with the one before; leave it in `model`.
@@ -345,11 +349,12 @@ class Work:
     def _from_run(self, i: int) -> tuple[Any, dict[str, Any], float | None]:
         """The model of a finished run as the first task."""
         from tunewell.models.load import load_tuned
+        from tunewell.run import Run
 
-        run = Path(str(self.spec.tasks[i].run))
-        model, _ = load_tuned(run / "model")
-        training = Training.load(run / "train" / "training.json")
-        return model, {"heads": {}, "training": training, "n_train": len(self.prepared[i].splits["train"])}, None
+        run = Run(str(self.spec.tasks[i].run))
+        model, _ = load_tuned(run.model_path)
+        seconds = run.summary.seconds["train"]
+        return model, {"heads": {}, "seconds": seconds, "n_train": len(self.prepared[i].splits["train"])}, None
 
     # ------------------------------------------------------------ memory
 
@@ -456,7 +461,7 @@ class Work:
             accuracy=tuple(accuracy),
             alpha=alpha,
             seconds={
-                "train": round(facts["training"].seconds, 2),
+                "train": round(facts["seconds"], 2),
                 "total": round(time.perf_counter() - started, 2),
             },
             n_train=facts["n_train"],
@@ -523,7 +528,7 @@ class Work:
         ]  # fmt: skip
         n = sum(len(p.splits["train"]) for p in self.prepared)
         self._write_row(
-            place, "joint", len(tasks) - 1, cells, model, {"training": training, "n_train": n}, None, 0, started
+            place, "joint", len(tasks) - 1, cells, model, {"seconds": training.seconds, "n_train": n}, None, 0, started
         )
         self.folder.mark("joint", key)
         (place / "train" / "tuned.safetensors").unlink(missing_ok=True)
@@ -560,7 +565,7 @@ class Work:
         cells: list[Any] = [None] * len(self.spec.tasks)
         cells[i] = right
         export(model, self.encoder.tokenizer, self._about(i), self.folder / "models" / task.name)
-        facts = {"training": training, "n_train": len(self.prepared[i].splits["train"])}
+        facts = {"seconds": training.seconds, "n_train": len(self.prepared[i].splits["train"])}
         self._write_row(place, task.name, i, cells, model, facts, None, 0, started)
         self.folder.mark(f"task-{i + 1}", self.keys[i])
         (place / "train" / "tuned.safetensors").unlink(missing_ok=True)

@@ -50,8 +50,9 @@ def tune(job: Job) -> Training:
     if job.spec.regression:
         learned = ((learned - job.scale.mean) / job.scale.std).astype(np.float32)
 
+    made = [*job.hooks, *(s for s in strategies_of(job) if not job.hooks or s.name != "plain")]
     job.echo(
-        f"tune: {' + '.join(job.recipe.strategies)}, {len(job.splits['train']):,} rows, "
+        f"tune: {' + '.join(s.name for s in made)}, {len(job.splits['train']):,} rows, "
         f"at most {job.max_length} tokens each, {'bf16' if job.bf16 else 'fp32'}"
     )
     training = tune_model(
@@ -64,7 +65,7 @@ def tune(job: Job) -> Training:
         targets=learned,
         inputs=inputs,
         validate=job.validate,
-        strategies=[*job.hooks, *strategies_of(job)],
+        strategies=made,
         folder=folder,
         echo=job.echo,
         progress=job.progress,
