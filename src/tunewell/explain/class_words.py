@@ -34,6 +34,8 @@ def class_words(
             counts once, with its mean. In a model of two classes, a score for one speaks against the other and counts
             for both; in regression "+" raises and "−" lowers the value.
     """
+    labels: tuple[str, ...]
+    signs: tuple[tuple[float, float], ...]
     if spec.regression:
         labels, signs = ("+", "−"), ((1.0, -1.0),)
     else:

@@ -125,15 +125,19 @@ def measure(
 def _result(values: np.ndarray, n_orders: int, bins: Sequence[float], regression: bool) -> Faithfulness:
     lost = values[0] - values[1:]
     lost = (np.abs(lost) if regression else lost).reshape(2, n_orders, len(bins))
-    means = lost.mean(axis=2)
+    own, inverse, random = lost[:, 0], lost[:, 1], lost[:, 2:]  # (2, K), (2, K), (2, orders, K)
+    chance = [float(r.mean()) if random.shape[1] else float("nan") for r in random]
     return Faithfulness(
-        *map(float, means[:, 0]),
-        *(map(float, means[:, 2:].mean(axis=1)) if n_orders > 2 else (float("nan"),) * 2),
-        *map(float, means[:, 1]),
-        tuple(bins),
-        tuple(map(float, lost[0, 0])),
-        tuple(map(float, lost[1, 0])),
-        "label" if regression else "probability",
+        comprehensiveness=float(own[0].mean()),
+        sufficiency=float(own[1].mean()),
+        comprehensiveness_random=chance[0],
+        sufficiency_random=chance[1],
+        comprehensiveness_inverse=float(inverse[0].mean()),
+        sufficiency_inverse=float(inverse[1].mean()),
+        bins=tuple(bins),
+        comprehensiveness_by_bin=tuple(map(float, own[0])),
+        sufficiency_by_bin=tuple(map(float, own[1])),
+        unit="label" if regression else "probability",
     )
 
 

@@ -93,10 +93,10 @@ def explained(
             made = tokens.method(method).attribute(scorer, some, few, seed=seed)
             true = measure(scorer, some, few, [a.scores for a in made], seed=seed)
             ready |= {int(index[k]): pair for k, pair in zip(todo, zip(made, true, strict=True), strict=True)}
-        for k, i in enumerate(index):
+        for k, i in enumerate(map(int, index)):
             pair = text_pairs[i] if text_pairs is not None else None
             yield _explanation(
-                scorer, items[k], logits[k], int(targets[k]), method, *ready.pop(int(i)), tried, texts[i], pair
+                scorer, items[k], logits[k], int(targets[k]), method, *ready.pop(i), tried, texts[i], pair
             )
 
 
