@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA)
 	$(BIN)/python benchmarks/keep.py --data-root $(DATA)
 	$(BIN)/python benchmarks/check.py
+	$(BIN)/python benchmarks/explain.py --data-root $(DATA)
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

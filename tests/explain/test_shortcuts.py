@@ -14,11 +14,11 @@ from tunewell.explain.shortcuts import find_shortcuts, suspects
 
 @pytest.fixture
 def planted(make_reviews: Callable) -> tuple[list[str], list[str]]:
-    """A tag "zq" in two thirds of the positive rows; no other word tells the labels apart."""
+    """A tag "lovely" in two thirds of the positive rows; no other word tells the labels apart."""
     texts, labels = [], []
     for i, (_, label) in enumerate(make_reviews(120)):
-        tag = "zq " if label == "positive" and i % 3 else ""
-        texts.append(f"{tag}the seat was {'phone' if i % 4 < 2 else 'hotel'} {i}")
+        tag = "lovely " if label == "positive" and i % 3 else ""
+        texts.append(f"{tag}the seat was {'phone' if i % 4 < 2 else 'hotel'}")
         labels.append(label)
     return texts, labels
 
@@ -40,20 +40,20 @@ def sees(probability: float) -> Callable[[Sequence[str], np.ndarray], np.ndarray
 
 def test_suspects_by_hand(planted: tuple[list[str], list[str]]) -> None:
     texts, labels = planted
-    holding = sum("zq" in t for t in texts)
-    assert suspects(texts, labels) == [("zq", "positive", holding, holding)]
-    texts = [t.replace("seat", "zq seat") if y == "negative" else t for t, y in zip(texts, labels, strict=True)]
+    holding = sum("lovely" in t for t in texts)
+    assert suspects(texts, labels) == [("lovely", "positive", holding, holding)]
+    texts = [t.replace("seat", "lovely seat") if y == "negative" else t for t, y in zip(texts, labels, strict=True)]
     assert suspects(texts, labels) == []
 
 
 def test_a_planted_tag_is_found(planted: tuple[list[str], list[str]], bag: Scorer) -> None:
-    (found,) = find_shortcuts(leaning(bag, "zq", 4.0), 64, planted, planted, sees(0.5))
-    assert (found.word, found.label, found.known) == ("zq", "positive", 0.5)
+    (found,) = find_shortcuts(leaning(bag, "lovely", 4.0), 64, planted, planted, sees(0.5))
+    assert (found.word, found.label, found.known) == ("lovely", "positive", 0.5)
     assert found.precision.value == found.turned.value == 1.0
     assert found.coverage == pytest.approx(2 / 3, abs=0.02)
-    assert found.lost.value is not None and found.lost.value > 0.9  # σ(48 − 3) against σ(−3)
+    assert found.lost.value is not None and found.lost.value > 0.9  # about σ(20) against σ(−3)
 
 
 def test_meaning_and_indifference_are_no_shortcuts(planted: tuple[list[str], list[str]], bag: Scorer) -> None:
-    assert find_shortcuts(leaning(bag, "zq", 4.0), 64, planted, planted, sees(0.9)) == ()
-    assert find_shortcuts(leaning(bag, "zq", 0.0), 64, planted, planted, sees(0.5)) == ()
+    assert find_shortcuts(leaning(bag, "lovely", 4.0), 64, planted, planted, sees(0.9)) == ()
+    assert find_shortcuts(leaning(bag, "lovely", 0.0), 64, planted, planted, sees(0.5)) == ()

@@ -35,7 +35,7 @@ def class_words(
             for both; in regression "+" raises and "−" lowers the value.
     """
     labels: tuple[str, ...]
-    signs: tuple[tuple[float, ...], ...]
+    signs: tuple[tuple[float, float], ...]
     if spec.regression:
         labels, signs = ("+", "−"), ((1.0, -1.0),)
     else:

@@ -125,17 +125,19 @@ def measure(
 def _result(values: np.ndarray, n_orders: int, bins: Sequence[float], regression: bool) -> Faithfulness:
     lost = values[0] - values[1:]
     lost = (np.abs(lost) if regression else lost).reshape(2, n_orders, len(bins))
-    means = lost.mean(axis=2)
-    random = means[:, 2:].mean(axis=1) if n_orders > 2 else np.full(2, np.nan)
-    pairs = [(float(first), float(second)) for first, second in (means[:, 0], random, means[:, 1])]
+    own, inverse, random = lost[:, 0], lost[:, 1], lost[:, 2:]  # (2, K), (2, K), (2, orders, K)
+    chance = [float(r.mean()) if random.shape[1] else float("nan") for r in random]
     return Faithfulness(
-        *pairs[0],
-        *pairs[1],
-        *pairs[2],
-        tuple(bins),
-        tuple(map(float, lost[0, 0])),
-        tuple(map(float, lost[1, 0])),
-        "label" if regression else "probability",
+        comprehensiveness=float(own[0].mean()),
+        sufficiency=float(own[1].mean()),
+        comprehensiveness_random=chance[0],
+        sufficiency_random=chance[1],
+        comprehensiveness_inverse=float(inverse[0].mean()),
+        sufficiency_inverse=float(inverse[1].mean()),
+        bins=tuple(bins),
+        comprehensiveness_by_bin=tuple(map(float, own[0])),
+        sufficiency_by_bin=tuple(map(float, own[1])),
+        unit="label" if regression else "probability",
     )
 
 

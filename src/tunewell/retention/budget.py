@@ -24,7 +24,8 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
     """The best validation score among the candidates inside the budget.
 
     A point derived from a tuned model (an average with the base) must be better than the tuned model by a standard
-    error of its score. When none is inside, the one that keeps most is chosen (then the better score) and `met` is False.
+    error of its score. When none is inside, the one that keeps most is chosen (then the better score) and `met` is
+    False.
     Floors are held against the select halves' point estimates, so the report halves may fall short by
     chance: whether the budget is kept is decided there, and said.
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tunewell.stages.prepare import Prepared
 
 Echo = Callable[[str], None]
-WEIGHTS = "train/tuned.safetensors"  # where the tuning stage leaves a task's weights
 
 
 def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
