@@ -28,7 +28,7 @@ _METHODS = ("auto", "layers", "trak", "datainf", "head", "tracin", "neighbours")
 @click.option("--method", type=click.Choice(_METHODS), default="auto", help="How influence is estimated. [auto]")
 @click.option("--top", type=click.IntRange(1), default=5, metavar="INTEGER", help="Rows each way. [5]")
 @click.option(
-    "--label_errors", metavar="OUT", help="Write the training rows, most suspicious label first (CSV, JSONL)."
+    "--label-errors", metavar="OUT", help="Write the training rows, most suspicious label first (CSV, JSONL)."
 )
 @click.option("--train", metavar="FILE", help="Where the run's training file is now, if it was moved.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a text.")
