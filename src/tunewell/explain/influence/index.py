@@ -232,11 +232,19 @@ def in_memory(predictor: Predictor, texts: Sequence[str], pairs: Sequence[str] |
 
     with Projector(predictor.model, side=SIDE, seed=SEED) as projector:
         passes = _Passes(projector, predictor, texts, pairs, targets)
-        arrays: dict[str, Any] = {name: np.empty(shape, dtype=kind) for name, (shape, kind) in passes.shapes.items()}
+        arrays = {name: np.empty(shape, dtype=kind) for name, (shape, kind) in passes.shapes.items()}
         for number in range(len(passes.batches)):
             passes.fill(number, arrays)
         blocks = dict(projector.blocks)
-    return Index(predictor.spec, **arrays, targets=targets, blocks=blocks, rows=np.arange(1, len(texts) + 1))
+    return Index(
+        predictor.spec,
+        arrays["features"],
+        arrays["logits"],
+        targets,
+        arrays["gradients"],
+        blocks,
+        np.arange(1, len(texts) + 1),
+    )
 
 
 def _build(rows: FileRows, predictor: Predictor, folder: Path, key: str, echo: Echo, progress: bool) -> None:
@@ -302,7 +310,7 @@ def query(
     wanted = None if which is None else np.asarray(which, dtype=np.int64)
     with Projector(model, side=SIDE, seed=SEED) as projector:
         features = np.empty((len(texts), projector.head.in_features), dtype=np.float32)
-        logits = np.empty((len(texts), int(model.config.num_labels or 0)), dtype=np.float32)
+        logits = np.empty((len(texts), int(model.config.num_labels or 1)), dtype=np.float32)
         gradients = np.empty((len(texts), projector.size), dtype=np.float32)
         for index in like_length(lengths, BATCH_ROWS):
             inputs = {k: v.to(model.device) for k, v in pad(tokenizer, encoded, index).items()}

@@ -116,7 +116,7 @@ def _forward(rows: FileRows, echo: Echo, progress: bool) -> Passes:
     lengths = np.fromiter((len(ids) for ids in encoded["input_ids"]), dtype=np.int64, count=n)
     with Projector(model) as projector, tqdm(total=n, file=sys.stderr, disable=not progress, leave=False) as bar:
         features = np.empty((n, projector.head.in_features), dtype=np.float32)
-        logits = np.empty((n, int(model.config.num_labels or 0)), dtype=np.float32)
+        logits = np.empty((n, int(model.config.num_labels or 1)), dtype=np.float32)
         for index in like_length(lengths, 64):
             inputs = {k: v.to(model.device) for k, v in pad(tokenizer, encoded, index).items()}
             found = projector.run(inputs, None, predictor.spec, gradients=False)
@@ -250,7 +250,7 @@ def _several(rows: FileRows, passes: Passes) -> Witnesses:
         "p_tuned": np.where(targets > 0, tuned, 1 - tuned)[every, worst],
         "self_influence": self_influence(rows, passes, targets),
     }
-    return Witnesses(doubt.max(axis=1), likely, np.asarray(wrong.any(axis=1)), columns)
+    return Witnesses(doubt.max(axis=1), likely, wrong.any(axis=1), columns)
 
 
 def doubtful_cells(p: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -280,4 +280,4 @@ def _values(rows: FileRows, passes: Passes) -> Witnesses:
     scale = 1.4826 * float(np.median(np.abs(residual - centre))) or float(residual.std()) or 1.0
     far = np.abs(residual - centre) / scale
     columns = {"residual": residual, "deviations": far}
-    return Witnesses(far, [round(float(v), 6) for v in expected], far > FAR, columns)
+    return Witnesses(far, [round(float(v), 6) for v in expected], np.asarray(far > FAR), columns)
