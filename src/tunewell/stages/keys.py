@@ -54,8 +54,9 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     training |= {k: getattr(recipe, k) for s in recipe.strategies for k in STRATEGY_KEYS.get(s, ())}
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training)
-    budget = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
-    budget += (recipe.max_cost,) if AUTO in recipe.strategies else ()
+    budget: tuple[object, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
+    if AUTO in recipe.strategies:
+        budget += (recipe.max_cost,)
     return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
 
 

@@ -84,7 +84,7 @@ class TunewellTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """The model and what strategies carry, before trainer_state.json, which marks a checkpoint as whole."""
         super()._save(output_dir, state_dict)
-        save_states(self.strategies, output_dir or self.args.output_dir)
+        save_states(self.strategies, str(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

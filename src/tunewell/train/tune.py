@@ -117,7 +117,8 @@ def tune(
 
     from tunewell.train.batching import Collator, LikeLengthBatches
     from tunewell.train.checkpoint import last_whole
-    from tunewell.train.hooks import Tuning, hooks
+    from tunewell.train.hooks import Tuning
+    from tunewell.train.hooks import hooks as hooks_of
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.strategy_calls import finish
@@ -159,7 +160,7 @@ def tune(
         row_loss=row_loss,
         float_labels=spec.problem_type != "single_label_classification",
     )
-    for prepare in hooks(strategies, "prepare"):
+    for prepare in hooks_of(strategies, "prepare"):
         prepare(tuning)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
