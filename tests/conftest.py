@@ -195,7 +195,7 @@ def write_records(folder: Path, *, word: str = "word", labels: tuple[str, ...] =
         accounts=(r.Account(split="train", source=word, read=100, used=97, dropped={f"reason {word}": 3}, truncated=2,
                             tokens=1000, tokens_cut=25),),
         task="text-classification", columns={"text": word, "label": word}, languages={"en": 0.9, "zh": 0.1},
-        class_counts={"train": {name: 50 for name in labels}}, rows=97,
+        class_counts={"train": dict.fromkeys(labels, 50)}, rows=97,
     ).write(folder / "check.json")  # fmt: skip
     made(0.75).write(folder / "evaluation.json")
     candidates = tuple(
