@@ -142,3 +142,99 @@ def tiny_classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def write_records(folder: Path, *, word: str = "word", labels: tuple[str, ...] = ("negative", "positive")) -> Path:
+    """All records of a finished run, as `tunewell run` writes them, with figures that a test can look for.
+
+    Args:
+        word: stands wherever text of the user's data goes. labels: the classes; none for a regression.
+    """
+    import json
+
+    from tunewell import results as r
+
+    def e(value: float) -> r.Estimate:
+        return r.Estimate(value=value, low=value - 0.01, high=value + 0.01, n=40)
+
+    def made(score: float) -> r.Evaluation:
+        metric = "f1_macro" if labels else "r2"
+        n = len(labels)
+        return r.Evaluation(
+            split="test", metric=metric, metrics={metric: e(score), "other": e(0.5)}, n=40, labels=labels,
+            confusion=tuple(tuple(9 if i == j else 1 for j in range(n)) for i in range(n)),
+            per_class=tuple(
+                r.PerClass(label=name, precision=0.5, recall=0.5, f1=0.5, support=9, predicted=9) for name in labels
+            ),
+            calibration=(r.CalibrationBin(low=0.5, high=1.0, confidence=0.8, accuracy=0.7, n=40),) if labels else (),
+            scatter=() if labels else ((1.0, 1.2), (2.0, 1.9), (3.0, 3.3)),
+        )  # fmt: skip
+
+    folder.mkdir(parents=True)
+    (folder / "model").mkdir()
+    better = r.Comparison(
+        metric="f1_macro", difference=e(0.1234), test="McNemar, exact", p_value=0.0004, better=True
+    )  # fmt: skip
+    baseline = r.BaselineResult(
+        name="b", title=f"baseline {word}", evaluation=made(0.6), seconds=1.0, comparison=better
+    )
+    (folder / "baselines.json").write_text(json.dumps({"baselines": [baseline.model_dump()]}), encoding="utf-8")
+    probe = r.ProbeResult(
+        name="own", title=f"probe {word}", metric="Spearman", chance=0.0, before=e(0.8), after=e(0.79),
+        retention=e(0.9875), note=word,
+    )  # fmt: skip
+    r.Retention(half="report", probes=(probe,), mean=e(0.9875), worst=e(0.9875), worst_probe="own").write(
+        folder / "retention.json"
+    )
+    example = r.Example(where=f"{word}.csv:7", text=f"text {word}", note=f"note {word}")
+    r.CheckReport(
+        findings=(
+            r.Finding(code="html", severity="notice", title="HTML remains", message=f"message {word}", count=3,
+                      examples=(example,), remedy=f"remedy {word}"),
+        ),
+        accounts=(r.Account(split="train", source=word, read=100, used=97, dropped={f"reason {word}": 3}, truncated=2,
+                            tokens=1000, tokens_cut=25),),
+        task="text-classification", columns={"text": word, "label": word}, languages={"en": 0.9, "zh": 0.1},
+        class_counts={"train": dict.fromkeys(labels, 50)}, rows=97,
+    ).write(folder / "check.json")  # fmt: skip
+    made(0.75).write(folder / "evaluation.json")
+    candidates = tuple(
+        r.Candidate(name=f"candidate {word} {i}", strategy=("plain",), parameters={}, score=e(0.7 + i / 50),
+                    retention_mean=e(0.98 - i / 50), retention_worst=e(0.97), meets=i == 0, chosen=i == 0)
+        for i in range(2)
+    )  # fmt: skip
+    r.Choice(keep=0.98, keep_worst=None, met=True, candidates=candidates, reason=f"reason {word}").write(
+        folder / "choice.json"
+    )
+    history = tuple({"step": i, "loss": 1.0 / i, "learning_rate": 1e-5 * i} for i in range(1, 9))
+    r.Training(
+        strategy=("plain",), steps=8, epochs=1, best_step=8, best_score=0.7, stopped_early=False, learning_rate=5e-5,
+        precision="fp32", examples=97, tokens=975, padding_share=0.05, seconds=83, peak_memory_mb=901,
+        parameters=1000, trainable_parameters=1000, nonfinite_steps=(3,),
+        history=(*history, {"step": 8, "eval_f1_macro": 0.7}),
+    ).write(folder / "train" / "training.json")  # fmt: skip
+    r.Summary(
+        task="text-classification" if labels else "text-regression", metric="f1_macro" if labels else "r2",
+        test=e(0.75), base=e(0.6), baselines={"b": e(0.6)}, retention=None, keep=0.98, kept=True, strategy=("plain",),
+        model=f"model {word}", seed=1, n_train=97, seconds={"train": 83.0, "total": 200.0}, peak_memory_mb=901,
+    ).write(folder / "summary.json")  # fmt: skip
+    recipe = {"model": "all-MiniLM-L6-v2", "train": f"{word}.csv", "keep": 0.98}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe, ensure_ascii=False), encoding="utf-8")
+    environment = {"created": "2026-01-02T03:04:05", "command": f"tunewell run {word}", "packages": {"torch": "2"}}
+    (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        if labels:
+            writer.writerow(["source", "row", "text", "label", "prediction", *(f"p_{name}" for name in labels)])
+            writer.writerow([word, 1, f"mistake {word}", labels[0], labels[1], 0.1, 0.9])
+            writer.writerow([word, 2, "all right", labels[0], labels[0], 0.9, 0.1])
+        else:
+            writer.writerow(["source", "row", "text", "label", "prediction"])
+            writer.writerow([word, 1, f"mistake {word}", 1.0, 3.0])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_records() -> Callable[..., Path]:
+    """The function `write_records(folder, word=..., labels=...)`: a finished run without its weights."""
+    return write_records

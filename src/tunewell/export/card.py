@@ -102,23 +102,29 @@ def _metadata(records: Records) -> dict[str, Any]:
     return out
 
 
+def _plain(text: str) -> str:
+    """A name from data as plain words in Markdown: no tag, no new line, no end of a table cell."""
+    safe = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join("\\" + c if c in "\\`*_[]|#" else c for c in safe)
+
+
 def _body(records: Records) -> str:
     name = records.folder.resolve().name
-    lines = [f"# {name}", ""]
+    lines = [f"# {_plain(name)}", ""]
     if records.summary is not None:
         lines += [
-            f"`{records.summary.model}` tuned for {records.summary.task} with "
+            f"{_plain(records.summary.model)} tuned for {records.summary.task} with "
             f"[tunewell](https://github.com/tunewell/tunewell), strategy {' + '.join(records.summary.strategy)}.",
             "",
         ]
-    lines += [*verdict(records), ""]
+    lines += [*(sentence.replace("<", "&lt;") for sentence in verdict(records)), ""]
     e = records.evaluation
     if e is not None:
         lines += [f"## Gained (test, {e.n:,} rows)", "", "| metric | value | 95 % interval |", "|---|---|---|"]
         lines += [f"| {k} | {number(v.value, 4)} | {interval(v, 4)} |" for k, v in e.metrics.items()]
         for b in records.baselines:
             h = b.evaluation.headline
-            lines.append(f"| {e.metric} of the baseline {b.title} | {number(h.value, 4)} | {interval(h, 4)} |")
+            lines.append(f"| {e.metric} of the baseline {_plain(b.title)} | {number(h.value, 4)} | {interval(h, 4)} |")
         lines.append("")
     if records.retention is not None and records.retention.probes:
         lines += [
@@ -128,7 +134,7 @@ def _body(records: Records) -> str:
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {p.title}{'' if p.counted else ' (not counted)'} | {number(p.before.value, 4)} | "
+            f"| {_plain(p.title)}{'' if p.counted else ' (not counted)'} | {number(p.before.value, 4)} | "
             f"{number(p.after.value, 4)} | "
             f"{number(p.retention.value, 4)} | {interval(p.retention, 4)} |"
             for p in records.retention.probes
@@ -137,7 +143,7 @@ def _body(records: Records) -> str:
         lines += [f"| mean | | | {number(m.value, 4)} | {interval(m, 4)} |", ""]
     lines += ["## Use", "", "```python", *usage(records, "path/to/this/folder"), "```", ""]
     if e is not None and e.labels:
-        shown = ", ".join(e.labels[:30]) + (" …" if len(e.labels) > 30 else "")
+        shown = ", ".join(map(_plain, e.labels[:30])) + (" …" if len(e.labels) > 30 else "")
         lines += [f"Labels: {shown}", ""]
     lines += [
         "## Limits",

@@ -176,6 +176,8 @@ def _retention_chart(records: Records, w: dict[str, str]) -> str:
         points.append(
             Point(w["mean"], m.value or 0.0, m.low, m.high, "good", f"{w['mean']}: {m.value:.4f} {interval(m, 4)}")
         )
+    if not points:
+        return ""
     keep = records.summary.keep if records.summary else None
     return charts.intervals(
         points, title=w["probes"], line=keep or 1.0, line_label=f"keep {keep:g}" if keep else "1", left=230
@@ -203,6 +205,8 @@ def _frontier_chart(records: Records, w: dict[str, str]) -> str:
                 tone,
             )
         )
+    if not dots:
+        return ""
     return charts.scatter(
         dots,
         bars=bars,

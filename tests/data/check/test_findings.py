@@ -71,7 +71,7 @@ def test_short_texts_are_not_taken_for_near_duplicates(rows, checked):
 
 
 @pytest.mark.parametrize(
-    "code, text",
+    ("code", "text"),
     [
         ("broken-characters", "the cafÃ© was closed when we came to it"),
         ("broken-characters", "what \ufffd is this supposed to be then"),
@@ -89,7 +89,7 @@ def test_patterns(rows, checked, code: str, text: str):
     assert finding.examples[0].where == "test.csv:5"
 
 
-@pytest.mark.parametrize("secret, code", [("jane.doe@example.org", "email"), ("4111 1111 1111 1111", "card")])
+@pytest.mark.parametrize(("secret", "code"), [("jane.doe@example.org", "email"), ("4111 1111 1111 1111", "card")])
 def test_personal_data_is_masked_in_the_evidence(rows, checked, secret: str, code: str):
     rows["train"][0]["text"] = f"so {secret} it is and nothing else"
     report = checked(rows)

@@ -250,7 +250,7 @@ def _several(rows: FileRows, passes: Passes) -> Witnesses:
         "p_tuned": np.where(targets > 0, tuned, 1 - tuned)[every, worst],
         "self_influence": self_influence(rows, passes, targets),
     }
-    return Witnesses(doubt.max(axis=1), likely, wrong.any(axis=1), columns)
+    return Witnesses(doubt.max(axis=1), likely, np.asarray(wrong.any(axis=1)), columns)
 
 
 def doubtful_cells(p: np.ndarray, targets: np.ndarray) -> np.ndarray:
