@@ -13,7 +13,9 @@ class PredictRequest(BaseModel):
     """Texts to label."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, json_schema_extra={"examples": [{"texts": TEXTS}, {"texts": TEXTS[:1], "top_k": 1}]}
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"texts": TEXTS}, {"texts": TEXTS[:1], "top_k": 1}]},
     )
 
     texts: list[str] = Field(min_length=1, description="The texts; one without words gets a null prediction.")

@@ -42,7 +42,10 @@ def bind(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, kind, proto)
     except socket.gaierror as error:
         raise TunewellError(
-            f"no such host: {error.strerror}", where=where, expected="an address of this machine", remedy="--host 127.0.0.1"
+            f"no such host: {error.strerror}",
+            where=where,
+            expected="an address of this machine",
+            remedy="--host 127.0.0.1",
         ) from None
     try:
         if os.name == "posix":
@@ -74,14 +77,14 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        loop = asyncio.get_running_loop()
         for name, handle in (("SIGTERM", self._stop), ("SIGINT", self._stop), ("SIGHUP", self._reload)):
             number = getattr(signal, name, None)
             if number is None:
                 continue
             try:
-                asyncio.get_running_loop().add_signal_handler(number, handle)
+                loop.add_signal_handler(number, handle)
             except NotImplementedError:  # Windows
-                loop = asyncio.get_running_loop()
                 signal.signal(number, lambda *_, call=handle: loop.call_soon_threadsafe(call))
         self.ready()
 
