@@ -9,7 +9,6 @@ from tunewell.errors import TunewellError
 # extra of pyproject.toml -> modules that it brings
 EXTRAS = {
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
 }
 
 

@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Answer over HTTP with one or several tuned models.
 
-    RUN is a run folder, a plain Transformers classification folder or an exported ONNX folder, or
-    NAME=RUN to give it a name. `POST /predict` with {"texts": [...]} labels texts, `GET /healthz` and
+    RUN is a run folder or a plain Transformers classification folder, NAME=RUN gives it a name.
+    `POST /predict` with {"texts": [...]} labels texts, `GET /healthz` and
     `GET /metrics` watch it, `/` is a page to try it. With the environment variable TUNEWELL_API_KEY
     set, callers must send that key. SIGTERM finishes what is under way and exits with 0; SIGHUP loads
     the models again without losing a request.

@@ -12,6 +12,7 @@ Rows of a batch are sorted by length and padded in groups of at most 4,096 token
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -212,7 +213,5 @@ class Batcher:
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> None:
-    try:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
         loop.call_soon_threadsafe(call)
-    except RuntimeError:  # the loop has ended, and nobody waits
-        pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunewell.serving.batcher import Batch
@@ -24,7 +24,7 @@ class Metrics:
 
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        own = {"registry": self.registry, "namespace": "tunewell"}
+        own: dict[str, Any] = {"registry": self.registry, "namespace": "tunewell"}
         self.requests = Counter("requests", "Requests answered.", ["path", "status"], **own)
         self.seconds = Histogram("request_seconds", "Seconds to the answer.", ["path"], buckets=SECONDS, **own)
         self.in_flight = Gauge("requests_in_flight", "Requests under way.", **own)

@@ -15,7 +15,7 @@ from tunewell.errors import ModelError, TunewellError, nearest
 from tunewell.folder import file_hash
 from tunewell.predict import Predictor, decide
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model.onnx")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 WARM_TEXTS = ("warm", "a text of middling length, so that the first caller need not wait", "many words " * 40)
 
 
@@ -78,7 +78,7 @@ class Served:
             "multi_label": spec.multi_label,
             "text_pairs": spec.pair,
             "max_length": self.predictor.max_length,
-            "precision": "bf16" if self.bf16 else getattr(self.predictor.model, "precision", "fp32"),
+            "precision": "bf16" if self.bf16 else "fp32",
             "loaded": round(self.loaded, 3),
         }
 
@@ -90,10 +90,6 @@ def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 6
         ModelError: no such folder, a run without a model, not a classifier or regressor.
     """
     predictor = Predictor.load(Path(path), batch_size=batch_size)
-    if bf16 and getattr(predictor.model, "precision", "fp32") != "fp32":
-        raise ModelError(
-            "is an ONNX model, which has its own precision", where=str(path), remedy="serve it without --bf16"
-        )
     served = Served(name, Path(path), predictor, _version(Path(predictor.source)), bf16)
     for texts in (*([text] for text in WARM_TEXTS), list(WARM_TEXTS) * 8):
         served.scores(served.encode(texts, texts if predictor.spec.pair else None), batch_size)

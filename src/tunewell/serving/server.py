@@ -77,14 +77,14 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        loop = asyncio.get_running_loop()
         for name, handle in (("SIGTERM", self._stop), ("SIGINT", self._stop), ("SIGHUP", self._reload)):
             number = getattr(signal, name, None)
             if number is None:
                 continue
             try:
-                asyncio.get_running_loop().add_signal_handler(number, handle)
+                loop.add_signal_handler(number, handle)
             except NotImplementedError:  # Windows
-                loop = asyncio.get_running_loop()
                 signal.signal(number, lambda *_, call=handle: loop.call_soon_threadsafe(call))
         self.ready()
 
