@@ -250,7 +250,7 @@ def _several(rows: FileRows, passes: Passes) -> Witnesses:
         "p_tuned": np.where(targets > 0, tuned, 1 - tuned)[every, worst],
         "self_influence": self_influence(rows, passes, targets),
     }
-    return Witnesses(doubt.max(axis=1), likely, wrong.any(axis=1), columns)
+    return Witnesses(doubt.max(axis=1), likely, np.asarray(wrong.any(axis=1)), columns)
 
 
 def doubtful_cells(p: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -280,4 +280,4 @@ def _values(rows: FileRows, passes: Passes) -> Witnesses:
     scale = 1.4826 * float(np.median(np.abs(residual - centre))) or float(residual.std()) or 1.0
     far = np.abs(residual - centre) / scale
     columns = {"residual": residual, "deviations": far}
-    return Witnesses(far, [round(float(v), 6) for v in expected], np.asarray(far > FAR), columns)
+    return Witnesses(far, [round(float(v), 6) for v in expected], far > FAR, columns)
