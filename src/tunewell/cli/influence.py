@@ -48,7 +48,7 @@ def command(
     """Show which training rows push a prediction up and down, or list rows whose label looks wrong.
 
     RUN is a finished run whose training file is still there, unchanged. The first question to a run builds an index
-    in RUN/influence (about as long as one epoch of tuning); later ones are answered from it.
+    in RUN/influence (a forward and a backward pass over the training rows); later ones are answered from it.
 
     --label-errors writes every training row with its own columns, `row` (its place in the file, counted from 1) and
     what speaks against its label, the most suspicious first. Correct what is wrong in the data and run again.

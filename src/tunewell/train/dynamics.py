@@ -1,6 +1,6 @@
 """What tuning thought of each training row, epoch by epoch: the raw material of data maps and of AUM.
 
-The logits are at hand in the training loop, so recording them costs next to nothing. They are those of the
+The logits are at hand in the training loop, so no further pass is needed. They are those of the
 training pass itself (dropout on, before the step that learns from the row), as in Pleiss et al., 2020, Identifying
 Mislabeled Data using the Area Under the Margin Ranking, and Swayamdipta et al., 2020, Dataset Cartography.
 

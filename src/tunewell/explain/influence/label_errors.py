@@ -1,6 +1,6 @@
 """Rows of the training file whose label looks wrong, most suspicious first.
 
-Several witnesses are heard, none of which has learned the label it judges by heart: logistic regression on the base
+Several witnesses are heard, since a tuned model has learned wrong labels too: logistic regression on the base
 model's embeddings and on the tuned model's, both out of fold; the nearest neighbours; and what the tuned model itself
 thought of the row while it was being tuned (margins by epoch: AUM, Pleiss et al., 2020), or, for rows that it was not
 tuned on, what it answers. Rows are ranked by the mean of the witnesses' ranks, weighted by what each is worth; which

@@ -280,4 +280,4 @@ def _values(rows: FileRows, passes: Passes) -> Witnesses:
     scale = 1.4826 * float(np.median(np.abs(residual - centre))) or float(residual.std()) or 1.0
     far = np.abs(residual - centre) / scale
     columns = {"residual": residual, "deviations": far}
-    return Witnesses(far, [round(float(v), 6) for v in expected], np.asarray(far > FAR), columns)
+    return Witnesses(far, [round(float(v), 6) for v in expected], far > FAR, columns)
