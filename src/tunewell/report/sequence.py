@@ -142,7 +142,7 @@ def _environment(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return {"created": "", "tunewell": ""}
 
 
 def verdict(summary: SequenceSummary, w: dict[str, str]) -> list[str]:
@@ -151,8 +151,8 @@ def verdict(summary: SequenceSummary, w: dict[str, str]) -> list[str]:
     out = [w["verdict_1"].format(n=len(summary.tasks), mean=number(average.value), interval=interval(average))]
     if back.value is not None:
         sign = -100 if back.value < 0 else 100
-        ends = sorted(sign * v for v in (back.low, back.high) if v is not None) or [None, None]
-        points = Estimate(value=sign * back.value, low=ends[0], high=ends[1])
+        ends = sorted(sign * v for v in (back.low, back.high) if v is not None)
+        points = Estimate(value=sign * back.value, low=ends[0] if ends else None, high=ends[-1] if ends else None)
         key = "verdict_lost" if back.value < 0 else "verdict_held"
         out.append(w[key].format(points=points.value, interval=interval(points, 1)))
     rows = f"{summary.memory['rows']:,}"
