@@ -51,7 +51,7 @@ SEQUENCE_WORDS = {
         "worst": "worst probe",
         "alpha": "α",
         "verdict_1": "After {n} tasks the model answers {mean} {interval} of test rows right on average.",
-        "verdict_lost": "Earlier tasks lost {points} points on average since they were learned {interval}.",
+        "verdict_lost": "Earlier tasks lost {points:.1f} points on average since they were learned {interval}.",
         "verdict_held": "Earlier tasks did not lose on average ({points:+.1f} points since learned {interval}).",
         "verdict_memory": "{rows} rows of earlier tasks are stored; tuning took {time}.",
         "again": "Again, and in use",
@@ -90,7 +90,7 @@ SEQUENCE_WORDS = {
         "worst": "最差探针",
         "alpha": "α",
         "verdict_1": "学完 {n} 个任务后，模型在测试集上平均答对 {mean} {interval}。",
-        "verdict_lost": "先前的任务自学完以来平均损失 {points} 个百分点 {interval}。",
+        "verdict_lost": "先前的任务自学完以来平均损失 {points:.1f} 个百分点 {interval}。",
         "verdict_held": "先前的任务平均没有损失（自学完以来 {points:+.1f} 个百分点 {interval}）。",
         "verdict_memory": "存储了先前任务的 {rows} 行；训练用时 {time}。",
         "again": "重复与使用",
@@ -131,6 +131,7 @@ def render(folder: Path, summary: SequenceSummary, lang: str = "en") -> str:
         tiles=[(name, _figure(summary, name)) for name in FIGURES],
         charts=defaultdict(Markup, {k: Markup(v) for k, v in _charts(summary, w).items()}),
         table=_table(summary),
+        legend=[(task, TONES[j % len(TONES)]) for j, task in enumerate(summary.tasks)],
         recipe=recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else "",
         environment=_environment(folder),
         square=len(summary.matrix) == len(summary.tasks) > 1,
@@ -141,7 +142,7 @@ def _environment(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return {"created": "", "tunewell": ""}
 
 
 def verdict(summary: SequenceSummary, w: dict[str, str]) -> list[str]:
@@ -149,15 +150,11 @@ def verdict(summary: SequenceSummary, w: dict[str, str]) -> list[str]:
     average, back = _figure(summary, "average_accuracy"), _figure(summary, "backward_transfer")
     out = [w["verdict_1"].format(n=len(summary.tasks), mean=number(average.value), interval=interval(average))]
     if back.value is not None:
-        points = Estimate(
-            value=100 * back.value,
-            low=None if back.low is None else 100 * back.low,
-            high=None if back.high is None else 100 * back.high,
-        )
-        if back.value < 0:
-            out.append(w["verdict_lost"].format(points=f"{-100 * back.value:.1f}", interval=interval(points, 1)))
-        else:
-            out.append(w["verdict_held"].format(points=100 * back.value, interval=interval(points, 1)))
+        sign = -100 if back.value < 0 else 100
+        ends = sorted(sign * v for v in (back.low, back.high) if v is not None)
+        points = Estimate(value=sign * back.value, low=ends[0] if ends else None, high=ends[-1] if ends else None)
+        key = "verdict_lost" if back.value < 0 else "verdict_held"
+        out.append(w[key].format(points=points.value, interval=interval(points, 1)))
     rows = f"{summary.memory['rows']:,}"
     out.append(w["verdict_memory"].format(rows=rows, time=duration(summary.seconds["train"])))
     return out

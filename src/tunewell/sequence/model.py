@@ -27,6 +27,7 @@ def save_models(folder: Path, encoder: Encoder, state: State, about: dict[str, A
     from safetensors.torch import save_file
 
     model, tokenizer = encoder.model, encoder.tokenizer
+    model._weight_conversions = []  # else old names for LayerNorm come back, see models/load.py
     own = {k.split(".", 1)[1]: v for k, v in state.body.items()}
     kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
     missing, unexpected = model.load_state_dict(own, strict=False)
@@ -112,6 +113,8 @@ def assemble(body: Path, about: dict[str, Any]) -> Any:
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    from tunewell.models.load import load_encoder
+
     labels = about["spec"]["labels"]
     path = body / "heads" / f"{about['head']}.safetensors"
     if not path.is_file():
@@ -127,7 +130,8 @@ def assemble(body: Path, about: dict[str, Any]) -> Any:
     )
     model = AutoModelForSequenceClassification.from_config(config)
     prefix = model.base_model_prefix
-    state = {f"{prefix}.{k}": v for k, v in load_file(str(body / "model.safetensors")).items()} | load_file(str(path))
+    shared = load_encoder(str(body)).model.state_dict()  # not the file itself: old models name LayerNorm otherwise
+    state = {f"{prefix}.{k}": v for k, v in shared.items()} | load_file(str(path))
     wanted = set(model.state_dict())
     missing = wanted - set(state)
     if missing:
