@@ -161,15 +161,22 @@ def test_stopped_half_way_leaves_nothing(tiny_classifier: Path, tmp_path: Path, 
     target = tmp_path / "out.csv"
     with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as source:
         process = subprocess.Popen(
-            [*COMMAND, str(tiny_classifier), "-", "-o", str(target)], stdin=source.stdout, stderr=subprocess.PIPE
+            [*COMMAND, str(tiny_classifier), "-", "-o", str(target)],
+            stdin=source.stdout,
+            stderr=subprocess.PIPE,
+            # tests that run in the background of a shell hand on an ignored SIGINT
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         for _ in range(600):
             if any(p.stat().st_size > 0 for p in tmp_path.glob(".out.csv.*")):
                 break
             time.sleep(0.1)
         os.kill(process.pid, number)
-        _, error = process.communicate(timeout=60)
-        source.kill()
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            source.kill()
     assert process.returncode == code
     assert list(tmp_path.iterdir()) == []
     if number == signal.SIGINT:
