@@ -1,4 +1,4 @@
-"""Packaged assets: only what was pinned gets into the cache, whole or not at all. pip is replaced by a copy of a file."""
+"""Packaged assets: only what was pinned gets into the cache, whole or not at all. pip is a copy of a file here."""
 
 from __future__ import annotations
 
