@@ -375,7 +375,9 @@ def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
         RecipeError: no such file, or it is no YAML mapping.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        loaded = yaml.safe_load(text)
+        _refuse_repeats(text, path)
     except FileNotFoundError:
         raise RecipeError(
             "no such file",
@@ -398,6 +400,21 @@ def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise RecipeError(f"holds a {type(loaded).__name__}", where=str(path), expected="lines of `key: value`")
     return loaded
+
+
+def _refuse_repeats(text: str, path: Path) -> None:
+    """YAML itself would silently take the last of two lines with the same key."""
+    node, lines = yaml.compose(text, Loader=yaml.SafeLoader), {}
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise RecipeError(
+                f"`{key.value}` is given twice, in lines {lines[key.value]} and {line}",
+                where=f"{path}:{line}",
+                expected="each key once",
+                remedy="delete one of the two lines",
+            )
+        lines[key.value] = line
 
 
 def _sentence(error: Any) -> str:

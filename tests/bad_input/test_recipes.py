@@ -14,6 +14,7 @@ RECIPES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         "train: a.csv\nlearning_rat: 1e-5\n",
         ("unknown key `learning_rat`; did you mean `learning_rate`?",),
     ),
+    "a key twice": ("train: a.csv\nseed: 1\nkeep: 0.9\nseed: 2\n", ("`seed` is given twice, in lines 2 and 4",)),
     "wrong type": ("train: a.csv\nseed: many\n", ("`seed: many`: expected a valid integer",)),
     "a list for one": ("train: [a.csv, b.csv]\n", ("`train: ['a.csv', 'b.csv']`: expected a valid string",)),
     "out of range": ("train: a.csv\nkeep: 98\n", ("`keep: 98`: expected less than or equal to 1",)),

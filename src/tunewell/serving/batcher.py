@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -204,12 +205,16 @@ class Batcher:
             if error is not None or job.next == len(job.texts):
                 done.append(job)
         for loop in {job.loop for job in done}:
-            mine = [job for job in done if job.loop is loop]
-            _in_loop(loop, lambda jobs=mine: [job.settle(error) for job in jobs])
+            _in_loop(loop, partial(_settle, [job for job in done if job.loop is loop], error))
         seconds = time.perf_counter() - started
         self._seconds_a_row = FADE * self._seconds_a_row + (1 - FADE) * seconds / len(texts)
         if self.observe is not None:
             self.observe(Batch(served.name, len(texts), len(batch), tokens, seconds))
+
+
+def _settle(jobs: list[_Job], error: Exception | None) -> None:
+    for job in jobs:
+        job.settle(error)
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 TEXTS = ["a lovely flight with a kind crew", "two hours late and nobody said a word"]
+EXAMPLES = cast(Any, {"examples": [{"texts": TEXTS}, {"texts": TEXTS[:1], "top_k": 1}]})
 
 
 class PredictRequest(BaseModel):
@@ -15,7 +16,7 @@ class PredictRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
-        json_schema_extra={"examples": [{"texts": TEXTS}, {"texts": TEXTS[:1], "top_k": 1}]},
+        json_schema_extra=EXAMPLES,
     )
 
     texts: list[str] = Field(min_length=1, description="The texts; one without words gets a null prediction.")

@@ -241,3 +241,13 @@ def test_progress_is_told_of_every_row(rows, checked):
     tell: Callable[[int], None] = done.append
     checked(rows, progress=tell)
     assert sum(done) == 2 * 80
+
+
+def test_one_row_is_told_in_the_singular(rows, checked):
+    rows["train"] += [rows["train"][0]]
+    rows["test"][3]["text"] = rows["train"][6]["text"]
+    rows["test"][4]["text"] = "a <b>bold</b> claim about the seats"
+    report = checked(rows)
+    assert only(report, "duplicates", "train").message.startswith("1 row of train repeats an earlier row with")
+    assert "row of test" in only(report, "leakage", "train/test").message
+    assert only(report, "html").message == "1 row holds HTML tags or entities."

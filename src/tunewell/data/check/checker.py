@@ -11,7 +11,7 @@ import numpy as np
 from tunewell.data.check import labels, suspects, texts
 from tunewell.data.check.near_duplicates import near_duplicates
 from tunewell.data.check.scan import Scan, scan
-from tunewell.results import Account, CheckReport
+from tunewell.results import Account, CheckReport, Finding
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,7 +68,7 @@ def check(
     doubtful = suspects.suspects(seen, spec, targets(spec, splits["train"]), embeddings, seed, embedded)
     findings += [*mixed, *cut, *doubtful]
     return CheckReport(
-        findings=tuple(sorted(findings, key=lambda f: (ORDER[f.severity], -f.count))),
+        findings=tuple(sorted(map(_one_row, findings), key=lambda f: (ORDER[f.severity], -f.count))),
         accounts=tuple(complete(account, seen, max_length) for account in accounts),
         task=spec.name,
         columns=columns,
@@ -79,6 +79,18 @@ def check(
         max_length=max_length or 0,
         rows=sum(len(d) for d in splits.values()),
         seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _one_row(finding: Finding) -> Finding:
+    """A message about one row in the singular: "1 row of train repeats …"."""
+    if not finding.message.startswith("1 rows "):
+        return finding
+    verbs = {"are": "is", "have": "has", "repeat": "repeats", "share": "shares", "hold": "holds"}
+    words = finding.message.split(" ")
+    i = next((i for i, word in enumerate(words) if word in verbs), 0)
+    return finding.model_copy(
+        update={"message": " ".join(["1", "row", *words[2:i], verbs.get(words[i], words[i]), *words[i + 1 :]])}
     )
 
 
