@@ -404,7 +404,8 @@ def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
 
 def _refuse_repeats(text: str, path: Path) -> None:
     """YAML itself would silently take the last of two lines with the same key."""
-    node, lines = yaml.compose(text, Loader=yaml.SafeLoader), {}
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    lines: dict[str, int] = {}
     for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         line = key.start_mark.line + 1
         if key.value in lines:
