@@ -225,4 +225,4 @@ def test_completion() -> None:
     assert [line.split(",")[1] for line in done.stdout.splitlines()] == ALL
     environment |= {"COMP_WORDS": "tunewell run --task text", "COMP_CWORD": "3"}
     done = python("from tunewell.cli import main; main()", env=environment)
-    assert done.stdout == "plain,text-classification\nplain,text-regression\n"
+    assert done.stdout == "plain,text-classification\nplain,text-regression\nplain,text-generation\n"
