@@ -26,7 +26,8 @@ def save_models(folder: Path, encoder: Encoder, state: State, about: dict[str, A
     """Write the body, its heads and what each task needs; the folder appears whole or not at all."""
     from safetensors.torch import save_file
 
-    model, tokenizer = encoder.model, encoder.tokenizer
+    model: Any = encoder.model
+    tokenizer = encoder.tokenizer
     model._weight_conversions = []  # else old names for LayerNorm come back, see models/load.py
     own = {k.split(".", 1)[1]: v for k, v in state.body.items()}
     kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
