@@ -142,7 +142,7 @@ def _environment(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {"created": "", "tunewell": ""}
+        return {"created": "", "tunewell": "", "packages": {}}
 
 
 def verdict(summary: SequenceSummary, w: dict[str, str]) -> list[str]:
