@@ -433,7 +433,7 @@ def test_predict_and_evaluate_read_prompts(tuned, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "error", "message"),
     [
-        ({"strategy": "distill"}, RecipeError, "holds sentence embeddings"),
+        ({"strategy": "distill"}, RecipeError, "needs labels or sentence embeddings"),
         ({"loss": "focal"}, RecipeError, "`loss` does not go with text-generation"),
         ({"metric": "perplexity"}, RecipeError, "lower is better"),
         ({"metric": "accuracy"}, RecipeError, "unknown metric"),
@@ -462,6 +462,24 @@ def test_an_encoder_writes_no_answers(tiny_model, tmp_path):
     path.write_text("\n".join(json.dumps(r) for r in instructions(20)), encoding="utf-8")
     with pytest.raises(ModelError, match="is an encoder, not a decoder"):
         tunewell.run(train=str(path), model=str(tiny_model), output_dir=str(tmp_path / "run"), echo=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["lora", "l2sp", "recadam", "ema", "swa", "sam", "llrd", "freeze", "lines", "average"]
+)
+def test_strategies_for_decoders(tiny_decoder, tmp_path, strategy):
+    """Each strategy that is let in tunes the decoder and gives a plain model that writes."""
+    import tunewell
+
+    path = tmp_path / "sft.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in instructions(24)), encoding="utf-8")
+    run = tunewell.run(
+        train=str(path), model=str(tiny_decoder), output_dir=str(tmp_path / "run"), probes="none", strategy=strategy,
+        max_steps=2, per_device_train_batch_size=4, max_new_tokens=4, generation_samples=2, freeze="embeddings",
+        bf16=False, echo=lambda line: None, progress=False,
+    )  # fmt: skip
+    assert run.summary.strategy == (strategy,)
+    assert len(run.predict(["say red"])) == 1
 
 
 @pytest.mark.slow

@@ -7,10 +7,12 @@ order, the folder and the choice inside the budget, which are the same for all t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from tunewell.strategies import AUTO, STRATEGIES
 
 if TYPE_CHECKING:
     import torch
@@ -141,3 +143,23 @@ class Task(Protocol):
     def evaluate_file(self, path: Path, data: str, options: dict[str, Any]) -> Evaluation:
         """The tuned model at `path` on another file (`tunewell evaluate`)."""
         ...
+
+
+FOR_CLASSES = ("distill", "lpft", "ewc", "mas", AUTO)  # need labels or an encoder's sentence embeddings
+
+
+def refuse_strategies(job: Job, refused: Sequence[str], why: str) -> None:
+    """Refuse strategies that have no meaning for a task.
+
+    Raises:
+        RecipeError: one of them is in the recipe.
+    """
+    from tunewell.errors import RecipeError
+
+    for name in job.recipe.strategies:
+        if name in refused:
+            raise RecipeError(
+                f"`strategy: {name}` {why}, and does not go with {job.spec.name}",
+                where="strategy",
+                expected=", ".join(s for s in STRATEGIES if s not in refused),
+            )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.tasks.base import FOR_CLASSES, refuse_strategies
 from tunewell.tasks.generation import instructions, translation
 from tunewell.tasks.generation.models import auto_class, config_of, kind_of, load_base, window_of
 from tunewell.tasks.generation.writers import CausalWriter, Decoding, Encoded, Likelihood, Seq2SeqWriter, Writer
@@ -143,12 +144,7 @@ class Generation:
                 expected="a decoder such as SmolLM2-135M-Instruct",
                 remedy="--model SmolLM2-135M-Instruct",
             )
-        if "distill" in recipe.strategies:
-            raise RecipeError(
-                f"`strategy: distill` holds sentence embeddings, which a model for {self.name} does not give",
-                where="strategy",
-                expected="plain or average",
-            )
+        refuse_strategies(job, FOR_CLASSES, "needs labels or sentence embeddings")
         if kind != "decoder" and (recipe.keep or recipe.keep_worst):
             raise RecipeError(
                 "`keep` cannot be promised: there is no probe for an encoder-decoder, so nothing can be measured",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.strategies import AUTO
+from tunewell.tasks.base import refuse_strategies
 from tunewell.tasks.question_answering.spans import Answerer, Found, best_threshold
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class QuestionAnswering:
                     where=key,
                     expected="cross-entropy of first and last token; leave it out",
                 )
+        refuse_strategies(job, ("lpft", AUTO), "fits a head of classes or scores first")
         if not job.tokenizer.is_fast:
             raise ModelError(
                 "has no fast tokenizer, which tells the characters of each token",
