@@ -131,7 +131,7 @@ def test_other_settings_in_a_folder_that_is_half_done(begin, here, tunewell, mon
             assert word in result.stderr
 
     begin(learning_rate=0.001)
-    told("learning_rate: 5e-05 → 0.001")
+    told("learning_rate: None → 0.001")
     begin(learning_rate=None)
     begin(1, name="other")
     told("task 2 (other): name")

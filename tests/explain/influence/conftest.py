@@ -31,6 +31,7 @@ def tuned(tiny_model: Path, folder: Path, train: Path, **keys: Any) -> Path:
             num_train_epochs=10,
             early_stopping_patience=0,
             learning_rate=2e-3,
+            head_rate_factor=1.0,
             per_device_train_batch_size=16,
             bf16=False,
             threads=1,

@@ -114,9 +114,9 @@ def leakage(scan: Scan, near: Sequence[tuple[int, int, float]]) -> list[Finding]
                     split=f"{a}/{b}",
                     title=f"Leakage: texts of {b} that are also in {a}",
                     count=len(leaked),
-                    message=f"{len(leaked):,} of {len(rows_b):,} rows of {b} ({len(leaked) / len(rows_b):.1%}) have a "
-                    f"text that "
-                    f"is also in {a}: scores on {b} will be too good.",
+                    message=f"{len(leaked):,} of {len(rows_b):,} rows of {b} ({len(leaked) / len(rows_b):.1%}) "
+                    f"{'has' if len(leaked) == 1 else 'have'} a text that is also in {a}: "
+                    f"scores on {b} will be too good.",
                     examples=examples,
                     remedy=f"remove these rows from {a} or from {b}; files split by tunewell never share a text",
                 )
