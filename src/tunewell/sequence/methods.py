@@ -24,6 +24,7 @@ OWN = {
     "separate": "a model for each task: the reference",
 }
 ALONE = ("auto", "plain", "joint", "separate")
+ENOUGH = 200  # stored rows from which `auto` replays at full weight
 STORING = ("replay", "der", "agem")  # cannot work without stored rows
 
 
@@ -70,6 +71,8 @@ class Plan:
         average: weights between the body before and after are considered.
         replay, dark, rows: weight of the stored rows' cross-entropy and of their logits; rows a step.
         lwf, features: weights on the new task's inputs; text, text_lwf: of embeddings and of heads on general text.
+        enough: stored rows from which replay has its full weight; with fewer, which would be learned by heart, it
+            weighs in proportion. 0 for its full weight in any case.
         heads_follow: earlier heads are trained along. stores: rows are stored, as far as `memory` allows.
     """
 
@@ -84,6 +87,7 @@ class Plan:
     text: float = 0.0
     text_lwf: float = 0.0
     agem: bool = False
+    enough: int = 0
 
     @property
     def heads_follow(self) -> bool:
@@ -125,6 +129,7 @@ def auto_plan(memory: bool) -> Plan:
         replay=1.0 if memory else 0.0,
         dark=0.5 if memory else 0.0,
         rows=8,
+        enough=ENOUGH,
     )
 
 
@@ -154,7 +159,9 @@ def hooks(plan: Plan, past: Past, *, first: bool, source: str | None, samples: i
         made.append(text)
     if plan.replay or plan.dark:
         kind = DarkReplay if plan.dark else Replay
-        made.append(kind(past, weight=plan.replay, dark=plan.dark, rows=plan.rows))
+        stored = sum(len(s) for s in past.stored)
+        share = min(1.0, stored / plan.enough) if plan.enough else 1.0
+        made.append(kind(past, weight=share * plan.replay, dark=share * plan.dark, rows=plan.rows))
     if plan.agem:
         made.append(AveragedGEM(past))
     return made
