@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +309,7 @@ def test_headers_and_cors(models) -> None:
 
 
 @pytest.fixture
-def link(tiny_classifier: Path, tmp_path: Path) -> Iterator[Path]:
+def link(tiny_classifier: Path, tmp_path: Path) -> Path:
     """A link to a copy of the classifier, `old`, beside another, `new`, whose answers are the other way round."""
     from safetensors.torch import load_file, save_file
 

@@ -98,7 +98,9 @@ def _key() -> str | None:
     """The API key of the environment; an empty one is a mistake, since it would let everyone in."""
     key = os.environ.get("TUNEWELL_API_KEY")
     if key is not None and not key.strip():
-        raise click.UsageError("the environment variable TUNEWELL_API_KEY is set but empty; give it a value or unset it")
+        raise click.UsageError(
+            "the environment variable TUNEWELL_API_KEY is set but empty; give it a value or unset it"
+        )
     return key.strip() if key else None
 
 
