@@ -14,4 +14,5 @@
   }
   document.addEventListener("mouseover", show); document.addEventListener("focusin", show);
   addEventListener("scroll", function () { tip.style.display = "none"; }, { passive: true });
+  addEventListener("beforeprint", function () { document.querySelectorAll("details").forEach(function (d) { d.open = true; }); });
 })();
