@@ -2,7 +2,8 @@
 
 Same model, rows, epochs and seed, in one run on one machine, each in a process of its own, in turn
 (A B A B …) so that drift of the machine falls on both. Time is that of tuning: `Trainer.train()`
-there, tokenisation not counted; here `tune()` with tokenisation, validation and checkpoints. The
+there, tokenisation not counted; here `tune()` with tokenisation, validation and checkpoints. A tenth of
+the training rows is held out for validation and learned by neither. The
 test metric is macro-F1 (or accuracy, printed beside it) of the final model in fp32.
 
     python benchmarks/speed.py --data-root DATA
@@ -11,6 +12,7 @@ test metric is macro-F1 (or accuracy, printed beside it) of the final model in f
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 import time
 from pathlib import Path
@@ -82,7 +84,7 @@ def with_trainer(job: dict[str, Any], train: Any, labels: list[str], folder: Pat
 
 
 def with_tunewell(job: dict[str, Any], train: Any, labels: list[str], folder: Path) -> tuple[Any, Any, float]:
-    """tunewell plain with its defaults; the last tenth of the rows is held out for validation as a user's run would."""
+    """tunewell plain with its defaults, validation and choice of the best epoch included."""
     from tunewell.predict import Predictor
     from tunewell.recipe import load_recipe
     from tunewell.run import tune_only
@@ -99,7 +101,7 @@ def with_tunewell(job: dict[str, Any], train: Any, labels: list[str], folder: Pa
         seed=job["seed"],
         num_train_epochs=job["epochs"],
         max_length=job["max_length"],
-        validation_size=0.02,
+        validation=job["validation"],
         output_dir=str(folder / "run"),
     )
     tune_only(recipe, echo=lambda line: None, progress=False)
@@ -122,12 +124,30 @@ def main() -> None:
         f"{'set':<10} {'seed':>4} {'Trainer s':>10} {'tunewell s':>10} {'ratio':>6} {'MB':>6} {'MB':>6} {'ratio':>6} "
         f"{'F1':>7} {'F1':>7}"
     )
+    with tempfile.TemporaryDirectory() as folder:
+        compare(options, folder)
+
+
+def held_out(file: Path, seed: int, folder: Path) -> dict[str, str]:
+    """A tenth of the rows for validation, the rest for training; the same files for both sides."""
+    lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    random.Random(seed).shuffle(lines)
+    cut = len(lines) // 10
+    out = {}
+    for split, part in (("validation", lines[:cut]), ("train", lines[cut:])):
+        path = folder / f"{file.parent.name}-{seed}-{split}.jsonl"
+        path.write_text("\n".join(part) + "\n", encoding="utf-8")
+        out[split] = str(path)
+    return out
+
+
+def compare(options: Any, folder: str) -> None:
     for name in options.sets:
         rows = []
         for seed in options.seeds:
             job = {
                 "model": options.model,
-                "train": str(file_of(options.data_root, name, "train")),
+                **held_out(file_of(options.data_root, name, "train"), seed, Path(folder)),
                 "test": str(file_of(options.data_root, name, "test")),
                 "epochs": options.epochs,
                 "seed": seed,
