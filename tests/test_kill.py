@@ -28,8 +28,8 @@ class Kills:
 
     def start(self, name: str) -> subprocess.Popen:
         line = [sys.executable, "-m", "tunewell", "run", "--model", str(self.model), "--train", "reviews.csv"]
-        line += ["--probes", "none", "--probe_files", "probe.csv", "--keep", "0.1", "--strategy", "average"]
-        line += ["--num_train_epochs", "6", "--learning_rate", "1e-3", "--bf16", "false", "--threads", "1"]
+        line += ["--probes", "none", "--probe_files", "probe.csv", "--strategy", "average"]
+        line += ["--num_train_epochs", "6", "--learning_rate", "1e-3", "--no-bf16", "--threads", "1"]
         line += ["--output_dir", name]
         environment = {**os.environ, "TUNEWELL_CACHE": str(self.folder / "cache"), "HF_HUB_OFFLINE": "1"}
         with self.told(name).open("ab") as said:

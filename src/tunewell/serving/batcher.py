@@ -204,12 +204,12 @@ class Batcher:
                 self._drop(job)
             if error is not None or job.next == len(job.texts):
                 done.append(job)
-        for loop in {job.loop for job in done}:
-            _in_loop(loop, partial(_settle, [job for job in done if job.loop is loop], error))
         seconds = time.perf_counter() - started
         self._seconds_a_row = FADE * self._seconds_a_row + (1 - FADE) * seconds / len(texts)
         if self.observe is not None:
             self.observe(Batch(served.name, len(texts), len(batch), tokens, seconds))
+        for loop in {job.loop for job in done}:
+            _in_loop(loop, partial(_settle, [job for job in done if job.loop is loop], error))
 
 
 def _settle(jobs: list[_Job], error: Exception | None) -> None:
