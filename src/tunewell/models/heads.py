@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import ModelError
-from tunewell.models.load import check_weights, load_part, load_tokenizer, locate
+from tunewell.models.load import check_weights, load_part, load_tokenizer, locate, read_saved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,21 +59,10 @@ def load_saved(kind: Any, path: str | Path, role: str) -> tuple[PreTrainedModel,
     Raises:
         ModelError: no such folder, or weights are missing: the head would be drawn at random.
     """
-    import torch
-
-    folder = locate(str(path))
-    model, found = load_part(
-        kind.from_pretrained,
-        str(path),
-        folder,
-        "weights",
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    if found["missing_keys"]:
+    model, missing, folder = read_saved(kind, path)
+    if missing:
         raise ModelError(
-            f"has not {role}: {', '.join(sorted(found['missing_keys'])[:3])} would be drawn at random",
+            f"has not {role}: {', '.join(missing[:3])} would be drawn at random",
             where=str(path),
             expected=f"a run folder, or a model with {role}",
             remedy=f"tune it first: tunewell run --model {path} --train DATA",

@@ -349,18 +349,20 @@ def check_weights(model: Any, missing: list[str], name: str) -> None:
             )
 
 
-def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A tuned model folder, as plain Transformers reads it.
+def read_saved(kind: Any, path: str | Path) -> tuple[Any, list[str], str]:
+    """A saved model in fp32, the names of weights that its files lack, and its folder.
+
+    Args:
+        kind: an auto class of Transformers.
 
     Raises:
-        ModelError: no such folder, or a base model, whose head would be drawn at random.
+        ModelError: no such folder, or files that cannot be read.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     folder = locate(str(path))
     model, found = load_part(
-        AutoModelForSequenceClassification.from_pretrained,
+        kind.from_pretrained,
         str(path),
         folder,
         "weights",
@@ -368,12 +370,24 @@ def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
         dtype=torch.float32,
         output_loading_info=True,
     )
-    if any(key.startswith(("classifier", "score", "pre_classifier", "head")) for key in found["missing_keys"]):
+    return model, sorted(found["missing_keys"]), folder
+
+
+def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A tuned model folder, as plain Transformers reads it.
+
+    Raises:
+        ModelError: no such folder, or a base model, whose head would be drawn at random.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    model, missing, folder = read_saved(AutoModelForSequenceClassification, path)
+    if any(key.startswith(("classifier", "score", "pre_classifier", "head")) for key in missing):
         raise ModelError(
             "has no classification head: it is a base model",
             where=str(path),
             expected="a run folder, or a model tuned for classification or regression",
             remedy=f"tune it first: tunewell run --model {path} --train DATA",
         )
-    check_weights(model, sorted(found["missing_keys"]), str(path))
+    check_weights(model, missing, str(path))
     return model.eval(), load_tokenizer(str(path), folder)

@@ -7,7 +7,7 @@ body and all earlier heads answer the texts once. While it is tuned, every few s
 held to that: ‖e − e₀‖² / ‖e₀‖² of the mean-pooled and the first token's states, and the distillation
 loss of `lwf` for each head. On the first task only the embeddings are held, to those of the base model.
 
-How many texts and how often is decided as in `strategies/distillation.py`.
+How many texts and how often: see `train/general_batches.py`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from tunewell.sequence.heads import read_out, run_heads, summary_of
 from tunewell.sequence.lwf import distillation_loss, state_distance
 from tunewell.sequence.past import Past
 from tunewell.sequence.replay import live_head
-from tunewell.strategies.distillation import LONGEST, SHARE, period
 
 if TYPE_CHECKING:
     from tunewell.train.hooks import Tuning, Weights
@@ -39,31 +37,18 @@ class General:
 
     def prepare(self, tuning: Tuning) -> None:
         """Choose the texts, cut them into batches of like length, and let body and heads answer them."""
-        from tunewell.data.general import general_texts
-        from tunewell.models.embed import encode, pad
-        from tunewell.train.batching import LikeLengthBatches
+        from tunewell.models.embed import pad
+        from tunewell.train.general_batches import plan_batches
 
-        texts = general_texts(self.source, self.samples, seed=tuning.seed)
-        encoded = encode(tuning.tokenizer, texts, None, LONGEST)
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        self.every = period(SHARE * tuning.tokens)
-        share = SHARE * tuning.tokens * self.every
-        rows = max(2, round(share / lengths.mean()))
-        sampler = LikeLengthBatches(lengths, rows=rows, tokens=int(2 * max(share, lengths.max())), seed=tuning.seed)
-        plan = list(sampler)[: -(-tuning.steps // self.every)]  # repeated when the steps are more
-        used = sorted({i for batch in plan for i in batch})
-        place = {row: i for i, row in enumerate(used)}
-        often = "a step" if self.every == 1 else f"every {self.every} steps"
-        tuning.echo(
-            f"general: {len(used):,} texts, about {rows} {often}, answered by {len(self.past.heads)} heads so far"
-        )
-        few = {k: [encoded[k][i] for i in used] for k in encoded}
-        logits, summary = run_heads(tuning.model, tuning.tokenizer, few, self.past.heads, bf16=tuning.bf16)
+        plan = plan_batches(tuning, self.source, self.samples)
+        self.every = plan.every
+        heads = self.past.heads
+        tuning.echo(f"general: {len(plan.texts):,} texts, {plan.pace}, answered by {len(heads)} heads so far")
+        logits, summary = run_heads(tuning.model, tuning.tokenizer, plan.encoded, heads, bf16=tuning.bf16)
         self.batches = []
-        for batch in plan:
-            of = [place[i] for i in batch]
+        for of in plan.batches:
             wanted = {task: torch.from_numpy(values[of]) for task, values in logits.items()}
-            self.batches.append((pad(tuning.tokenizer, encoded, batch), torch.from_numpy(summary[of]), wanted))
+            self.batches.append((pad(tuning.tokenizer, plan.encoded, of), torch.from_numpy(summary[of]), wanted))
 
     def extra_loss(self, model: Any, step: int) -> torch.Tensor | None:
         if step % self.every or not (self.weight or self.lwf):

@@ -140,7 +140,7 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
     """`prepare` for classes and scores."""
     from tunewell.data.columns import canonical, resolve
     from tunewell.data.load import load
-    from tunewell.data.split import check_labels, split
+    from tunewell.data.split import check_labels
     from tunewell.evaluate.metrics import check_headline
     from tunewell.tasks import spec_of
 
@@ -175,30 +175,14 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
         read[name] = len(file.dataset)
     notices += list(columns.notices)
 
-    missing = tuple(n for n in ("validation", "test") if n not in splits)
-    if missing:
-        parts = split(
-            splits["train"],
-            validation_size=recipe.validation_size,
-            test_size=recipe.test_size,
-            seed=recipe.seed,
-            need_validation="validation" in missing,
-            need_test="test" in missing,
-            stratify=columns.task != "text-regression",
-            source=loaded["train"].source,
-        )
-        splits.update(parts)
-        notices.append(
-            f"{' and '.join(missing)} split off {loaded['train'].source} with seed {recipe.seed}: "
-            + ", ".join(f"{len(splits[n]):,} {n}" for n in ("train", *missing))
-        )
-    splits = {name: splits[name] for name in ("train", "validation", "test")}
-    if recipe.duplicates == "drop":
-        splits["train"] = drop_duplicates(splits["train"], dropped["train"])
-    if recipe.max_train_samples and len(splits["train"]) > recipe.max_train_samples:
-        chosen = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.max_train_samples]
-        dropped["train"][BEYOND] = len(splits["train"]) - recipe.max_train_samples
-        splits["train"] = splits["train"].select(np.sort(chosen))
+    splits, missing = completed(
+        splits,
+        dropped["train"],
+        recipe,
+        source=loaded["train"].source,
+        stratify=columns.task != "text-regression",
+        notices=notices,
+    )
     for name, dataset in splits.items():
         if not len(dataset):
             raise DataError(
@@ -232,6 +216,53 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
     sources = _sources(recipe)
     files = {n: h for n, h in sources.items() if h and Path(getattr(recipe, n)).exists()}
     return Prepared(splits, spec, columns, accounts, _fingerprint(recipe, sources), notices, missing, files)
+
+
+def completed(
+    splits: dict[str, Dataset],
+    dropped: dict[str, int],
+    recipe: Recipe,
+    *,
+    source: str,
+    stratify: bool,
+    notices: list[str],
+) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """Split off what is missing, and leave out of the training rows what the recipe does not want.
+
+    Args:
+        splits: canonical rows, train at least; dropped: reason -> rows of train, added to here.
+        notices: what is to be said of it is added.
+
+    Returns:
+        train, validation and test, in this order; the names of those taken from the training rows.
+    """
+    from tunewell.data.split import split
+
+    missing = tuple(n for n in ("validation", "test") if n not in splits)
+    if missing:
+        parts = split(
+            splits["train"],
+            validation_size=recipe.validation_size,
+            test_size=recipe.test_size,
+            seed=recipe.seed,
+            need_validation="validation" in missing,
+            need_test="test" in missing,
+            stratify=stratify,
+            source=source,
+        )
+        splits = {**splits, **parts}
+        notices.append(
+            f"{' and '.join(missing)} split off {source} with seed {recipe.seed}: "
+            + ", ".join(f"{len(splits[n]):,} {n}" for n in ("train", *missing))
+        )
+    splits = {name: splits[name] for name in ("train", "validation", "test")}
+    if recipe.duplicates == "drop":
+        splits["train"] = drop_duplicates(splits["train"], dropped)
+    if recipe.max_train_samples and len(splits["train"]) > recipe.max_train_samples:
+        chosen = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.max_train_samples]
+        dropped[BEYOND] = len(splits["train"]) - recipe.max_train_samples
+        splits["train"] = splits["train"].select(np.sort(chosen))
+    return splits, missing
 
 
 def drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:

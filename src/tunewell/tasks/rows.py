@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunewell.errors import DataError, RecipeError
 from tunewell.results import Account
 
@@ -57,8 +55,7 @@ def prepare_rows(
     """
     from datasets import Dataset
 
-    from tunewell.data.split import split
-    from tunewell.stages.prepare import Prepared, data_fingerprint, drop_duplicates
+    from tunewell.stages.prepare import Prepared, completed, data_fingerprint
 
     notices: list[str] = []
     splits: dict[str, Dataset] = {}
@@ -75,30 +72,9 @@ def prepare_rows(
                 expected=f"at least one row with {needs}",
             )
         splits[name] = Dataset.from_list(rows, features=features)
-    missing = tuple(n for n in ("validation", "test") if n not in splits)
-    if missing:
-        parts = split(
-            splits["train"],
-            validation_size=recipe.validation_size,
-            test_size=recipe.test_size,
-            seed=recipe.seed,
-            need_validation="validation" in missing,
-            need_test="test" in missing,
-            stratify=False,
-            source=files["train"].source,
-        )
-        splits.update(parts)
-        notices.append(
-            f"{' and '.join(missing)} split off {files['train'].source} with seed {recipe.seed}: "
-            + ", ".join(f"{len(splits[n]):,} {n}" for n in ("train", *missing))
-        )
-    splits = {name: splits[name] for name in SPLITS}
-    if recipe.duplicates == "drop":
-        splits["train"] = drop_duplicates(splits["train"], dropped["train"])
-    if recipe.max_train_samples and len(splits["train"]) > recipe.max_train_samples:
-        chosen = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.max_train_samples]
-        dropped["train"]["beyond max_train_samples"] = len(splits["train"]) - recipe.max_train_samples
-        splits["train"] = splits["train"].select(np.sort(chosen))
+    splits, missing = completed(
+        splits, dropped["train"], recipe, source=files["train"].source, stratify=False, notices=notices
+    )
     accounts = [
         Account(
             split=name,

@@ -13,6 +13,10 @@
     finish        after tuning, the best weights in the model: merge adapters, put averages in place
     variants      after tuning: other weights worth considering, such as averages with the base model
 
+Beside methods, what a strategy says of itself when it is true: `fits_head` (tuning starts from a head that
+has learned, which needs no faster rate), `more_rows` (other texts than the task's rows are learned in full,
+so no embedding row may be left out), `reshapes` (its `finish` changes the model's modules and comes last).
+
 Only `name`, `title`, `paper` and `__init__` are asked for; `hooks` finds the rest. The trainer calls
 them; a strategy never writes a loop of its own.
 """
