@@ -74,15 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for candidate in run.choice.candidates:
         mark = "*" if candidate.chosen else " "
-        score, kept = candidate.score.value, candidate.retention_mean.value
-        print(f"{mark} {candidate.name}: validation {score:.3f}, select half of the probe {kept:.3f}")
+        score, kept = shown(candidate.score.value), shown(candidate.retention_mean.value)
+        print(f"{mark} {candidate.name}: validation {score}, select half of the probe {kept}")
     print(run.choice.reason)
 
     # the same measurement without a run, on any two models
     measured = probe_models([args.model, str(run.model_path)], probes=["none"], probe_files=[probe_file])
     for probe in measured.probes:
-        print(f"{probe.title}: {probe.before.value:.3f} before, {probe.after.value:.3f} after (report half)")
+        print(f"{probe.title}: {shown(probe.before.value)} before, {shown(probe.after.value)} after (report half)")
     return 0
+
+
+def shown(value: float | None) -> str:
+    """Three digits; a dash where the base model does no better than chance, so that it has nothing to lose."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -64,6 +64,32 @@ def make_reviews() -> Callable[..., list[tuple[str, str]]]:
 
 
 @pytest.fixture(scope="session")
+def make_moods() -> Callable[[int], list[tuple[str, str]]]:
+    """`n` distinct (text, label) rows of three moods that share no word: any embedding of words tells them apart."""
+
+    def moods(n: int) -> list[tuple[str, str]]:
+        rng, rows = random.Random(5), dict[str, str]()
+        words = {"negative": BAD, "positive": GOOD, "neutral": NEUTRAL}
+        while len(rows) < n:
+            label = list(words)[len(rows) % 3]
+            rows.setdefault(" ".join(rng.sample(words[label], 5)), label)
+        return list(rows.items())
+
+    return moods
+
+
+@pytest.fixture(scope="session")
+def make_pairs() -> Callable[[int], list[tuple[str, str, str]]]:
+    """`n` (text_a, text_b, score) rows in which every model does better than chance: the same text twice, or another."""
+
+    def pairs(n: int) -> list[tuple[str, str, str]]:
+        texts = [text for text, _ in reviews(2 * n)]
+        return [(texts[i], texts[i] if i % 2 else texts[i + n], str(5 * (i % 2))) for i in range(n)]
+
+    return pairs
+
+
+@pytest.fixture(scope="session")
 def save_csv() -> Callable[..., Path]:
     """The function `write_csv(path, rows, header)`."""
     return write_csv

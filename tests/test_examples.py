@@ -27,15 +27,16 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture
-def few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_reviews: Any, save_csv: Any) -> Callable[..., Any]:
+def few_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_reviews: Any, make_pairs: Any, save_csv: Any
+) -> Callable[..., Any]:
     """Runs an example in an empty folder; packaged sets are replaced by made-up ones of the same form."""
     import tunewell.data.packaged as packaged
     import tunewell.retention.suite as suites
 
     monkeypatch.chdir(tmp_path)
     reviews = make_reviews(160)
-    texts = [text for text, _ in reviews]
-    pairs = [(a, b, len(set(a.split()) & set(b.split()))) for a, b in zip(texts[:80], texts[80:], strict=True)]
+    texts, pairs = [text for text, _ in reviews], make_pairs(80)
     probe = save_csv(tmp_path / "similarity.csv", pairs, ("text_a", "text_b", "score"))
     real = suites.load_suite
 

@@ -31,12 +31,12 @@ KEYS = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, tiny_model, make_reviews, save_csv) -> dict[str, str]:
+def place(tmp_path_factory, tiny_model, make_reviews, make_moods, save_csv) -> dict[str, str]:
     """Files that stay where they are: a copy of the base model, data, a probe, general text."""
     folder = tmp_path_factory.mktemp("undo")
     shutil.copytree(tiny_model, folder / "base")
     save_csv(folder / "reviews.csv", make_reviews(120))
-    save_csv(folder / "moods.csv", make_reviews(160, ("negative", "positive", "neutral"), seed=5))
+    save_csv(folder / "moods.csv", make_moods(160))
     (folder / "general.txt").write_text("\n".join(t for t, _ in make_reviews(64, seed=9)), encoding="utf-8")
     files = {"model": "base", "train": "reviews.csv", "probe": "moods.csv", "general": "general.txt"}
     return {name: str(folder / file) for name, file in files.items()}

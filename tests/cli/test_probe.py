@@ -62,7 +62,10 @@ def test_halves_do_not_share_a_pair_and_agree_with_scipy(tiny_model: Path, pairs
     assert low - 0.15 <= whole <= high + 0.15  # the whole lies near its halves
 
 
-def test_a_model_against_itself_has_kept_everything(tiny_model: Path, pairs: Path) -> None:
+def test_a_model_against_itself_has_kept_everything(
+    tiny_model: Path, tmp_path: Path, make_pairs: Callable, save_csv: Callable
+) -> None:
+    pairs = save_csv(tmp_path / "same.csv", make_pairs(80), ("text_a", "text_b", "score"))
     result = invoke("probe", tiny_model, tiny_model, "--probes", "none", "--probe_files", pairs, "--json")
     retention = json.loads(result.stdout)
     assert retention["half"] == "report"
