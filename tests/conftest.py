@@ -80,7 +80,7 @@ def make_moods() -> Callable[[int], list[tuple[str, str]]]:
 
 @pytest.fixture(scope="session")
 def make_pairs() -> Callable[[int], list[tuple[str, str, str]]]:
-    """`n` (text_a, text_b, score) rows in which every model does better than chance: the same text twice, or another."""
+    """`n` (text_a, text_b, score) rows where every model beats chance: the same text twice, or another."""
 
     def pairs(n: int) -> list[tuple[str, str, str]]:
         texts = [text for text, _ in reviews(2 * n)]
