@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tunewell.curve.run import learning_curve
     from tunewell.errors import TunewellError
     from tunewell.estimators import TextClassifier, TextRegressor
     from tunewell.run import Run, load_run, run
@@ -21,6 +22,7 @@ _PLACES = {
     "load_sequence": "tunewell.sequence.run",
     "run_sequence": "tunewell.sequence.run",
     "continue_run": "tunewell.sequence.extend",
+    "learning_curve": "tunewell.curve.run",
     "TextClassifier": "tunewell.estimators",
     "TextRegressor": "tunewell.estimators",
     "TunewellError": "tunewell.errors",
@@ -33,6 +35,7 @@ __all__ = [
     "TunewellError",
     "__version__",
     "continue_run",
+    "learning_curve",
     "load_run",
     "load_sequence",
     "run",

@@ -29,6 +29,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "sequence": ("tunewell.cli.sequence", "Tune one model on task after task; measure what became of each."),
         "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
     },
+    "Labels": {
+        "curve": ("tunewell.cli.curve", "How many labels are enough: what more of them would bring."),
+    },
     "Single steps": {
         "check": ("tunewell.cli.check", "Look for faults in data: duplicates, leaks, conflicting labels, ..."),
         "tune": ("tunewell.cli.tune", "Tune and save the model, without baselines and report."),

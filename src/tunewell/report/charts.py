@@ -202,16 +202,29 @@ def lines(
     y_label: str,
     marks: Sequence[tuple[float, str]] = (),
     dots: bool = False,
+    band: Sequence[tuple[float, float, float]] = (),
+    points_of: Sequence[tuple[float, float, str, str]] = (),
+    level: float | None = None,
+    log: Sequence[float] = (),
     height: int = 260,
 ) -> str:
-    """Lines (name, tone, points); `marks` are vertical ones (x, tip), such as steps that were skipped."""
-    everything = [p for _, _, points in series for p in points]
+    """Lines (name, tone, points).
+
+    Args:
+        marks: vertical lines (x, tip), such as steps that were skipped. level: a horizontal one.
+        band: an interval around a line, (x, low, high). points_of: single points (x, y, tone, tip).
+        log: draw x by its logarithm, with ticks at these values.
+    """
+    everything = [p for _, _, points in series for p in points] + [p[:2] for p in points_of]
     xs, ys = [p[0] for p in everything] + [m[0] for m in marks], [p[1] for p in everything]
-    x_axis, y_axis = ticks(min(xs), max(xs)), ticks(min(ys), max(ys), 4)
+    ys += [v for b in band for v in b[1:]] + ([level] if level is not None else [])
+    x_axis, y_axis = list(log) or ticks(min(xs), max(xs)), ticks(min(ys), max(ys), 4)
     left, right, top, bottom = 64, WIDTH - 20, 18, height - 48
+    scale = math.log if log else float
+    start, end = (scale(min(xs)), scale(max(xs))) if log else (x_axis[0], x_axis[-1])
 
     def x(v: float) -> float:
-        return left + (v - x_axis[0]) / (x_axis[-1] - x_axis[0]) * (right - left)
+        return left + (scale(v) - start) / (end - start) * (right - left)
 
     def y(v: float) -> float:
         return bottom - (v - y_axis[0]) / (y_axis[-1] - y_axis[0]) * (bottom - top)
@@ -221,6 +234,12 @@ def lines(
         body.append(_text(x(t), bottom + 16, number(t), "tick", "middle"))
     for t in y_axis:
         body += [_line(left, y(t), right, y(t), "grid"), _text(left - 8, y(t) + 4, number(t), "tick", "end")]
+    if band:
+        around = [f"{x(a):.1f},{y(low):.1f}" for a, low, _ in band]
+        around += [f"{x(a):.1f},{y(high):.1f}" for a, _, high in reversed(band)]
+        body.append(f'<polygon points="{" ".join(around)}" class="band"/>')
+    if level is not None:
+        body.append(_line(left, y(level), right, y(level), "floor"))
     for at, tip in marks:
         body.append(_line(x(at), top, x(at), bottom, "floor"))
         body.append(_mark(x(at), top, "bad", tip, 4))
@@ -238,6 +257,7 @@ def lines(
             )
             for a, b in points[::step]
         ]
+    body += [_mark(x(a), y(b), tone, tip) for a, b, tone, tip in points_of]
     body += [
         _text((left + right) / 2, height - 8, x_label, "axis", "middle"),
         _upright((top + bottom) / 2, y_label),

@@ -35,7 +35,6 @@ def tune(job: Job) -> Training:
     from safetensors.torch import save_file
 
     from tunewell.train.tune import clear_checkpoints
-    from tunewell.train.tune import tune as tune_model
 
     folder, record = job.folder / place(job), job.folder / place(job) / "training.json"
     step = f"tune-{job.candidate}" if job.candidate else "tune"
@@ -45,6 +44,19 @@ def tune(job: Job) -> Training:
     if folder.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != job.keys.tune):
         shutil.rmtree(folder)  # part of a tuning with other settings
     write_whole(marker, job.keys.tune)
+    model, training = tuned_in(job, folder)
+    state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
+    write_with(weights_of(job), lambda path: save_file(state, str(path)))
+    training.write(record)
+    job.folder.mark(step, job.keys.tune)
+    clear_checkpoints(folder)
+    return training
+
+
+def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
+    """The job's fresh model, tuned; checkpoints go into `folder`, and a whole one found there is continued."""
+    from tunewell.train.tune import tune as tune_model
+
     model, inputs = job.fresh_model(), job.task.inputs(job)
     learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:
@@ -71,9 +83,4 @@ def tune(job: Job) -> Training:
         progress=job.progress,
         callbacks=job.callbacks,
     )
-    state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
-    write_with(weights_of(job), lambda path: save_file(state, str(path)))
-    training.write(record)
-    job.folder.mark(step, job.keys.tune)
-    clear_checkpoints(folder)
-    return training
+    return model, training
