@@ -158,7 +158,9 @@ def check_call(node: ast.Call, known: dict[str, Any]) -> None:
         assert given <= {*Recipe.model_fields, "echo", "progress", "raise_on_gate"}
         validate({k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg in Recipe.model_fields})
     elif getattr(target, "__module__", "").startswith("tunewell") and target is not None:
-        assert given <= set(inspect.signature(target).parameters), name
+        parameters = inspect.signature(target).parameters
+        recipe_keys = set(Recipe.model_fields) if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else set()
+        assert given <= {*parameters, *recipe_keys}, name
 
 
 # ---------------------------------------------------------------- links

@@ -40,7 +40,9 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 @click.option("--cost_per_label", type=float, metavar="NUMBER", help="Give the answers in money too.")
 @click.option("--labels_per_hour", type=float, metavar="NUMBER", help="Give the answers in hours of labelling too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-@recipe_options(without=("train", "keep", "keep_worst", "probes", "probe_files", "explain", "strict"))
+@recipe_options(
+    without=("train", "keep", "keep_worst", "probes", "probe_files", "explain", "strict", "source", "target")
+)
 def command(data: str, as_json: bool, **keys: Any) -> None:
     """How the score grows with the number of labels, and what more of them would bring.
 
