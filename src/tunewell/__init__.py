@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tunewell.errors import TunewellError
     from tunewell.estimators import TextClassifier, TextRegressor
     from tunewell.run import Run, load_run, run
+    from tunewell.selection.run import Selection, select
     from tunewell.sequence.extend import continue_run
     from tunewell.sequence.run import Sequence, load_sequence, run_sequence
 
@@ -23,12 +24,15 @@ _PLACES = {
     "run_sequence": "tunewell.sequence.run",
     "continue_run": "tunewell.sequence.extend",
     "learning_curve": "tunewell.curve.run",
+    "Selection": "tunewell.selection.run",
+    "select": "tunewell.selection.run",
     "TextClassifier": "tunewell.estimators",
     "TextRegressor": "tunewell.estimators",
     "TunewellError": "tunewell.errors",
 }
 __all__ = [
     "Run",
+    "Selection",
     "Sequence",
     "TextClassifier",
     "TextRegressor",
@@ -40,6 +44,7 @@ __all__ = [
     "load_sequence",
     "run",
     "run_sequence",
+    "select",
 ]
 
 
