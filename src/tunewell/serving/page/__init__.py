@@ -10,9 +10,14 @@ from importlib.resources import files
 
 
 @cache
-def page() -> tuple[str, str]:
-    """The page and its Content-Security-Policy, with the hashes of its script and style."""
-    html = files(__package__).joinpath("try.html").read_text(encoding="utf-8")
+def page(package: str = __name__, name: str = "try.html") -> tuple[str, str]:
+    """A page of a package and its Content-Security-Policy."""
+    html = files(package).joinpath(name).read_text(encoding="utf-8")
+    return html, policy(html)
+
+
+def policy(html: str) -> str:
+    """A policy that lets nothing run but the page's own script and style, known by their hashes."""
 
     def allowed(tag: str) -> str:
         found = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
@@ -20,8 +25,7 @@ def page() -> tuple[str, str]:
             f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in found
         )
 
-    policy = (
+    return (
         f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return html, policy
