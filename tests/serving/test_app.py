@@ -392,3 +392,23 @@ def test_the_page_needs_nobody_else_and_speaks_two_languages() -> None:
     )
     assert said <= english
     assert english == chinese
+
+
+def test_bf16_gives_the_labels_of_fp32(tiny_classifier, make_reviews):
+    """Close calls are calculated again: their probabilities are those of fp32 to the last digit."""
+    import numpy as np
+
+    from tunewell.serving.models import close_calls, load
+
+    texts = [text for text, _ in make_reviews(80)]
+    exact, fast = (load("m", tiny_classifier, bf16=bf16) for bf16 in (False, True))
+    p = exact.scores(exact.encode(texts, None), 64)
+    q = fast.scores(fast.encode(texts, None), 64)
+    assert (p.argmax(1) == q.argmax(1)).all()
+    assert np.abs(p - q).max() < 0.05
+    again = close_calls(q, False) & close_calls(p, False)
+    assert again.any()
+    assert not again.all()
+    assert np.allclose(p[again], q[again], atol=1e-6)
+    assert not np.allclose(p[~again], q[~again], atol=1e-6)
+    assert fast.describe()["precision"] == "bf16, close calls in fp32"

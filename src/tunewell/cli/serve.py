@@ -20,7 +20,12 @@ _EXAMPLES = (
 @click.option("--host", default="127.0.0.1", metavar="TEXT", help="Address; 0.0.0.0 is all. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="INTEGER", help="0: a free one. [8000]")
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Pages of this origin may call; repeatable. [none]")
-@click.option("--bf16", is_flag=True, help="Calculate in bfloat16: faster where the processor has it, less exact.")
+@click.option(
+    "--bf16/--no-bf16",
+    default=None,
+    help="Calculate in bfloat16, and close calls again in fp32: the same labels, probabilities within about 0.01. "
+    "[where the processor has it]",
+)
 @click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Texts a batch. [64]")
 @click.option(
     "--max_wait_ms",
@@ -39,7 +44,7 @@ def command(
     host: str,
     port: int,
     cors: tuple[str, ...],
-    bf16: bool,
+    bf16: bool | None,
     batch_size: int,
     max_wait_ms: float,
     max_texts: int,
@@ -73,11 +78,14 @@ def command(
 
         if threads:
             torch.set_num_threads(threads)
-        models = Models(paths, bf16=bf16, batch_size=batch_size)
+        from tunewell.train.tune import use_bf16
+
+        models = Models(paths, bf16=use_bf16(bf16), batch_size=batch_size)
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{sock.getsockname()[1]}"
         for served in models.all.values():
-            say(f"{served.name}: {served.predictor.task}, {served.path}, version {served.version}")
+            about = served.describe()
+            say(f"{served.name}: {about['task']}, {served.path}, version {about['version']}, {about['precision']}")
         if key is None and host not in ("127.0.0.1", "::1", "localhost"):
             say("anyone who reaches this machine may call: no TUNEWELL_API_KEY is set")
         limits = Limits(max_texts, max_body, queue, timeout, batch_size, max_wait_ms)

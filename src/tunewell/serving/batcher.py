@@ -5,7 +5,7 @@ While the model works, new requests gather; the next batch takes rows of them in
 text. A lone caller never waits for company: only when the last batch held several requests does the
 worker give others up to `wait` seconds to join.
 
-Rows of a batch are sorted by length and padded in groups of at most 4,096 tokens (see
+Rows of a batch are sorted by length and padded in groups of at most 1,024 tokens (see
 `models.embed.like_length`), as in `tunewell predict`; which texts share a batch changes answers by rounding only.
 """
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from tunewell.errors import ModelError, TunewellError, nearest
 from tunewell.folder import file_hash
-from tunewell.predict import Predictor, decide
+from tunewell.predict import THRESHOLD, Predictor, decide
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+CLOSE = 0.1  # gap of two probabilities, or distance from a threshold, below which bf16 does not decide
 WARM_TEXTS = ("warm", "a text of middling length, so that the first caller need not wait", "many words " * 40)
 
 
@@ -46,12 +47,21 @@ class Served:
         return {key: encoded[key] for key in encoded if key in p.tokenizer.model_input_names}
 
     def scores(self, encoded: dict[str, list[list[int]]], batch_size: int) -> np.ndarray:
-        """Probabilities (n, C) or values (n,) of encoded texts, in batches of like length."""
+        """Probabilities (n, C) or values (n,) of encoded texts, in batches of like length.
+
+        In bf16, probabilities are off by about 0.01 at the most; rows that this could turn are calculated
+        again in fp32, so that the labels are those of fp32.
+        """
         from tunewell.models.embed import logits_of
         from tunewell.tasks.spec import scores_of
 
         p = self.predictor
-        return scores_of(p.spec, logits_of(p.model, p.tokenizer, encoded, batch_size=batch_size, bf16=self.bf16))
+        bf16 = self.bf16 and not p.spec.regression
+        scores = scores_of(p.spec, logits_of(p.model, p.tokenizer, encoded, batch_size=batch_size, bf16=bf16))
+        if bf16 and len(again := np.flatnonzero(close_calls(scores, p.spec.multi_label))):
+            few = {key: [rows[i] for i in again] for key, rows in encoded.items()}
+            scores[again] = scores_of(p.spec, logits_of(p.model, p.tokenizer, few, batch_size=batch_size))
+        return scores
 
     def answers(self, scores: np.ndarray, top_k: int | None, probabilities: bool) -> list[dict[str, Any]]:
         """One dict a text; `probabilities` by label, the likeliest first when `top_k` asks for so many."""
@@ -78,9 +88,23 @@ class Served:
             "multi_label": spec.multi_label,
             "text_pairs": spec.pair,
             "max_length": self.predictor.max_length,
-            "precision": "bf16" if self.bf16 else "fp32",
+            "precision": "bf16, close calls in fp32" if self.bf16 and not spec.regression else "fp32",
             "loaded": round(self.loaded, 3),
         }
+
+
+def close_calls(scores: np.ndarray, multi_label: bool) -> np.ndarray:
+    """(n,) whether rounding could change the answer of a row of probabilities (n, C).
+
+    >>> close_calls(np.array([[0.52, 0.48], [0.6, 0.4]]), False).tolist()
+    [True, False]
+    >>> close_calls(np.array([[0.9, 0.46], [0.9, 0.1]]), True).tolist()
+    [True, False]
+    """
+    if multi_label:
+        return np.asarray((np.abs(scores - THRESHOLD) < CLOSE / 2).any(1))
+    two = np.partition(scores, scores.shape[1] - 2, axis=1)[:, -2:]
+    return np.asarray(two[:, 1] - two[:, 0] < CLOSE)
 
 
 def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 64) -> Served:

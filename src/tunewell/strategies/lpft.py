@@ -72,13 +72,13 @@ def frozen_features(tuning: Tuning, head: Any, rows: Any, batch_size: int) -> to
     """(n, F) what the last layer is given for each row, dropout off."""
     import torch
 
-    from tunewell.models.embed import like_length, logits_of
+    from tunewell.models.embed import like_length, logits_of, tokens_for
 
     seen: list[torch.Tensor] = []
     encoded = {k: list(rows[k]) for k in rows.column_names if k != "labels"}
     encoded.setdefault("attention_mask", [[1] * len(ids) for ids in encoded["input_ids"]])
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-    order = list(like_length(lengths, batch_size))  # the batches that logits_of makes
+    order = list(like_length(lengths, batch_size, tokens_for(tuning.model.device)))  # the batches of logits_of
     handle = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().float().cpu()))
     try:
         logits_of(tuning.model, tuning.tokenizer, encoded, batch_size=batch_size, bf16=tuning.bf16)
