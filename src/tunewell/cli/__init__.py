@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "In people's hands": {
         "serve": ("tunewell.cli.serve", "Answer over HTTP with tuned models."),
+        "export": ("tunewell.cli.export", "A tuned model as ONNX, as plain weights, or as a folder for the hub."),
     },
     "Around it": {
         "models": ("tunewell.cli.models", "List models and data at hand; print the folder of one."),

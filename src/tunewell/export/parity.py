@@ -1,0 +1,111 @@
+"""Is an exported model still the same? Its answers beside the source model's, on real rows, and its speed."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunewell.results import Record
+
+ROWS = 200
+REPEATS = 3
+# when a model comes without rows of its own
+SAMPLE = (
+    "The meal was cold and nobody apologised.",
+    "Arrived two days early, works as described!",
+    "ok",
+    "I have asked three times for the invoice; could someone please send it, or at least answer?",
+    "房间干净，服务员很热情。",
+    "It is what it is. " * 20,
+    "URGENT!!! call 555-0100 now",
+    "naïve café, 100 % – “quoted”",
+)
+
+
+class Parity(Record):
+    """Two models over the same rows.
+
+    Attributes:
+        rows: compared; real: whether they are the run's own test rows.
+        largest: largest absolute difference of a probability (of a value, relative to its size where above 1).
+        same: share of rows with the same answer; None for values.
+        source_rows_per_second, rows_per_second: of source and export, one row at a time and in batches of 32, one
+            after the other on this machine.
+    """
+
+    rows: int
+    real: bool
+    largest: float
+    same: float | None
+    source_rows_per_second: dict[str, float]
+    rows_per_second: dict[str, float]
+
+    def lines(self) -> list[str]:
+        """What to tell."""
+        which = "test rows" if self.real else "sample texts"
+        same = "" if self.same is None else f", the same answer on {self.same:.1%}"
+        out = [f"compared on {self.rows:,} {which}: largest difference {self.largest:.2g}{same}"]
+        for size, rate in self.rows_per_second.items():
+            before = self.source_rows_per_second[size]
+            out.append(f"{size}: {rate:,.0f} rows/s against {before:,.0f} in PyTorch ({rate / before:.2f} times)")
+        return out
+
+
+Answer = Callable[[Sequence[str], Sequence[str] | None], np.ndarray]
+
+
+def compare(source: Answer, export: Answer, run: Path, *, pair: bool, classes: bool) -> Parity:
+    """Measure an export.
+
+    Args:
+        source, export: texts, pairs -> probabilities (n, C) or values (n,).
+        run: a run folder, whose test rows are taken when it has them.
+    """
+    texts, pairs, real = rows_of(run, pair)
+    a, b = source(texts, pairs), export(texts, pairs)
+    difference = np.abs(a - b) / (1.0 if classes else np.maximum(1.0, np.abs(a)))
+    same = float((a.argmax(1) == b.argmax(1)).mean()) if classes and a.ndim == 2 else None
+    before, after = speed([source, export], texts, pairs)
+    return Parity(
+        rows=len(texts),
+        real=real,
+        largest=float(difference.max()),
+        same=same,
+        source_rows_per_second=before,
+        rows_per_second=after,
+    )
+
+
+def rows_of(run: Path, pair: bool) -> tuple[list[str], list[str] | None, bool]:
+    """Up to ROWS test rows of a run, evenly over its file; else sample texts."""
+    path = run / "predictions.csv"
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        step = max(1, len(rows) // ROWS)
+        some = rows[::step][:ROWS]
+        if some and (not pair or "text_pair" in some[0]):
+            return [r["text"] for r in some], [r["text_pair"] for r in some] if pair else None, True
+    return list(SAMPLE), list(SAMPLE[::-1]) if pair else None, False
+
+
+def speed(answers: Sequence[Answer], texts: list[str], pairs: list[str] | None) -> tuple[dict[str, float], ...]:
+    """Rows a second of each, one by one and in batches of 32; the best of three turns, which they take in turn."""
+    out: tuple[dict[str, float], ...] = tuple({} for _ in answers)
+    for label, size, n in (("one by one", 1, min(len(texts), 32)), ("batches of 32", 32, min(len(texts), 128))):
+        best = [float("inf")] * len(answers)
+        for _ in range(REPEATS):
+            for i, answer in enumerate(answers):
+                started = time.perf_counter()
+                for at in range(0, n, size):
+                    stop = min(at + size, n)
+                    answer(texts[at:stop], pairs[at:stop] if pairs is not None else None)
+                best[i] = min(best[i], time.perf_counter() - started)
+        for i, rates in enumerate(out):
+            rates[label] = round(n / best[i], 2)
+    return out

@@ -1,0 +1,165 @@
+"""`tunewell export` as a story: load the run, write it in another form, prove that it is the same, say how fast."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from tunewell.errors import ModelError, RunFolderError
+from tunewell.export.parity import Parity, compare
+from tunewell.results import Record, cannot_write, write_whole
+
+Form = Literal["onnx", "merged", "hub"]
+EXACT = 1e-4  # largest difference of a probability in fp32
+ALIKE = 0.97  # least share of the same answers in 8 bits
+SHIPPED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+           "chat_template.jinja")  # fmt: skip
+
+
+class Exported(Record):
+    """`export.json`: what was written, from what, and how near it is.
+
+    Attributes:
+        files: name -> size in bytes.
+    """
+
+    form: Form
+    source: str
+    int8: bool
+    files: dict[str, int]
+    parity: Parity | None = None
+
+
+def export(
+    run: str | Path,
+    output: str | Path,
+    *,
+    to: Form = "onnx",
+    int8: bool = False,
+    overwrite: bool = False,
+    echo: Callable[[str], None] = lambda line: None,
+) -> Exported:
+    """Write a tuned model in another form; nothing stays unless it gives the source model's answers.
+
+    Args:
+        run: a run folder or a plain Transformers classification folder. output: a new folder.
+        to: `onnx`; `merged`, weights and tokenizer alone; `hub`, the same with the model card.
+        int8: of ONNX, weights in 8 bits.
+
+    Raises:
+        ModelError: the export differs from the source by more than rounding, or the model cannot be exported.
+        RunFolderError: the output is there already, or cannot be written.
+    """
+    from tunewell.predict import Predictor
+
+    run, output = Path(run), Path(output)
+    if int8 and to != "onnx":
+        raise ModelError("`int8` goes with ONNX only", where=f"--to {to}", expected="--to onnx --int8")
+    if output.exists() and not overwrite:
+        raise RunFolderError("is there already", where=str(output), expected="a new folder", remedy="or --overwrite")
+    predictor = Predictor.load(run)
+    folder = Path(predictor.source)
+    try:
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.absolute().parent))
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    try:
+        for name in SHIPPED:
+            if (folder / name).is_file():
+                shutil.copy2(folder / name, work / name)
+        parity = _onnx(predictor, run, work, int8, echo) if to == "onnx" else _folder(predictor, run, work, to)
+        files = {p.name: p.stat().st_size for p in sorted(work.iterdir()) if p.is_file()}
+        done = Exported(form=to, source=str(run), int8=int8, files=files, parity=parity)
+        done.write(work / "export.json")
+        work.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        work.rename(output)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return done
+
+
+def _onnx(predictor: Any, run: Path, work: Path, int8: bool, echo: Callable[[str], None]) -> Parity:
+    from tunewell.export.onnx import FILE, OnnxPredictor, write_int8, write_onnx
+    from tunewell.extras import need
+
+    need("export", "tunewell export --to onnx")
+    echo("export: tracing the model")
+    write_onnx(predictor, work / FILE)
+    if int8:
+        echo("export: weights in 8 bits")
+        (work / FILE).rename(work / "fp32.onnx")
+        write_int8(work / "fp32.onnx", work / FILE)
+        (work / "fp32.onnx").unlink()
+    echo("export: comparing with the source model")
+    found = compare(
+        predictor.scores,
+        OnnxPredictor(work / FILE, predictor).scores,
+        run,
+        pair=predictor.pair,
+        classes=not predictor.spec.regression,
+    )
+    if int8 and found.same is not None and found.same < ALIKE:
+        raise ModelError(
+            f"8 bits give another answer on {1 - found.same:.1%} of {found.rows:,} rows",
+            where=str(run),
+            expected=f"at most {1 - ALIKE:.0%}",
+            remedy="export without --int8",
+        )
+    if not int8 and not found.largest <= EXACT:
+        raise ModelError(
+            f"the export differs from the model by up to {found.largest:.2g}",
+            where=str(run),
+            expected=f"at most {EXACT:g}",
+            remedy="please report this architecture",
+        )
+    spec = predictor.spec.to_dict() | {"max_length": predictor.max_length}
+    write_whole(work / "tunewell.json", json.dumps(spec, ensure_ascii=False, indent=1) + "\n")
+    write_whole(work / "README.md", _usage(predictor.pair, predictor.max_length))
+    return found
+
+
+def _folder(predictor: Any, run: Path, work: Path, to: Form) -> Parity:
+    from tunewell.predict import Predictor
+
+    predictor.model.save_pretrained(work)
+    predictor.tokenizer.save_pretrained(work)
+    card = Path(predictor.source) / "README.md"
+    if to == "hub":
+        if not card.is_file():
+            raise RunFolderError(
+                "has no model card", where=str(run), expected="a finished run", remedy=f"tunewell report {run}"
+            )
+        shutil.copy2(card, work / "README.md")
+    again = Predictor.load(work)
+    again.spec, again.max_length = predictor.spec, predictor.max_length
+    found = compare(predictor.scores, again.scores, run, pair=predictor.pair, classes=not predictor.spec.regression)
+    if not found.largest <= EXACT:
+        raise RuntimeError(f"{run}: the copy does not give the same answers ({found.largest:.2g})")
+    return found
+
+
+def _usage(pair: bool, max_length: int) -> str:
+    texts = "[text], [second text]" if pair else "[text]"
+    return f"""# A text classifier in ONNX
+
+```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("model.onnx")
+batch = tokenizer({texts}, truncation=True, max_length={max_length}, padding=True, return_tensors="np")
+logits = session.run(["logits"], {{i.name: batch[i.name].astype("int64") for i in session.get_inputs()}})[0]
+```
+
+`tunewell.json` has the labels in the order of the logits. `export.json` has the comparison with the source model.
+"""

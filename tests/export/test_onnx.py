@@ -1,0 +1,117 @@
+"""`tunewell export`: another form, the same answers; what differs or cannot be written leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tunewell.cli import app
+from tunewell.errors import ModelError, RunFolderError
+from tunewell.export.parity import SAMPLE, rows_of
+from tunewell.export.run import export
+from tunewell.predict import Predictor
+
+
+@pytest.fixture(scope="module")
+def onnx(tiny_classifier, tmp_path_factory):
+    """The tiny classifier as ONNX; traced once for this file."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("onnx") / "out"
+    return folder, export(tiny_classifier, folder)
+
+
+def test_another_runtime_gives_the_same_answers(onnx, tiny_classifier, make_reviews):
+    """With nothing but the tokenizer and onnxruntime, at other batch sizes and lengths than it was traced with."""
+    import onnxruntime
+    from transformers import AutoTokenizer
+
+    folder, done = onnx
+    assert done.parity.largest < 1e-4
+    assert done.parity.same == 1
+    assert set(done.files) >= {"model.onnx", "tokenizer.json", "config.json", "tunewell.json", "README.md"}
+    texts = [t for t, _ in make_reviews(30)] + ["one"]
+    wanted = Predictor.load(tiny_classifier).scores(texts)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    for some in (texts, texts[-1:]):
+        batch = tokenizer(some, padding=True, truncation=True, max_length=128, return_tensors="np")
+        inputs = {i.name: batch[i.name].astype("int64") for i in session.get_inputs()}
+        logits = session.run(["logits"], inputs)[0].astype(np.float64)
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        assert np.allclose(p, wanted[-len(some) :], atol=1e-5)
+    assert json.loads((folder / "tunewell.json").read_text())["labels"] == ["negative", "positive"]
+
+
+def test_eight_bits_are_smaller_and_held_to_the_same_answers(tiny_classifier, tmp_path, onnx, monkeypatch):
+    import tunewell.export.run as exporting
+
+    monkeypatch.setattr(exporting, "ALIKE", 1.01)  # nothing can be that alike
+    with pytest.raises(ModelError, match="8 bits give another answer"):
+        export(tiny_classifier, tmp_path / "int8", int8=True)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(exporting, "ALIKE", 0.0)
+    done = export(tiny_classifier, tmp_path / "int8", int8=True)
+    assert done.files["model.onnx"] < 0.7 * onnx[1].files["model.onnx"]
+    assert 0 < done.parity.largest < 0.5
+    assert sorted(p.name for p in (tmp_path / "int8").glob("*.onnx")) == ["model.onnx"]
+
+
+def test_what_is_not_the_same_is_not_kept(tiny_classifier, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    import tunewell.export.onnx as writing
+
+    monkeypatch.setattr(
+        writing.OnnxPredictor, "scores", lambda self, texts, pairs=None: self.source.scores(texts) + 0.01
+    )
+    with pytest.raises(ModelError, match="differs from the model by up to"):
+        export(tiny_classifier, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_merged_is_a_plain_folder(tiny_classifier, tmp_path):
+    from transformers import pipeline
+
+    done = export(tiny_classifier, tmp_path / "merged", to="merged")
+    assert done.parity.largest == 0
+    answer = pipeline("text-classification", model=str(tmp_path / "merged"))("the crew was good")[0]
+    assert answer["label"] in ("negative", "positive")
+
+
+def test_real_rows_of_a_run(tmp_path):
+    (tmp_path / "predictions.csv").write_text("row,text\n" + "".join(f"{i},text {i}\n" for i in range(450)))
+    texts, pairs, real = rows_of(tmp_path, False)
+    assert (len(texts), texts[1], pairs, real) == (200, "text 2", None, True)
+    assert rows_of(tmp_path, True)[2] is False  # no pairs there
+    assert rows_of(tmp_path / "none", False)[0] == list(SAMPLE)
+
+
+def test_the_command(tiny_classifier, tmp_path):
+    out = tmp_path / "copy"
+    result = CliRunner().invoke(app, ["export", str(tiny_classifier), "--to", "merged", "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "the same answer on 100.0%" in result.stdout
+    assert "in PyTorch" in result.stdout
+    again = CliRunner().invoke(app, ["export", str(tiny_classifier), "--to", "merged", "-o", str(out)])
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+    line = ["export", str(tiny_classifier), "--to", "merged", "-o", str(out), "--overwrite", "--json"]
+    assert json.loads(CliRunner().invoke(app, line).stdout)["form"] == "merged"
+
+
+def test_mistakes(tiny_classifier, tiny_model, tmp_path):
+    with pytest.raises(ModelError, match="goes with ONNX only"):
+        export(tiny_classifier, tmp_path / "a", to="merged", int8=True)
+    with pytest.raises(ModelError):
+        export(tmp_path / "none", tmp_path / "a")
+    with pytest.raises(ModelError):  # no head
+        export(tiny_model, tmp_path / "a")
+    with pytest.raises(RunFolderError, match="no model card"):
+        export(tiny_classifier, tmp_path / "a", to="hub")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFolderError):
+        export(tiny_classifier, tmp_path / "file" / "a", to="merged")
+    assert [p.name for p in Path(tmp_path).iterdir()] == ["file"]
