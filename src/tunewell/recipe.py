@@ -50,7 +50,9 @@ class Recipe(BaseModel):
 
     # data
     train: str | None = _key(
-        None, "data", "Training data: CSV, TSV, JSON, JSONL, Parquet, Arrow, a `datasets` folder or hub id."
+        None,
+        "data",
+        "Training data: CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, a URL, a database, a `datasets` folder or hub id.",
     )
     validation: str | None = _key(None, "data", "Validation data; split off `train` when missing.")
     test: str | None = _key(None, "data", "Test data; split off `train` when missing.")

@@ -236,7 +236,7 @@ def test_types_that_do_not_fit_are_told_with_their_row(tmp_path: Path) -> None:
         ("in.json", b'[{"text": "a"}, 3]', r"in\.json:2: holds a int"),
         ("in.json", b'[{"text": "a"', r"in\.json: not valid JSON"),
         ("in.parquet", b"PAR1 nothing", "not a Parquet file"),
-        ("in.xlsx", b"PK\x03\x04", "is a spreadsheet"),
+        ("in.xlsx", b"PK\x03\x04", "is not a spreadsheet"),
     ],
 )
 def test_damaged_input(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tunewell.data import arrow, hub
+from tunewell.data import arrow, elsewhere, hub
 from tunewell.data.delimited import Delimited
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.jsonfile import JsonFile
@@ -39,7 +39,7 @@ _REFUSED = {
     "zip": ("is an archive", "unpack it and name the file inside"),
 }
 _REFUSED_ENDINGS = {
-    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "excel"),
+    **dict.fromkeys((".xls", ".ods", ".numbers"), "excel"),
     **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".joblib"), "pickle"),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst"), "zip"),
 }
@@ -86,6 +86,8 @@ def load(path: str | Path, *, encoding: str = "auto") -> Loaded:
 def _load(source: str, encoding: str) -> Loaded:
     if not source.strip():
         raise DataError("no data file is named", where="train", expected="a file, a `datasets` folder or a hub id")
+    if elsewhere.is_elsewhere(source):
+        return _load_file(elsewhere.local(source), source, encoding)
     file = Path(source).expanduser()
     base, split = hub.split_suffix(source)
     folder = Path(base).expanduser()
@@ -196,7 +198,7 @@ def _content(head: bytes) -> str | None:
 
 
 def _expected() -> str:
-    return "CSV, TSV, JSON, JSONL, Parquet, Arrow, a `datasets` folder or a hub id"
+    return "CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, a URL, a database URL, a `datasets` folder or a hub id"
 
 
 def _not_empty(dataset: Dataset, source: str) -> Dataset:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tunewell.data.delimited import Delimited
+from tunewell.data.elsewhere import is_elsewhere, local
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.load import FORMATS, file_format, missing_file
 from tunewell.errors import DataError
@@ -100,7 +101,7 @@ def open_rows(source: str, *, format: str = "auto", encoding: str = "auto", chun
     """
     if source == STDIN:
         return _standard_input("text" if format == "auto" else format, encoding, chunk_rows)
-    path = Path(source).expanduser()
+    path = local(source) if is_elsewhere(source) else Path(source).expanduser()
     if path.is_dir():
         raise DataError("is a folder", where=source, expected="a data file, or - for standard input")
     if not path.exists():

@@ -87,10 +87,15 @@ def _fingerprint(recipe: Recipe, sources: dict[str, str | None]) -> str:
 
 def _sources(recipe: Recipe) -> dict[str, str | None]:
     """split -> sha256 of its file, else its name (a hub id), else None."""
+    from tunewell.data.elsewhere import is_elsewhere, local
+
     sources: dict[str, str | None] = {}
     for name in ("train", "validation", "test"):
         source = getattr(recipe, name)
         try:
+            if source and is_elsewhere(source):
+                sources[name] = file_hash(local(source))
+                continue
             if source and not Path(source).exists() and "," in source:  # two line-aligned files
                 hashes = [file_hash(p.strip()) for p in source.split(",") if Path(p.strip()).exists()]
                 sources[name] = " ".join(hashes)
