@@ -10,6 +10,7 @@ from tunewell.errors import TunewellError
 EXTRAS = {
     "data": ("openpyxl", "sqlalchemy"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "generate": ("gguf", "sacrebleu", "sentencepiece"),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
 }
 

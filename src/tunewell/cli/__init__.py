@@ -52,6 +52,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Around it": {
         "models": ("tunewell.cli.models", "List models and data at hand; print the folder of one."),
+        "doctor": ("tunewell.cli.doctor", "What this machine has for tunewell, and what it lacks."),
     },
 }
 EPILOG = """\b
