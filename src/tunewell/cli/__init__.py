@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Labels": {
         "curve": ("tunewell.cli.curve", "How many labels are enough: what more of them would bring."),
         "select": ("tunewell.cli.select", "Which rows of a pool to label next."),
+        "augment": ("tunewell.cli.augment", "Changed copies of training rows, each with its origin."),
         "label": ("tunewell.cli.label", "Label rows in the browser, by keyboard."),
     },
     "Single steps": {

@@ -42,20 +42,25 @@ def write_selection(path: str, rows: Sequence[dict[str, Any]], *, format: str, l
         rows: each with rank, row, text, label (empty), prediction, probability, method, score; None where unknown.
         labels: the classes so far, for what asks for them.
     """
-    if format == "csv":
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-        content = "\ufeff" + buffer.getvalue()  # so that spreadsheets read it as UTF-8
-    elif format == "jsonl":
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        make = _task if format == "label-studio" else _record
-        content = json.dumps([make(row) for row in rows], ensure_ascii=False, indent=1) + "\n"
-    write_whole(path, content)
+    if format in ("csv", "jsonl"):
+        write_table(path, rows, format=format)
+        return
+    make = _task if format == "label-studio" else _record
+    write_whole(path, json.dumps([make(row) for row in rows], ensure_ascii=False, indent=1) + "\n")
     if format == "label-studio":
         write_whole(Path(path).with_suffix(".config.xml"), _config(labels))
+
+
+def write_table(path: str, rows: Sequence[dict[str, Any]], *, format: str | None = None) -> None:
+    """Rows as CSV or JSONL (by the ending, where no format is named), whole or not at all."""
+    if (format or Path(path).suffix.lower().lstrip(".")) == "jsonl":
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    write_whole(path, "\ufeff" + buffer.getvalue())  # the mark, so that spreadsheets read it as UTF-8
 
 
 def _task(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""More training rows from those at hand: words swapped, left out, misspelt, or replaced by what fits."""
