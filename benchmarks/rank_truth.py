@@ -33,7 +33,7 @@ ZOO: dict[str, tuple[str, int | None, tuple[int, ...], bool]] = {
     "splade-top1-drawn": ("splade-tiny", None, (1,), False),
     "splade-words-drawn": ("splade-tiny", None, (), True),
 }
-ROWS, TEST_ROWS, TOKENS = 320, 600, 48
+ROWS, TEST_ROWS, TOKENS = 320, 400, 32
 
 
 def make_zoo(folder: Path) -> dict[str, Path]:
@@ -136,15 +136,25 @@ CHOICE: dict[str, tuple[Callable[[Path, str], list[dict[str, Any]]], int]] = {
 TASKS = REPORT | CHOICE
 
 
+def _sample(rows: list[dict[str, Any]], n: int, *, by_class: bool) -> list[dict[str, Any]]:
+    """A seeded sample; `by_class` takes the classes in turn, so that none is missing."""
+    rows = random.Random(1).sample(rows, len(rows))
+    if by_class:
+        seen: dict[str, int] = {}
+        turn = [seen[r["label"]] for r in rows if not seen.update({r["label"]: seen.get(r["label"], 0) + 1})]
+        rows = [rows[i] for i in sorted(range(len(rows)), key=lambda i: (turn[i], i))]
+    return rows[:n]
+
+
 def write_task(root: Path, name: str, folder: Path) -> tuple[Path, Path]:
-    """A seeded sample of a task's training and test rows as files; (train, test)."""
+    """Samples of a task's training and test rows as files; (train, test)."""
     rows_of, size = TASKS[name]
     out = folder / name / "train.jsonl", folder / name / "test.jsonl"
     if not out[1].is_file():
         out[0].parent.mkdir(parents=True, exist_ok=True)
         for path, split, n in ((out[0], "train", size), (out[1], "test", TEST_ROWS)):
             rows = rows_of(root, split)
-            rows = random.Random(1).sample(rows, min(n, len(rows)))
+            rows = _sample(rows, n, by_class=split == "train" and isinstance(rows[0]["label"], str))
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return out
 
@@ -162,6 +172,7 @@ def keys_of(name: str, train: Path, test: Path, *, seed: int, epochs: float) -> 
         "task": "text-regression" if regression else "text-classification",
         "max_length": TOKENS,
         "num_train_epochs": epochs,
+        "per_device_train_batch_size": 8,
         "early_stopping_patience": 0,
         "seed": seed,
         "threads": 1,

@@ -9,12 +9,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tunewell.errors import TunewellError
     from tunewell.estimators import TextClassifier, TextRegressor
+    from tunewell.rank import rank
     from tunewell.run import Run, load_run, run
     from tunewell.sequence.extend import continue_run
     from tunewell.sequence.run import Sequence, load_sequence, run_sequence
 
 _PLACES = {
     "run": "tunewell.run",
+    "rank": "tunewell.rank",
     "Run": "tunewell.run",
     "load_run": "tunewell.run",
     "Sequence": "tunewell.sequence.run",
@@ -35,6 +37,7 @@ __all__ = [
     "continue_run",
     "load_run",
     "load_sequence",
+    "rank",
     "run",
     "run_sequence",
 ]
@@ -46,7 +49,7 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         module = import_module(_PLACES[name])
-        return module if name == "run" else getattr(module, name)  # the module is callable: see its end
+        return module if name in ("run", "rank") else getattr(module, name)  # callable modules: see their ends
     raise AttributeError(f"module 'tunewell' has no attribute {name!r}")
 
 
