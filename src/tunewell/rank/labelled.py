@@ -64,7 +64,6 @@ def _load(name: str, path: str, recipe: Recipe) -> tuple[Any, Any]:
 
     headed = any(a.endswith("ForSequenceClassification") for a in architectures(path))
     kind = AutoModelForSequenceClassification if headed else AutoModel
-    options = {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
     model, found = load_part(
         kind.from_pretrained,
         name,
@@ -73,9 +72,10 @@ def _load(name: str, path: str, recipe: Recipe) -> tuple[Any, Any]:
         use_safetensors=True,
         dtype=torch.float32,
         output_loading_info=True,
-        **options,
+        revision=recipe.revision,
+        trust_remote_code=recipe.trust_remote_code,
     )
-    tokenizer = load_tokenizer(name, path, **options)
+    tokenizer = load_tokenizer(name, path, recipe.revision, recipe.trust_remote_code)
     check_weights(model, [key for key in found["missing_keys"] if "pooler" not in key], name)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(

@@ -1,8 +1,8 @@
 """LogME, the log of the maximum evidence (You et al., 2021).
 
 A Bayesian linear model on fixed features: `y = F w + noise`, `w ~ N(0, I/alpha)`, `noise ~ N(0, I/beta)`. The evidence
-`p(y | F, alpha, beta)` is maximised over alpha and beta by MacKay's fixed point; LogME is its logarithm, a row, averaged
-over the outputs. Unlike a maximum-likelihood fit it does not reward features merely for being many.
+`p(y | F, alpha, beta)` is maximised over alpha and beta by MacKay's fixed point; LogME is its logarithm, a row,
+averaged over the outputs. Unlike a maximum-likelihood fit it does not reward features merely for being many.
 
 Shapes: n rows, F features, C outputs, r = min(n, F).
 """
