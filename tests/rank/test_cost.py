@@ -46,7 +46,7 @@ def test_activations_of_a_toy_by_hand() -> None:
     ids = torch.arange(5).repeat(3, 1)  # (3, 5), five of six entries: no exchange of the embeddings
     step = measured_step(toy, {"input_ids": ids}, square, bf16=False)
     assert step.tokens == 15
-    # a token: its id for the embedding's gradient (8 bytes), the layer's input (4 · 4), the output to be squared (8 · 4)
+    # a token: its id for the embedding's gradient (8 bytes), the layer's input (4 · 4), the output squared (8 · 4)
     assert step.activation_bytes == 15 * (8 + 16 + 32)
     assert step.seconds > 0
     assert all(torch.equal(v, before[k]) for k, v in toy.state_dict().items())

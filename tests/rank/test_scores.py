@@ -25,9 +25,8 @@ def data(n: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def evidence(x: np.ndarray, y: np.ndarray, alpha: float, beta: float) -> float:
     """log N(y; 0, I/beta + x x'/alpha): the marginal likelihood of the Bayesian linear model."""
     covariance = np.eye(len(y)) / beta + x @ x.T / alpha
-    return -0.5 * (
-        len(y) * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1] + y @ np.linalg.solve(covariance, y)
-    )
+    distance = y @ np.linalg.solve(covariance, y)
+    return -0.5 * (len(y) * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1] + distance)
 
 
 @pytest.mark.parametrize(("n", "width"), [(60, 5), (25, 40)])
@@ -43,6 +42,14 @@ def test_logme_is_the_highest_marginal_likelihood(n: int, width: int) -> None:
         key=lambda found: found.fun,
     )
     assert logme(x, y) == pytest.approx(-best.fun / n, abs=2e-4)
+
+
+def test_logme_of_features_that_say_nothing_is_that_of_noise_alone() -> None:
+    _, y = data(30, 3)
+    want = 0.5 * (math.log(30 / (y @ y)) - 1 - math.log(2 * math.pi))
+    assert logme(np.zeros((30, 4)), y) == pytest.approx(want)
+    x, _ = data(30, 4)
+    assert logme(np.column_stack([x, x[:, 0] * 2, np.zeros(30)]), y) < logme(np.column_stack([x, y]), y)
 
 
 def test_logme_of_classes_is_the_mean_over_their_indicators() -> None:

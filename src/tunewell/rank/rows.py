@@ -52,7 +52,7 @@ def draw(prepared: Prepared, most: int, seed: int) -> Sample:
     from tunewell.tasks import targets
 
     spec, train = prepared.spec, prepared.splits["train"]
-    source = prepared.accounts[0].source
+    source = prepared.accounts[0].source if prepared.accounts else "the training rows"
     if most < LEAST:
         raise RecipeError(f"`rows: {most}`", where="rows", expected=f"at least {LEAST}")
     if len(train) < LEAST:

@@ -4,7 +4,7 @@ A Bayesian linear model on fixed features: `y = F w + noise`, `w ~ N(0, I/alpha)
 `p(y | F, alpha, beta)` is maximised over alpha and beta by MacKay's fixed point; LogME is its logarithm, a row,
 averaged over the outputs. Unlike a maximum-likelihood fit it does not reward features merely for being many.
 
-Shapes: n rows, F features, C outputs, r = min(n, F).
+Shapes: n rows, F features, C outputs, r the rank of the features.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ def logme(features: np.ndarray, targets: np.ndarray) -> float:
     """
     x = np.asarray(features, np.float64)
     y = np.asarray(targets, np.float64).reshape(len(x), -1)
-    n, rank = len(x), min(x.shape)
+    n = len(x)
     u, s, _ = np.linalg.svd(x, full_matrices=False)
+    kept = s > s.max(initial=0.0) * max(x.shape) * np.finfo(np.float64).eps  # the others cancel
+    u, s, rank = u[:, kept], s[kept], int(kept.sum())
     sigma = (s**2)[:, None]  # (r, 1) eigenvalues of F'F
     z2 = (u.T @ y) ** 2  # (r, C) squared projections of the targets
     outside = np.maximum((y**2).sum(axis=0) - z2.sum(axis=0), 0.0)  # (C,) what no weights can reach
@@ -37,11 +39,11 @@ def logme(features: np.ndarray, targets: np.ndarray) -> float:
     alpha, beta = np.ones(y.shape[1]), np.ones(y.shape[1])
     residual, weight = np.zeros_like(alpha), np.zeros_like(alpha)
     for _ in range(MOST_STEPS):
-        ratio = alpha / beta
+        ratio = np.clip(alpha / beta, TINY, 1 / TINY)
         gamma = (sigma / (sigma + ratio)).sum(axis=0)
         weight = (sigma * z2 / (sigma + ratio) ** 2).sum(axis=0)  # |m|², m the posterior mean
         residual = (z2 / (1 + sigma / ratio) ** 2).sum(axis=0) + outside  # |F m − y|²
-        alpha = gamma / np.maximum(weight, TINY)
+        alpha = np.maximum(gamma, TINY) / np.maximum(weight, TINY)
         beta = np.maximum(n - gamma, TINY) / np.maximum(residual, TINY)
         if np.all(np.abs(alpha / beta - ratio) <= TOLERANCE * ratio):
             break
