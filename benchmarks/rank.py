@@ -2,7 +2,7 @@
 
 The zoo, the tasks and the real results are those of rank_truth.py; what is not there yet is tuned first (--no-tune
 takes what is there). Every candidate is then scored by `tunewell rank` on the same training rows, and by
-transformer-ranker (`pip install 'tunewell[bench]'`) where it is installed. Reported for the four tasks of REPORT:
+with --peer by transformer-ranker (`pip install 'tunewell[bench]'`). Reported for the four tasks of REPORT:
 tau-b of the score and the real test score, the mean with a bootstrap interval over models, what the best by rank
 loses against the best by tuning, and the processor time of ranking over that of tuning. The score that leads was
 chosen on the tasks of CHOICE alone (--choice prints that table).
@@ -22,23 +22,24 @@ import numpy as np
 from common import record
 from rank_truth import CHOICE, REPORT, collect, keys_of, known, make_zoo, options, write_task
 
-PEER = {"peer_hscore_mean": ("hscore", "layermean"), "peer_logme_mean": ("logme", "layermean")}
 
-
-def score_all(root: Path, work: Path, tasks: list[str], models: list[str], seed: int, rows: int | None) -> Path:
-    """Score every model on every task, ours and the peer's; what is there is kept. Returns the file of scores."""
-    out, zoo = work / f"scores{'' if rows is None else f'-{rows}'}.jsonl", make_zoo(work / "models")
-    done = known(out)
-    for task in tasks:
-        train, test = write_task(root, task, work / "tasks")
-        keys = keys_of(task, train, test, seed=seed, epochs=3)
-        left = [m for m in models if (task, m, seed) not in done]
-        for model in left:
-            row = {"task": task, "model": model, "seed": seed, **ours(keys, zoo[model], rows)}
-            row |= peer(keys, zoo[model], rows)
-            record(out, row)
-            print(f"{task:<14} {model:<22} {row['cpu']:.1f} s", flush=True)
-    return out
+def score_all(work: Path, root: Path, tasks: list[str], models: list[str], seed: int, options: Any) -> dict[Any, Any]:
+    """Score every model on every task, ours and (with --peer) the peer's; what is there is kept."""
+    rows, zoo = options.rows, make_zoo(work / "models")
+    end = "" if rows is None else f"-{rows}"
+    files = {"ours": work / f"scores{end}.jsonl"} | ({"peer": work / f"peer{end}.jsonl"} if options.peer else {})
+    for who, path in files.items():
+        for task in tasks:
+            train, test = write_task(root, task, work / "tasks")
+            keys = keys_of(task, train, test, seed=seed, epochs=3)
+            for model in models:
+                if (task, model, seed) not in known(path):
+                    found = (ours if who == "ours" else peer)(keys, zoo[model], rows)
+                    record(path, {"task": task, "model": model, "seed": seed, **found})
+                    print(f"{who} {task:<14} {model:<22} {found['cpu']:.1f} s", flush=True)
+    scores, others = known(files["ours"]), known(files["peer"]) if options.peer else {}
+    return {k: {**row, "peer": others.get(k, {}).get("peer", {}), "peer_cpu": others.get(k, {}).get("cpu")}
+            for k, row in scores.items()}  # fmt: skip
 
 
 def ours(keys: dict[str, Any], model: Path, rows: int | None) -> dict[str, Any]:
@@ -53,35 +54,36 @@ def ours(keys: dict[str, Any], model: Path, rows: int | None) -> dict[str, Any]:
 
 
 def peer(keys: dict[str, Any], model: Path, rows: int | None) -> dict[str, Any]:
-    """transformer-ranker on the same rows; empty where it is not installed or has no score for the task."""
-    try:
-        from transformer_ranker import TransformerRanker
-    except ImportError:
-        return {}
+    """transformer-ranker as it comes (H-score, LogME for scores; mean of the layers) on the same rows, cut where ours
+    are: it has no setting for the length, and would read all 512 tokens."""
     import logging
 
     from datasets import Dataset
+    from transformer_ranker import TransformerRanker
+    from transformers import AutoTokenizer
 
     from tunewell.rank.rows import ROWS, draw
     from tunewell.recipe import load_recipe
     from tunewell.stages.prepare import prepare
 
     logging.getLogger("transformer_ranker").setLevel(logging.ERROR)
+    started = time.process_time()
     sample = draw(prepare(load_recipe(None, **keys)), rows or ROWS, keys["seed"])
-    columns: dict[str, Any] = {"text": sample.rows["text"][:], "label": sample.targets.tolist()}
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    most = keys["max_length"] // (2 if sample.spec.pair else 1) - 2
+
+    def cut(texts: list[str]) -> list[str]:
+        ends = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        return [t[: o[min(most, len(o)) - 1][1]] for t, o in zip(texts, ends, strict=True)]
+
+    columns: dict[str, Any] = {"text": cut(sample.rows["text"][:]), "label": sample.targets.tolist()}
     pairs = {}
     if sample.spec.pair:
-        columns["second"], pairs = sample.rows["text_pair"][:], {"text_pair_column": "second"}
-    out: dict[str, Any] = {"peer": {}, "peer_cpu": {}}
-    for name, (estimator, layers) in PEER.items():
-        if sample.spec.regression and estimator == "hscore":
-            continue
-        started = time.process_time()
-        ranker = TransformerRanker(Dataset.from_dict(columns), text_column="text", label_column="label", **pairs)
-        found = ranker.run(models=[str(model)], estimator=estimator, layer_aggregator=layers, device="cpu")
-        out["peer"][name] = next(iter(found.scores.values()))
-        out["peer_cpu"][name] = time.process_time() - started
-    return out
+        columns["second"], pairs = cut(sample.rows["text_pair"][:]), {"text_pair_column": "second"}
+    estimator = "logme" if sample.spec.regression else "hscore"
+    ranker = TransformerRanker(Dataset.from_dict(columns), text_column="text", label_column="label", **pairs)
+    found = ranker.run(models=[str(model)], estimator=estimator, layer_aggregator="layermean", device="cpu")
+    return {"peer": {"peer": next(iter(found.scores.values()))}, "cpu": time.process_time() - started}
 
 
 # ---------------------------------------------------------------- comparison
@@ -155,15 +157,11 @@ def show(truth: Any, scores: Any, tasks: list[str], models: list[str]) -> dict[s
             {k[2] for k in truth if k[0] == task}
         )
         ranking = sum(v["cpu"] for v in rows.values())
-        peers = {
-            p: sum(v["peer_cpu"][p] for v in rows.values())
-            for p in PEER
-            if all(p in v.get("peer_cpu", {}) for v in rows.values())
-        }
+        peers = [v["peer_cpu"] for v in rows.values() if v.get("peer_cpu")]
         print(
             f"{task}: rank takes {chosen} ({real[chosen]:.3f}), the best is {max(real, key=lambda m: real[m])} "
             f"({max(real.values()):.3f}); ranking {ranking:.0f} s of processor time, tuning all {tuning:.0f} s: "
-            f"{ranking / tuning:.1%}" + "".join(f"; {p} {s:.0f} s" for p, s in peers.items())
+            f"{ranking / tuning:.1%}" + (f"; the peer {sum(peers):.0f} s" if len(peers) == len(rows) else "")
         )
     return found
 
@@ -172,6 +170,7 @@ def main() -> None:
     args = options()
     args.add_argument("--rows", type=int, default=None, help="rows that a ranking looks at; by default tunewell's own")
     args.add_argument("--no-tune", action="store_true", help="compare with the real results that are there")
+    args.add_argument("--peer", action="store_true", help="transformer-ranker on the same rows too")
     args.add_argument("--choice", action="store_true", help="the tasks on which the leading score was chosen")
     chosen = args.parse_args()
     tasks = [t for t in chosen.tasks if t in (CHOICE if chosen.choice else REPORT)]
@@ -179,7 +178,7 @@ def main() -> None:
         collect(chosen.data_root, chosen.work, tasks, chosen.models, chosen.seeds, chosen.epochs)
     truth = known(chosen.work / "truth.jsonl")
     tasks = [t for t in tasks if all(m in real_scores(truth, t) for m in chosen.models)]
-    scores = known(score_all(chosen.data_root, chosen.work, tasks, chosen.models, chosen.seeds[0], chosen.rows))
+    scores = score_all(chosen.work, chosen.data_root, tasks, chosen.models, chosen.seeds[0], chosen)
     found = show(truth, scores, tasks, chosen.models)
     if chosen.output:
         record(chosen.output, {"benchmark": "rank", "tasks": tasks, "tau": json.loads(json.dumps(found))})

@@ -40,7 +40,7 @@ def test_a_model_that_cannot_tell_words_apart_comes_last(tiny_csv: Path, tiny_mo
         assert model.steps == 18  # three epochs of six batches of 16
         assert model.tokens_per_second > 0 and model.tuning_seconds > 0
         assert model.memory_mb > 16 * model.parameters / 2**20
-    assert {"logme_last", "probe_best", "hscore_mean", "transrate_first_token"} <= set(best.scores)
+    assert {"logme_last", "probe_best", "hscore_mean", "transrate_head"} <= set(best.scores)
     assert "leep" not in best.scores
 
 

@@ -112,11 +112,24 @@ def test_features_are_means_of_hidden_states_in_the_rows_order(tiny_model: Path)
     rows = Dataset.from_dict({"text": texts})
     passed = forward(model, tokenizer, rows, pair=False, max_length=16, batch_size=2, advance=told.append)
     assert passed.layers.shape == (3, 3, 32)
-    assert passed.head is None
+    assert passed.logits is None
     assert sum(told) == 3
     for i, text in enumerate(texts):
         with torch.inference_mode():
             states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
         for layer, state in enumerate(states):
             np.testing.assert_allclose(passed.layers[layer, i], state[0].mean(0).numpy(), atol=1e-5)
-        np.testing.assert_allclose(passed.first[i], states[-1][0, 0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(passed.read[i], states[-1][0].mean(0).numpy(), atol=1e-5)
+
+
+def test_what_a_head_reads_is_what_its_last_layer_gets(tiny_classifier: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_classifier).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_classifier)
+    passed = forward(model, tokenizer, Dataset.from_dict({"text": ["good room", "late"]}), pair=False, max_length=16)
+    assert passed.logits is not None
+    by_hand = passed.read @ model.classifier.weight.detach().numpy().T + model.classifier.bias.detach().numpy()
+    np.testing.assert_allclose(by_hand, passed.logits, atol=1e-5)
+    assert not model.classifier._forward_pre_hooks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from tunewell.rank.cover import cover
 from tunewell.rank.measure import Advance, Judged, scores_of
 from tunewell.rank.rows import Sample
 from tunewell.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tunewell.tasks import TaskSpec
 
 LEAD = "probe_last"  # see order.py
 
@@ -27,13 +30,13 @@ def judge(name: str, path: str, kind: str, sample: Sample, recipe: Recipe, advan
     from tunewell.stages.prepare import choose_max_length
     from tunewell.train.tune import use_bf16
 
-    model, tokenizer = _load(name, path, recipe)
+    model, tokenizer, headed = _load(name, path, kind, sample.spec, recipe)
     limit, pair, bf16 = window(model, tokenizer), sample.spec.pair, use_bf16(recipe.bf16)
     texts, pairs = sample.rows["text"][:], sample.rows["text_pair"][:] if pair else None
     max_length = choose_max_length(recipe, {"train": sample.rows}, tokenizer, limit, pair)
     covered = cover(tokenizer, texts, pairs, limit)
     passed = forward(model, tokenizer, sample.rows, pair=pair, max_length=max_length, bf16=bf16, advance=advance)
-    scores, layer = scores_of(sample.spec, passed, sample.targets, recipe.seed)
+    scores, layer = scores_of(sample.spec, passed, sample.targets, seed=recipe.seed, trained_head=headed)
 
     # a batch of usual length
     lengths = np.minimum(covered.lengths, max_length)
@@ -53,30 +56,40 @@ def _loss(model: Any, batch: dict[str, Any]) -> Any:
     return model(**batch).last_hidden_state.float().pow(2).mean()
 
 
-def _load(name: str, path: str, recipe: Recipe) -> tuple[Any, Any]:
-    """The base model, with its head of classes where it brings one, fp32."""
+def _load(name: str, path: str, kind: str, spec: TaskSpec, recipe: Recipe) -> tuple[Any, Any, bool]:
+    """A model in fp32, its tokenizer, and whether it brings a head of classes; an encoder without gets a new one.
+
+    Raises:
+        ModelError: weights are missing, or the tokenizer is another model's.
+    """
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     from tunewell.errors import ModelError
     from tunewell.models.heads import architectures
-    from tunewell.models.load import check_weights, load_part, load_tokenizer
+    from tunewell.models.load import check_weights, load_classifier, load_part, load_tokenizer
 
     headed = any(a.endswith("ForSequenceClassification") for a in architectures(path))
-    kind = AutoModelForSequenceClassification if headed else AutoModel
-    model, found = load_part(
-        kind.from_pretrained,
-        name,
-        path,
-        "weights",
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-        revision=recipe.revision,
-        trust_remote_code=recipe.trust_remote_code,
-    )
+    if headed or kind != "encoder":
+        model, found = load_part(
+            (AutoModelForSequenceClassification if headed else AutoModel).from_pretrained,
+            name,
+            path,
+            "weights",
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            revision=recipe.revision,
+            trust_remote_code=recipe.trust_remote_code,
+        )
+        missing = list(found["missing_keys"])
+    else:
+        options = {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
+        model = load_classifier(name, spec, seed=recipe.seed, **options)  # type: ignore[arg-type]
+        drawn: Any = model.drawn_parameters
+        missing = [key for key in drawn if key.startswith(f"{model.base_model_prefix}.")]
     tokenizer = load_tokenizer(name, path, recipe.revision, recipe.trust_remote_code)
-    check_weights(model, [key for key in found["missing_keys"] if "pooler" not in key], name)
+    check_weights(model, sorted(key for key in missing if "pooler" not in key), name)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"tokenizer has {len(tokenizer)} entries but the model only "
@@ -84,4 +97,4 @@ def _load(name: str, path: str, recipe: Recipe) -> tuple[Any, Any]:
             where=name,
             expected="the tokenizer that belongs to the model",
         )
-    return model.eval(), tokenizer
+    return model.eval(), tokenizer, headed

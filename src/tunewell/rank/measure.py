@@ -115,10 +115,16 @@ def _first(config: Any, *names: str) -> int:
     return next((int(n) for name in names if (n := getattr(config, name, None))), 0)
 
 
-def scores_of(spec: TaskSpec, passed: Passed, targets: np.ndarray, seed: int) -> tuple[dict[str, float], int]:
+def scores_of(
+    spec: TaskSpec, passed: Passed, targets: np.ndarray, *, seed: int, trained_head: bool = False
+) -> tuple[dict[str, float], int]:
     """All scores that are defined, by name, and the layer whose features the probe reads best.
 
-    `_last` is the last layer, `_best` the best of all layers, `_mean` the mean of the layers' features.
+    `_last` is the last layer, `_best` the best of all layers, `_mean` the mean of the layers' features, `_head` what
+    the head reads.
+
+    Args:
+        trained_head: the logits mean something: the model brings its head.
     """
     from tunewell.evaluate.linear import outputs_of
     from tunewell.rank import scores as s
@@ -139,12 +145,12 @@ def scores_of(spec: TaskSpec, passed: Passed, targets: np.ndarray, seed: int) ->
         each = [of(x) for x in passed.layers[1:]]
         out[f"{name}_last"], out[f"{name}_best"] = each[-1], max(each)
         out[f"{name}_mean"] = of(passed.layers[1:].mean(axis=0))
-        out[f"{name}_first_token"] = of(passed.first)
+        out[f"{name}_head"] = of(passed.read)
         if name == "probe":
             layer = 1 + int(np.argmax(each))
-    if passed.head is not None and classes and passed.head.shape[1] > 1:
+    if trained_head and passed.logits is not None and classes and passed.logits.shape[1] > 1:
         from scipy.special import softmax
 
-        p = softmax(passed.head.astype(np.float64), axis=1)
+        p = softmax(passed.logits.astype(np.float64), axis=1)
         out["leep"], out["nce"] = s.leep(p, targets), s.nce(p, targets)
     return out, layer
