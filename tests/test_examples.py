@@ -14,7 +14,7 @@ from tunewell.recipe import load_recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews"}
+TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews", "which_model"}
 
 
 def load(name: str) -> ModuleType:
@@ -127,6 +127,18 @@ def test_chinese_reviews(few_rows: Any, tiny_model: Path, save_csv: Any, capsys:
     out = capsys.readouterr().out
     assert ": 房间干净,服务员很热情\n" in out
     assert 'lang="zh' in Path("runs/chinese/report.html").read_text(encoding="utf-8")
+
+
+def test_which_model(
+    few_rows: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEWELL_CACHE", str(tmp_path / "cache"))
+    few_rows("which_model", "--model", str(tiny_model), "--limit", "60", "--output_dir", "out")
+    out = capsys.readouterr().out
+    assert f"{tiny_model}: the only one that fits\n" in out
+    assert "f1_macro on test: " in out
+    assert "the ranking had expected" in out
+    assert (Path("out") / "report.html").is_file()
 
 
 def test_packaged_chinese_reviews_are_sampled(few_rows: Any, tmp_path: Path) -> None:

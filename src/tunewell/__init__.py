@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tunewell.curve.run import learning_curve
     from tunewell.errors import TunewellError
     from tunewell.estimators import TextClassifier, TextRegressor
+    from tunewell.rank import rank
     from tunewell.run import Run, load_run, run
     from tunewell.selection.run import Selection, select
     from tunewell.sequence.extend import continue_run
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "run": "tunewell.run",
+    "rank": "tunewell.rank",
     "Run": "tunewell.run",
     "load_run": "tunewell.run",
     "Sequence": "tunewell.sequence.run",
@@ -42,6 +44,7 @@ __all__ = [
     "learning_curve",
     "load_run",
     "load_sequence",
+    "rank",
     "run",
     "run_sequence",
     "select",
@@ -54,7 +57,7 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         module = import_module(_PLACES[name])
-        return module if name == "run" else getattr(module, name)  # the module is callable: see its end
+        return module if name in ("run", "rank") else getattr(module, name)  # callable modules: see their ends
     raise AttributeError(f"module 'tunewell' has no attribute {name!r}")
 
 

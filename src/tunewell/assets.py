@@ -344,14 +344,15 @@ def _hub_models() -> Iterable[LocalModel]:
             kind="model",
             origin="hub cache",
             title="",
-            licence=_card_licence(newest.snapshot_path / "README.md"),
+            licence=card_licence(newest.snapshot_path / "README.md"),
             size_mb=round(newest.size_on_disk / 1e6, 1),
             cached=True,
             path=str(newest.snapshot_path),
         )
 
 
-def _card_licence(card: Path) -> str:
+def card_licence(card: Path) -> str:
+    """The licence that a model card names in its first lines; empty where it names none."""
     try:
         head = card.read_text(encoding="utf-8", errors="replace")[:4000]
     except OSError:

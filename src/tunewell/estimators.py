@@ -138,6 +138,7 @@ class _TextEstimator(BaseEstimator):
         self.choice_: Choice = choice
         self.n_iter_: int = training.steps
         self.seed_: int = recipe.seed
+        self.base_model_: str = job.recipe.model  # what `model: auto` chose
 
     def _say_whether_kept(self) -> None:
         if self.choice_.met is False:
@@ -206,7 +207,7 @@ class _TextEstimator(BaseEstimator):
         model, tokenizer = self._load()
         recipe = self._recipe()
         suite = load_suite(recipe.probes, recipe.probe_files, half=half, seed=self.seed_)
-        base = load_encoder(recipe.model)
+        base = load_encoder(self.base_model_)
         before = suite.measure(embedder(base.model, base.tokenizer))
         return compare(before, suite.measure(embedder(model, tokenizer)), seed=self.seed_)
 

@@ -27,6 +27,7 @@ SECTIONS = {
     "output": "Output",
 }
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+AUTO_MODEL = "auto"  # the best of those at hand, see tunewell.rank
 
 
 def _list(value: Any) -> Any:
@@ -85,7 +86,11 @@ class Recipe(BaseModel):
     strict: bool = _key(False, "data", "Stop when the check finds an error (exit code 3).")
 
     # model
-    model: str = _key(DEFAULT_MODEL, "model", "Base model: asset name, local folder or hub id (safetensors only).")
+    model: str = _key(
+        DEFAULT_MODEL,
+        "model",
+        "Base model: asset name, local folder or hub id (safetensors only); `auto` ranks those at hand, see `rank`.",
+    )
     revision: str | None = _key(None, "model", "Revision of a hub model.")
     trust_remote_code: bool = _key(False, "model", "Run code that comes with the model. Only for sources you trust.")
     max_length: int | None = _key(

@@ -354,4 +354,5 @@ class Summary(Record):
     seconds: dict[str, float]
     peak_memory_mb: float
     verdict: tuple[str, ...] = ()
+    ranked: dict[str, Any] | None = None  # of `model: auto`: chosen, why, candidates with their scores
     restored: dict[str, Any] | None = None  # of `tunewell restore`: from which run, alpha, before and after

@@ -95,6 +95,8 @@ def run_table(run: Run) -> str:
     tests = sorted({b.comparison.test for b in run.baselines if b.comparison is not None})
     gained = f"Gained, on {summary.test.n:,} test rows" + (f" (p by: {'; '.join(tests)})" if tests else "")
     parts = ["", gained, table(rows, right=(1,))]
+    if summary.ranked is not None:
+        parts.append(f"  base model {summary.model}, ranked before tuning: {summary.ranked['why']}")
     if run.retention is not None:
         parts += ["", "Kept", retention_table(run.retention)]
         if summary.kept is not None:

@@ -43,6 +43,7 @@ class Records:
     samples: dict[str, Any]  # test rows with answers side by side, for tasks whose answers are texts
     audit: dict[str, Any]  # what carries loss, for generated answers
     explanations: Explanations | None = None
+    ranking: dict[str, Any] | None = None  # of `model: auto`: candidates with scores and costs
 
 
 def read(folder: str | Path) -> Records:
@@ -87,6 +88,7 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "samples.json", json.loads),
         _mapping(folder / "audit.json", json.loads),
         get("explanations.json", Explanations),
+        _mapping(folder / "ranking.json", json.loads) or None,
     )
 
 

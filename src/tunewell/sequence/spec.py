@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tunewell.errors import RecipeError, nearest
-from tunewell.recipe import Recipe, load_yaml, mistakes, yaml_value
+from tunewell.recipe import AUTO_MODEL, Recipe, load_yaml, mistakes, yaml_value
 from tunewell.sequence.memory import CHOICES
 from tunewell.sequence.methods import Plan, check_names, plan_of
 from tunewell.strategies import STRATEGIES
@@ -147,6 +147,8 @@ def load_spec(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
         else:
             recipe[key] = value
     problems += mistakes(recipe)
+    if recipe.get("model") == AUTO_MODEL:
+        problems.append("`model: auto` is not for a sequence: name the model that `tunewell rank` puts first")
     names = _names(values.get("strategy", "auto"))
     memory = own["memory"] if _number(own["memory"]) else 1
     problems += check_names(names, memory)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tunewell.folder import RunFolder
-from tunewell.recipe import Recipe
+from tunewell.recipe import AUTO_MODEL, Recipe
 from tunewell.results import write_whole
 from tunewell.stages.keys import Keys, keys_for
 from tunewell.stages.prepare import Prepared, prepare
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from tunewell.models.load import Encoder
+    from tunewell.rank.records import Ranking
     from tunewell.tasks import TaskSpec
     from tunewell.tasks.base import Task
     from tunewell.train.tune import Scale
@@ -73,12 +74,20 @@ class Job:
         self.candidate = ""  # of a search: tunes in a folder of its own
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         try:
-            if "model" in recipe.model_fields_set:  # a model that is not there is told before files are read
+            # a model that is not there is told before files are read
+            if "model" in recipe.model_fields_set and recipe.model != AUTO_MODEL:
                 locate(recipe.model)
             self.prepared: Prepared = prepared or prepare(recipe, echo=echo)
             self.spec: TaskSpec = self.prepared.spec
             self.task: Task = task_of(self.spec.name)
             self.recipe = with_defaults(recipe, self.task)
+            self.ranking: Ranking | None = None  # of `model: auto`
+            if self.recipe.model == AUTO_MODEL:
+                from tunewell.rank.auto import resolve
+
+                folder = None if self._folder is None else self._folder.path
+                about = (self.recipe, self.task, self.prepared, folder)
+                self.recipe, self.ranking = resolve(*about, echo=echo, progress=progress)
             self.model_path = locate(self.recipe.model)
         except BaseException:
             self.close()
@@ -117,11 +126,13 @@ class Job:
         return other
 
     def begin(self) -> None:
-        """Write the effective recipe, the environment and the splits."""
+        """Write the effective recipe, the environment, the splits and the ranking of base models, if there was one."""
+        from tunewell.rank.auto import write
         from tunewell.stages.environment import environment
 
         write_whole(self.folder / "recipe.yaml", self.recipe.to_yaml())
         write_whole(self.folder / "environment.json", json.dumps(environment(self.command), indent=1) + "\n")
+        write(self.folder.path, self.ranking, self.prepared, self.recipe)
         write_whole(self.folder / "split.json", json.dumps(self.prepared.describe()) + "\n")
 
     # ------------------------------------------------------------ the base model

@@ -47,7 +47,7 @@ class Keys:
 
 def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     """The keys of a recipe, given the fingerprint of its rows and the place of its base model."""
-    model = _model(model_path, recipe)
+    model = model_key(model_path, recipe.revision)
     data = fingerprint(rows, model, recipe.max_length)
     probe = fingerprint(model, recipe.probes, [_content(f) for f in recipe.probe_files], recipe.seed)
     training = {k: getattr(recipe, k) for k in TRAINING_KEYS}
@@ -65,10 +65,10 @@ def _content(path: str | None) -> str | None:
     return file_hash(path) if path and Path(path).exists() else path
 
 
-def _model(path: str, recipe: Recipe) -> str:
+def model_key(path: str, revision: str | None) -> str:
     """Names, sizes and times of the files of a folder, else id and revision."""
     folder = Path(path)
     if not folder.is_dir():
-        return fingerprint("model", path, recipe.revision)
+        return fingerprint("model", path, revision)
     files = sorted(p for p in folder.iterdir() if p.is_file())
     return fingerprint("model", [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files])

@@ -13,6 +13,7 @@ def summarise(
     job: Job, training: Training, choice: Choice, evaluation: Evaluation, retention: Retention | None, seconds: float
 ) -> Summary:
     """Write summary.json. `seconds` is the whole run's; a run that repeated no stage keeps its earlier figure."""
+    from tunewell.rank.auto import summary_of
     from tunewell.report.build import verdict
     from tunewell.run import read_baselines
 
@@ -35,6 +36,7 @@ def summarise(
         n_train=len(job.splits["train"]),
         seconds={"train": round(training.seconds, 2), "total": round(seconds, 2)},
         peak_memory_mb=round(training.peak_memory_mb, 1),
+        ranked=summary_of(job.folder.path, recipe.model),
     )
     summary.write(path)
     summary = summary.model_copy(update={"verdict": verdict(job.folder.path, lang=recipe.lang)})

@@ -1,0 +1,127 @@
+"""`tunewell rank`: which base model to tune."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunewell.cli.base import Command, say, show_progress
+from tunewell.cli.options import given, recipe_options
+
+if TYPE_CHECKING:
+    from tunewell.rank.records import Ranking
+
+_EXAMPLES = (
+    "tunewell rank reviews.csv",
+    "tunewell rank reviews.csv --label stars --models all-MiniLM-L6-v2 splade-tiny path/to/model",
+    "tunewell rank recipe.yaml --json > ranking.json",
+)
+_TRAINING = (
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "metric",
+    "bf16",
+    "seed",
+    "threads",
+)
+
+
+class _Models(Command):
+    """`--models A B C` as well as `--models A --models B`: what follows the option up to the next one is a model."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        within = False
+        for arg in args:
+            if arg.startswith("-"):
+                within = arg.replace("-", "_") == "__models"
+                if within:
+                    continue
+            if within:
+                spread += ["--models", arg]
+            else:
+                spread.append(arg)
+        if any(a.replace("-", "_") == "__models" for a in args) and "--models" not in spread:
+            spread.append("--models")  # click tells that its value is missing
+        return super().parse_args(ctx, spread)
+
+
+@click.command("rank", cls=_Models, examples=_EXAMPLES)
+@click.argument("data")
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="MODEL...",
+    help="Candidates: assets, folders or hub ids. By default the packaged and cached models that fit the task.",
+)
+@click.option("--rows", type=int, metavar="N", help="Look at so many training rows at most. [512]")
+@click.option("--fresh", is_flag=True, help="Measure again what the cache knows.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@recipe_options(("data",), without=("train", "strict", "duplicates"))
+@recipe_options(("model", "training"), only=("max_length", "trust_remote_code", *_TRAINING))
+def command(data: str, models: tuple[str, ...], rows: int | None, fresh: bool, as_json: bool, **keys: Any) -> None:
+    """Compare base models on your data without tuning them: how well each would do, and what it would cost here.
+
+    DATA is a file to train on, or a recipe. Only rows that `tunewell run` would learn from are read, a sample of
+    them. A candidate that cannot be loaded is named and left out. `model: auto` in a recipe takes the first.
+    """
+    from tunewell.rank import rank
+
+    is_recipe = data.lower().endswith((".yaml", ".yml"))
+    ranking = rank(
+        None if is_recipe else data,
+        recipe=data if is_recipe else None,
+        models=list(models) or None,
+        rows=rows,
+        fresh=fresh,
+        echo=say,
+        progress=show_progress(),
+        **given(keys),
+    )
+    click.echo(json.dumps(ranking.to_dict(), indent=1, ensure_ascii=False) if as_json else ranking_table(ranking))
+
+
+def ranking_table(ranking: Ranking) -> str:
+    """The order, what each candidate would cost, and why."""
+    from tunewell.cli.show import WIDTH, duration, number, printable, table
+
+    head = ["", "model", "score", "M", "tokens/s", "to tune", "memory", "window", "cut", "unknown", "char/token"]
+    rows = [[*head, "licence"]]
+    for i, m in enumerate(ranking.models, 1):
+        rows.append(
+            [
+                str(i) if m.fits else "–",
+                m.name,
+                number(m.score),
+                f"{m.parameters / 1e6:.1f}",
+                f"{m.tokens_per_second:,.0f}",
+                duration(m.tuning_seconds),
+                f"{m.memory_mb:,.0f} MB",
+                f"{m.window:,}",
+                f"{m.cut_share:.0%}",
+                f"{m.unknown_share:.1%}",
+                f"{m.characters_per_token:.1f}",
+                m.licence or "?",
+            ]
+        )
+    shown = f"{ranking.rows:,} of {ranking.of_rows:,} training rows (seed {ranking.seed})"
+    parts = [f"{ranking.task}, by {ranking.by} on {shown}", "", table(rows, right=tuple(range(2, 11))), ""]
+    for m in ranking.models:
+        parts.append(textwrap.fill(printable(f"{m.name}: {m.why}"), WIDTH, subsequent_indent="  "))
+    for s in ranking.skipped:
+        parts.append(textwrap.fill(printable(f"left out: {s.name}: {s.reason.splitlines()[0]}"), WIDTH))
+    parts += [
+        "",
+        f"Costs are of {ranking.models[0].steps:,} steps of plain tuning on {ranking.threads} "
+        f"thread{'s' if ranking.threads > 1 else ''} of this machine; "
+        f"the ranking took {duration(ranking.seconds)}.",
+    ]
+    best = ranking.best
+    if best.fits:
+        parts.append(f"tunewell run … --model {best.name}")
+    return "\n".join(parts)
