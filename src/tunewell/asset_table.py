@@ -46,6 +46,7 @@ class Asset:
     aliases: tuple[str, ...] = ()
     platform: tuple[str, str] | None = None  # (platform tag, Python version)
     sdist: bool = False
+    collected: str = ""  # pattern of further paths, kept together in one zip file; the archive's hash is their pin
 
     @property
     def folder(self) -> Path:
@@ -55,6 +56,21 @@ class Asset:
 
 def _members(folder: str, *files: tuple[str, int, str]) -> tuple[Member, ...]:
     return tuple(Member(f"{folder}/{name}", name, size, sha256) for name, size, sha256 in files)
+
+
+def _jupyterlab(code: str, language: str, rows: str, size_mb: float, sha256: str) -> Asset:
+    return Asset(
+        name=f"jupyterlab-ui-{code.split('-')[0]}",
+        package=f"jupyterlab-language-pack-{code}",
+        version="4.5.post3",
+        kind="data",
+        title=f"{rows} texts of JupyterLab's interface in English and {language}; a table to train on",
+        licence="BSD-3-Clause",
+        size_mb=size_mb,
+        sha256=sha256,
+        members=(),
+        collected=r"jupyterlab_language_pack_\w+/locale/\w+/LC_MESSAGES/\w+\.json",
+    )
 
 
 _TABLE = (
@@ -222,6 +238,25 @@ _TABLE = (
             ("reuters-r8-test.tab", 1195292, "8c21d3ca16e720084e9a3e17db5048d214d73df1ffc68094c02d78cf8f366982"),
             ("20newsgroups-test.tab", 10808779, "34a4c6261eda98d87f66d8e12a2cccba06918b7877442536ef6a13810a47ba39"),
         ),
+    ),
+    Asset(
+        name="homeassistant-ui",
+        package="homeassistant",
+        version="2024.3.3",
+        kind="data",
+        title="15,652 texts of Home Assistant's interface in English, de, es, fr, pt, zh; a table to train on",
+        licence="Apache-2.0",
+        size_mb=35.4,
+        sha256="6e1ec2c07441d63fdcfb8acd2c4bbb6f68bc97330855784d3623d10c38fe3577",
+        platform=("any", "3.12"),
+        members=(),
+        collected=r"homeassistant/components/\w+/translations/(en|de|es|fr|pt-BR|zh-Hans)\.json",
+    ),
+    _jupyterlab("fr-FR", "French", "3,242", 0.2, "9f6ce9d4e64b367ff084a2313af29d6ad8a02d1d08000f3e6c53e2856fa9a11f"),
+    _jupyterlab("zh-CN", "Chinese", "3,230", 0.2, "47cdb0c41c6b066e795c867786c9c29fde527e2bf15aa6b3e9b2bab9929304b5"),
+    _jupyterlab("de-DE", "German", "1,118", 0.1, "b716b56f7e0c884f42152d5e36c253ea0f32ca41f99097d842d3934f4a4bc7fb"),
+    _jupyterlab(
+        "pt-BR", "Portuguese", "1,011", 0.1, "15bad442fd7180d05f99f89b452cf493a3f6ec51454f81d3a5531954e39439b6"
     ),
     Asset(
         name="chinese-reviews",

@@ -16,6 +16,7 @@ from tunewell.data.load import Loaded, load
 from tunewell.errors import DataError, RecipeError
 from tunewell.recipe import Recipe
 from tunewell.tasks.generation import translation as t
+from tunewell.tasks.generation.pair_checks import findings
 
 WRITTEN = ["the cat sat on the mat", "a dog", "there is a house on the hill there", ""]
 REFERENCES = ["the cat sat on a mat", "the dog barks loudly", "there is a house on the hill", "nothing"]
@@ -157,8 +158,10 @@ def test_findings_of_pairs():
         ("42", "42"),
     ]
     rows = Dataset.from_list([{"text": s, "label": g, "source": "d", "row": i} for i, (s, g) in enumerate(pairs)])
-    found = {f.code: f.count for f in t.findings({"train": rows})}
-    assert found == {"copies": 1, "length-ratio": 1, "placeholders": 1}
+    found = {f.code: f.count for f in findings({"train": rows})}
+    assert found == {
+        "copies": 1, "length-ratio": 1, "placeholders": 1, "duplicates": 3, "several-translations": 2,
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- whole runs

@@ -133,8 +133,8 @@ def _dequantised(block: bytes, shape: tuple[int, ...], name: str, refuse: Any) -
 def dequantise(integers: np.ndarray, multiplier: float) -> np.ndarray:
     """Weights from their 8-bit integers: integer / multiplier, where multiplier = 127 / largest weight.
 
-    >>> dequantise(np.array([-127, 0, 64], dtype=np.int8), 254.0).round(4).tolist()
-    [-0.5, 0.0, 0.252]
+    >>> dequantise(np.array([-127, 0, 32], dtype=np.int8), 128.0).tolist()
+    [-0.9921875, 0.0, 0.25]
     """
     return integers.astype(np.float32) / np.float32(multiplier)
 

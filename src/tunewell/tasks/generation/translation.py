@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.data.split import text_key
 from tunewell.errors import DataError, nearest
 from tunewell.evaluate.answers import Figures
-from tunewell.results import Finding
-from tunewell.tasks.checking import SHOWN, example
 from tunewell.tasks.generation.conversations import canonical
 from tunewell.tasks.generation.instructions import BOUNDS as LIKELIHOOD_BOUNDS
 from tunewell.tasks.generation.instructions import likelihood_metrics
@@ -30,13 +27,10 @@ if TYPE_CHECKING:
 HEADLINES = ("chrf", "bleu", "token_accuracy")
 BOUNDS = {**LIKELIHOOD_BOUNDS, "chrf": (0.0, 100.0), "bleu": (0.0, 100.0), "length_ratio": (0.0, np.inf)}
 USUAL = (("source", "target"), ("src", "tgt"), ("translation", "translation"))
-PLACEHOLDER = re.compile(r"\{[^{}\s]*\}|%\(\w+\)[sdif]|%[sdif]|\$\{\w+\}|<[^<>\s]+/?>")
 LANGUAGES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "pt": "Portuguese", "it": "Italian",
     "nl": "Dutch", "zh": "Chinese", "ja": "Japanese", "ru": "Russian", "pl": "Polish", "cs": "Czech",
 }  # fmt: skip
-FAR = 3.0  # a length ratio this many times the median is an outlier
-LEAST = 20  # characters below which a ratio says nothing
 
 
 # ---------------------------------------------------------------- rows
@@ -55,6 +49,7 @@ def columns_of(loaded: Loaded, recipe: Recipe) -> tuple[str, str]:
         keys = [*names, *first] if isinstance(first, dict) else names
     out = []
     for role, asked, place in (("source", recipe.source, 0), ("target", recipe.target, 1)):
+        asked = _by_language(asked, keys)
         if asked is not None and asked not in keys:
             raise DataError(
                 f"no column `{asked}`",
@@ -74,6 +69,14 @@ def columns_of(loaded: Loaded, recipe: Recipe) -> tuple[str, str]:
     if out[0] == out[1]:
         raise DataError("source and target are the same column", where=loaded.source, expected="two columns")
     return out[0], out[1]
+
+
+def _by_language(asked: str | None, keys: Sequence[str]) -> str | None:
+    """`en` stands for `en-US` where that is the only English column (translation memories name regions)."""
+    if asked is None or asked in keys:
+        return asked
+    regions = [key for key in keys if re.split(r"[_-]", key.lower())[0] == asked.lower()]
+    return regions[0] if len(regions) == 1 else asked
 
 
 def read_pairs(
@@ -112,10 +115,10 @@ def prompt_prefix(recipe: Recipe, columns: tuple[str, str]) -> str:
 
 
 def load_aligned(path: str, load: Callable[[str], Loaded], recipe: Recipe) -> Loaded:
-    """A file of pairs, or two line-aligned files written as `a.en,a.de`.
+    """A file of pairs, or two files written as `a.en,a.de`: line-aligned, or JSON objects with the same keys.
 
     Raises:
-        DataError: the two have not the same number of lines.
+        DataError: the two have not the same number of lines, or no key in common.
     """
     from datasets import Dataset
 
@@ -127,6 +130,12 @@ def load_aligned(path: str, load: Callable[[str], Loaded], recipe: Recipe) -> Lo
     names = [p.strip() for p in path.split(",")]
     if len(names) != 2:
         raise DataError(f"{len(names)} files", where=path, expected="two line-aligned files: source,target")
+    columns = (recipe.source or "source", recipe.target or "target")
+    if all(name.lower().endswith(".json") for name in names):
+        from tunewell.data.ui_strings import join_files
+
+        joined, notices = join_files((names[0], names[1]), columns)
+        return Made(joined, path, "json", None, tuple(notices))
     texts = []
     for name in names:
         file = Path(name)
@@ -145,7 +154,6 @@ def load_aligned(path: str, load: Callable[[str], Loaded], recipe: Recipe) -> Lo
             where=path,
             expected="two files in which line i translates line i",
         )
-    columns = (recipe.source or "source", recipe.target or "target")
     rows = Dataset.from_dict(dict(zip(columns, texts, strict=True)))
     return Made(rows, path, "lines", None, ())
 
@@ -251,47 +259,3 @@ def figures(
     counts = dict.fromkeys(("chrf", "bleu", "length_ratio"), len(place))
     measure = Figures(lambda w: {name: of(w) for name, of in metrics.items()}, n, points, about, counts, BOUNDS)
     return measure, signatures
-
-
-# ---------------------------------------------------------------- checks
-
-
-def findings(splits: dict[str, Dataset]) -> list[Finding]:
-    """Untranslated copies, lengths that do not fit, placeholders that are lost, one source with several targets."""
-    out = []
-    for name, rows in splits.items():
-        sources, targets = list(rows["text"]), list(rows["label"])
-        pairs = list(zip(sources, targets, strict=True))
-        copies = [i for i, (s, t) in enumerate(pairs) if text_key(s) == text_key(t) and any(map(str.isalpha, s))]
-        ratios = np.array([len(t) / len(s) if min(len(s), len(t)) >= LEAST else np.nan for s, t in pairs])
-        middle = float(np.nanmedian(ratios)) if np.isfinite(ratios).any() else 1.0
-        odd = np.flatnonzero((ratios > FAR * middle) | (ratios < middle / FAR)).tolist()
-        lost = [i for i, (s, t) in enumerate(pairs) if _placeholders(s) != _placeholders(t)]
-        for code, title, places, message, remedy, share in (
-            ("copies", "Untranslated copies", copies, "have a target that is the source again",
-             "remove them, unless names and codes are to be kept as they are", 0.05),
-            ("length-ratio", "Lengths that do not fit", odd,
-             f"have a target over {FAR:g} times longer or shorter than usual (median ratio {middle:.2f})",
-             "look whether the pairs belong together", 0.01),
-            ("placeholders", "Placeholders that differ", lost,
-             "have other placeholders ({name}, %s, <b>) in the target than in the source",
-             "mend the targets: the model learns to lose placeholders", 0.0),
-        ):  # fmt: skip
-            if places:
-                out.append(
-                    Finding(
-                        code=code,
-                        severity="warning" if len(places) > share * len(rows) else "notice",
-                        split=name,
-                        title=title,
-                        count=len(places),
-                        message=f"{len(places):,} rows of {name} ({len(places) / len(rows):.1%}) {message}.",
-                        examples=tuple(example(rows[i], sources[i], targets[i][:80]) for i in places[:SHOWN]),
-                        remedy=remedy,
-                    )
-                )
-    return out
-
-
-def _placeholders(text: str) -> Counter[str]:
-    return Counter(PLACEHOLDER.findall(text))
