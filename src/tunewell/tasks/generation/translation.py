@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.errors import DataError, nearest
-from tunewell.evaluate.answers import Figures
+from tunewell.evaluate.answers import Figures, ratio
 from tunewell.tasks.generation.conversations import canonical
 from tunewell.tasks.generation.instructions import BOUNDS as LIKELIHOOD_BOUNDS
 from tunewell.tasks.generation.instructions import likelihood_metrics
+from tunewell.tasks.generation.pair_checks import placeholders
 from tunewell.tasks.rows import opened
 
 if TYPE_CHECKING:
@@ -231,6 +232,18 @@ def tokenizer_for(references: Sequence[str]) -> str:
     return "zh" if len(re.findall(r"[\u4e00-\u9fff]", text)) > 0.3 * letters else "13a"
 
 
+def placeholders_kept(
+    sources: Sequence[str], written: Sequence[str], place: np.ndarray, n: int
+) -> tuple[np.ndarray, int]:
+    """(n,) 1 where a translation has the placeholders and tags of its source, 0 where not, nan in rows whose source
+    has none or that are not at `place`; and how many sources have some."""
+    out = np.full(n, np.nan)
+    for i, source, text in zip(place, sources, written, strict=True):
+        if wanted := placeholders(source):
+            out[i] = float(placeholders(text) == wanted)
+    return out, int((~np.isnan(out)).sum())
+
+
 def figures(
     rows: Dataset, likelihood: Likelihood | None, written: Sequence[str] | None, place: np.ndarray, metric: str
 ) -> tuple[Figures, dict[str, str]]:
@@ -251,11 +264,15 @@ def figures(
             "length_ratio": lambda w: (characters[:, 0] @ w[place]) / (characters[:, 1] @ w[place]),
         }
         points[place] = [float(chrf_of(row[None])(np.ones((1, 1)))[0]) for row in chrf]
+        kept, holding = placeholders_kept([rows["text"][int(i)] for i in place], written, place, n)
+        if holding:
+            metrics["placeholders"] = ratio(kept)
     else:
+        holding = 0
         metrics |= {name: lambda w: np.full(w.shape[1], np.nan) for name in ("chrf", "bleu", "length_ratio")}
     if metric == "token_accuracy":
         about = "token accuracy by row"
         points = likelihood.right / likelihood.tokens if likelihood is not None else np.full(n, np.nan)
-    counts = dict.fromkeys(("chrf", "bleu", "length_ratio"), len(place))
+    counts = dict.fromkeys(("chrf", "bleu", "length_ratio"), len(place)) | {"placeholders": holding}
     measure = Figures(lambda w: {name: of(w) for name, of in metrics.items()}, n, points, about, counts, BOUNDS)
     return measure, signatures
