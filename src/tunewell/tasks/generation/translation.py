@@ -256,12 +256,13 @@ def figures(
     if written is not None:
         references = [rows["label"][int(i)] for i in place]
         bleu, chrf, signatures = statistics_of(written, references)
-        characters = np.array([[len(a), len(b)] for a, b in zip(written, references, strict=True)], dtype=np.float64)
+        size = np.full((2, n), np.nan)  # characters of translation and reference
+        size[:, place] = [list(map(len, written)), list(map(len, references))]
         chrf_at, bleu_at = chrf_of(chrf), bleu_of(bleu)
         metrics |= {
             "chrf": lambda w: chrf_at(w[place]),
             "bleu": lambda w: bleu_at(w[place]),
-            "length_ratio": lambda w: (characters[:, 0] @ w[place]) / (characters[:, 1] @ w[place]),
+            "length_ratio": ratio(size[0], size[1]),
         }
         points[place] = [float(chrf_of(row[None])(np.ones((1, 1)))[0]) for row in chrf]
         kept, holding = placeholders_kept([rows["text"][int(i)] for i in place], written, place, n)
