@@ -133,10 +133,10 @@ def _check_po(content: bytes, source: str) -> None:
             f"is not {name}, which its header promises", where=f"{source}:{line}", expected=f"text in {name}",
             remedy="mend the header, or convert the file: msgconv --to-code=UTF-8",
         ) from None  # fmt: skip
-    for number, line in enumerate(text.split("\n"), 1):
-        if not _PO_LINE.fullmatch(line.rstrip("\r")):
+    for number, entry in enumerate(text.split("\n"), 1):
+        if not _PO_LINE.fullmatch(entry.rstrip("\r")):
             raise DataError(
-                f"no line of a gettext catalogue: {line.strip()[:60]!r}", where=f"{source}:{number}",
+                f"no line of a gettext catalogue: {entry.strip()[:60]!r}", where=f"{source}:{number}",
                 expected='msgid "…", msgstr "…" or a comment',
             )  # fmt: skip
 
