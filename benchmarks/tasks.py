@@ -6,9 +6,12 @@
   of held-out answers against the base model as it is.
 - translation: Multi30k en → de by a decoder; chrF++ and BLEU against copying and a translation memory.
 
+- ui-strings: Home Assistant's texts of four words or more, en → pt, by Bergamot's small model; BLEU, chrF++ and kept
+  placeholders against copying, a translation memory and the model as it is. Needs no data folder.
+
 Instructions and translation take slices (`--rows`), since a decoder on a processor is slow.
 
-    python benchmarks/tasks.py --data-root DATA --tasks questions instructions translation
+    python benchmarks/tasks.py --data-root DATA --tasks questions instructions translation ui-strings
 """
 
 from __future__ import annotations
@@ -57,7 +60,23 @@ def translation(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any]
     return {**out, "source": "en", "target": "de", "task": "translation", "max_new_tokens": 48}
 
 
-KEYS = {"questions": questions, "instructions": instructions, "translation": translation}
+def ui_strings(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """All different pairs with four words or more; whole components go to test and validation."""
+    from tunewell.data.load import load
+
+    seen: dict[tuple[str, str], str] = {}
+    for row in load("homeassistant-ui").dataset:
+        if row["pt"] and len(row["en"].split()) >= 4:
+            seen.setdefault((row["en"].strip(), row["pt"].strip()), row["component"])
+    path = folder / "ui.jsonl"
+    rows = [{"en": en, "pt": pt, "component": c} for (en, pt), c in seen.items()]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    keys = {"train": str(path), "source": "en", "target": "pt", "task": "translation", "group": "component"}
+    keys |= {"model": "bergamot-en-pt", "num_train_epochs": 5, "num_beams": 4, "generation_samples": 1000}
+    return keys | ({"max_train_samples": job["ui_rows"]} if job["ui_rows"] else {})
+
+
+KEYS = {"questions": questions, "instructions": instructions, "translation": translation, "ui-strings": ui_strings}
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +111,7 @@ def main() -> None:
     args = parser(__doc__ or "")
     args.add_argument("--tasks", nargs="+", default=list(KEYS), choices=list(KEYS))
     args.add_argument("--rows", type=int, default=300, help="training rows of instructions and translation")
+    args.add_argument("--ui-rows", type=int, default=None, help="training rows of ui-strings at most; all by default")
     args.add_argument("--keys", type=json.loads, default={}, help="further recipe keys, as JSON")
     options = args.parse_args()
     if options.child:
@@ -101,7 +121,7 @@ def main() -> None:
         for seed in options.seeds:
             job = {
                 "task": task, "seed": seed, "rows": options.rows, "root": str(options.data_root), "keys": options.keys,
-                "model": options.model,
+                "model": options.model, "ui_rows": options.ui_rows,
             }  # fmt: skip
             row = child(__file__, job)
             record(options.output, {"benchmark": "tasks", **row})

@@ -138,6 +138,33 @@ def test_members_cannot_leave_their_folder(toy, pip, tmp_path):
     assert not list(tmp_path.rglob("evil"))
 
 
+def test_files_that_a_pattern_describes_are_kept_together(toy, pip, good, tmp_path):
+    """The archive's hash is their pin; another pattern or another archive, or damage, fetches them again."""
+    asset = toy(members=(), sha256=sha(good.read_bytes()), collected=r"toy/\w+\.(json|bin)")
+    calls = pip(good)
+    folder = assets.fetch("toy")
+    with zipfile.ZipFile(folder / assets.COLLECTED) as kept:
+        assert {n: kept.read(n) for n in kept.namelist()} == {f"toy/{n}": c for n, c in CONTENT.items()}
+    assert assets.is_cached(asset) and assets.fetch("toy") == folder and len(calls) == 1
+    (folder / assets.COLLECTED).write_bytes((folder / assets.COLLECTED).read_bytes()[:-1] + b"!")
+    assert not assets.is_cached(asset)
+    assets.fetch("toy")
+    assert len(calls) == 2 and assets.is_cached(asset)
+    assert not assets.is_cached(toy(members=(), sha256=asset.sha256, collected=r"toy/config\.json"))
+
+
+def test_a_pattern_that_nothing_fits_is_told(toy, pip, good, tmp_path):
+    toy(members=(), sha256=sha(good.read_bytes()), collected=r"nothing")
+    pip(good)
+    with pytest.raises(AssetError, match="damaged or lacks a member"):
+        assets.fetch("toy")
+    assert left(tmp_path) == []
+
+
+def test_patterns_need_the_hash_of_their_archive():
+    assert all(a.sha256 for a in assets.ASSETS.values() if a.collected)
+
+
 def test_links_in_a_source_archive_are_not_followed_outside(toy, pip, tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(CONTENT["config.json"])

@@ -14,7 +14,8 @@ from tunewell.recipe import load_recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews", "which_model"}
+TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews", "which_model",
+          "ui_strings"}  # fmt: skip
 
 
 def load(name: str) -> ModuleType:
@@ -152,3 +153,15 @@ def test_recipe() -> None:
     recipe = load_recipe(EXAMPLES / "recipe.yaml")
     assert recipe.keep == 0.98
     assert recipe.strategies == ("distill", "average")
+
+
+def test_ui_strings(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = "".join(f'msgid "Light {i} of {{room}}"\nmsgstr "Luz {i} de {{room}}"\n\n' for i in range(60))
+    Path("app.po").write_text('msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n' + entries, "utf-8")
+    few_rows(
+        "ui_strings", "--train", "app.po", "--source", "source", "--target", "target", "--model", str(tiny_model),
+        "--limit", "30", "--epochs", "1", "--samples", "4",
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "chrf: " in out and "  copy of the source: " in out and "placeholders: " in out
+    assert "Wrong password, try again | " in out

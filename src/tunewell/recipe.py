@@ -53,7 +53,8 @@ class Recipe(BaseModel):
     train: str | None = _key(
         None,
         "data",
-        "Training data: CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, a URL, a database, a `datasets` folder or hub id.",
+        "Training data: CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, .po, .tmx, a URL, a database, a `datasets` folder, "
+        "a packaged table or a hub id.",
     )
     validation: str | None = _key(None, "data", "Validation data; split off `train` when missing.")
     test: str | None = _key(None, "data", "Test data; split off `train` when missing.")
@@ -120,6 +121,16 @@ class Recipe(BaseModel):
     num_beams: int = _key(1, "answers", "Beams of the search; 1 writes greedily.", ge=1, le=64)
     length_penalty: float = _key(1.0, "answers", "Above 1 the beam search prefers longer answers.", ge=-10, le=10)
     no_repeat_ngram_size: int = _key(0, "answers", "No run of so many tokens is written twice; 0 allows it.", ge=0)
+    do_sample: bool = _key(
+        False, "answers", "Draw tokens by their probability, with the recipe's seed, instead of taking the likeliest."
+    )
+    temperature: float = _key(
+        1.0, "answers", "With do_sample: below 1 likely tokens are drawn more often, above 1 less.", gt=0, le=10
+    )
+    top_p: float = _key(
+        1.0, "answers", "With do_sample: draw among the likeliest tokens that make up this probability.", gt=0, le=1
+    )
+    top_k: int = _key(0, "answers", "With do_sample: draw among so many of the likeliest tokens; 0 for all.", ge=0)
     generation_samples: int = _key(
         200, "answers", "Test rows on which answers are written and scored at most; half of it on validation.", ge=1
     )
@@ -292,6 +303,16 @@ class Recipe(BaseModel):
             problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
         if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
             problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
+        if not self.do_sample:
+            drawn = [
+                k for k in ("temperature", "top_p", "top_k") if getattr(self, k) != type(self).model_fields[k].default
+            ]
+            if drawn:
+                problems.append(f"{', '.join(drawn)} only matters when tokens are drawn: add `do_sample: true`")
+        elif self.num_beams > 1:
+            problems.append("`do_sample: true` and `num_beams` above 1 exclude each other: draw or search")
+        if self.num_beams == 1 and self.length_penalty != 1:
+            problems.append("length_penalty only matters to the beam search: set num_beams above 1")
         if self.text_pair is not None and self.text_pair == self.text:
             problems.append("text_pair must be another column than text")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:

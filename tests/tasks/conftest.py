@@ -81,3 +81,33 @@ def tiny_t5(tmp_path_factory) -> Path:
         T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bergamot(tmp_path_factory) -> Path:
+    """Folder of a random Bergamot model: 2 layers each, hidden 32; its tokenizer ends every text."""
+    import torch
+    from tokenizers import processors
+
+    from tunewell.models.bergamot.config import BergamotConfig
+    from tunewell.models.bergamot.model import NEVER, BergamotForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-bergamot"
+    inner, tokenizer = byte_tokenizer()
+    end = inner.token_to_id("<|im_end|>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|im_end|>", special_tokens=[("<|im_end|>", end)]
+    )
+    config = BergamotConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        ffn_dim=64, eos_token_id=end, pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BergamotForConditionalGeneration(config)
+        with torch.no_grad():
+            model.lm_head.bias[tokenizer.pad_token_id] = NEVER
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -16,6 +16,7 @@ from tunewell.data.load import Loaded, load
 from tunewell.errors import DataError, RecipeError
 from tunewell.recipe import Recipe
 from tunewell.tasks.generation import translation as t
+from tunewell.tasks.generation.pair_checks import findings
 
 WRITTEN = ["the cat sat on the mat", "a dog", "there is a house on the hill there", ""]
 REFERENCES = ["the cat sat on a mat", "the dog barks loudly", "there is a house on the hill", "nothing"]
@@ -64,6 +65,19 @@ def test_length_ratio_and_rows_that_are_not_written():
     values = figures.measure(np.ones((3, 1)))
     assert values["length_ratio"][0] == 1.0 and figures.counts["bleu"] == 2
     assert np.isnan(values["loss"][0]) and np.isnan(figures.points[1])
+
+
+def test_placeholders_kept_by_hand():
+    """Four sources, three with placeholders, of which one translation keeps all; a row with no translation."""
+    texts = ["Hello {name}", "%s of %s", "no placeholder", "<b>x</b>", "{a}"]
+    rows = Dataset.from_list([{"text": s, "label": "target"} for s in texts])
+    written = ["Olá {name}", "%s de s", "sem {x}", "<b>x<b>"]
+    figures, _ = t.figures(rows, None, written, np.array([0, 1, 2, 3]), "chrf")
+    assert figures.measure(np.ones((5, 1)))["placeholders"][0] == pytest.approx(1 / 3)
+    assert figures.measure(np.array([[1.0], [0], [1], [1], [1]]))["placeholders"][0] == 0.5
+    assert figures.counts["placeholders"] == 3
+    none, _ = t.figures(rows.select([2]), None, ["x"], np.array([0]), "chrf")
+    assert "placeholders" not in none.measure(np.ones((1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -157,8 +171,10 @@ def test_findings_of_pairs():
         ("42", "42"),
     ]
     rows = Dataset.from_list([{"text": s, "label": g, "source": "d", "row": i} for i, (s, g) in enumerate(pairs)])
-    found = {f.code: f.count for f in t.findings({"train": rows})}
-    assert found == {"copies": 1, "length-ratio": 1, "placeholders": 1}
+    found = {f.code: f.count for f in findings({"train": rows})}
+    assert found == {
+        "copies": 1, "length-ratio": 1, "placeholders": 1, "duplicates": 3, "several-translations": 2,
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- whole runs
@@ -249,6 +265,23 @@ def test_a_decoder_translates_by_prompt(tiny_decoder, tmp_path):
     audit = json.loads((run.dir / "audit.json").read_text(encoding="utf-8"))
     assert "Translate from English to German: " in audit["sample"][0]["text"]
     assert len(run.predict(["red room"])) == 1
+
+
+def test_a_recurrent_decoder_is_tuned_saved_and_read_again(tiny_bergamot, tmp_path):
+    """The same way through as for the packaged model: locate, base, tuning, beam search, saving, prediction."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    run, lines = run_on(tmp_path, tiny_bergamot, num_beams=2, num_train_epochs=3, evals_per_epoch=1)
+    assert any("translation, encoder-decoder" in line for line in lines)
+    assert any("not for written answers" in line for line in lines)
+    base = next(b for b in run.baselines if b.name == "base-model").evaluation
+    assert run.metrics["loss"].value < base.metrics["loss"].value
+    model = AutoModelForSeq2SeqLM.from_pretrained(run.model_path)
+    assert type(model).__name__ == "BergamotForConditionalGeneration" and model.generation_config.num_beams == 2
+    assert model.lm_head.weight is model.encoder.embed_tokens.weight
+    from tunewell.tasks.generation.task import load_writer
+
+    assert run.predict(["red room 3"]) == load_writer(run.dir).predict(["red room 3"])
 
 
 def test_an_encoder_becomes_both_halves(tiny_model, tmp_path):

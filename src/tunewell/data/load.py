@@ -1,7 +1,8 @@
 """Any data file as a `datasets.Dataset`, whole and in order, with what had to be guessed.
 
-CSV, TSV, JSON, JSONL (also .gz), Parquet, Arrow, a folder of `datasets` and hub ids. Small files are
-held in memory, large ones go through an Arrow file in the cache and are mapped into memory.
+CSV, TSV, JSON, JSONL (also .gz), Parquet, Arrow, gettext catalogues, translation memories, a folder of `datasets`,
+packaged tables and hub ids. Small files are held in memory, large ones go through an Arrow file in the cache and
+are mapped into memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tunewell.data import arrow, elsewhere, hub
+from tunewell import assets
+from tunewell.data import arrow, bilingual, elsewhere, hub
 from tunewell.data.delimited import Delimited
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.jsonfile import JsonFile
@@ -32,6 +34,8 @@ FORMATS = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".po": "po",
+    ".tmx": "tmx",
 }
 _REFUSED = {
     "excel": ("is a spreadsheet", "in the spreadsheet program: save as CSV UTF-8"),
@@ -101,6 +105,10 @@ def _load(source: str, encoding: str) -> Loaded:
         return _load_file(file, source, encoding)
     if file.exists():
         raise DataError("is no ordinary file", where=source, expected="a data file")
+    if (asset := assets.find(source, "data")) is not None:
+        from tunewell.data.ui_strings import load_asset
+
+        return Loaded(load_asset(asset), source, "packaged table", None, ())
     if Path(source).suffix.lower() not in FORMATS and hub.is_hub_id(source):
         dataset, notices = hub.load_hub(base, split, source)
         return Loaded(_not_empty(dataset, source), source, "hub", None, tuple(notices))
@@ -127,6 +135,13 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
 
     def opener() -> IO[bytes]:
         return gzip.open(file, "rb") if zipped else file.open("rb")  # type: ignore[return-value]
+
+    if kind in ("po", "tmx"):
+        try:
+            dataset, skipped = bilingual.read(kind, opener, source)
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise DataError(f"not a gzip file, or cut short: {error}", where=source) from None
+        return Loaded(dataset, source, kind, None, tuple(skipped))
 
     try:
         found_encoding = detect(opener, source, encoding)
@@ -198,7 +213,9 @@ def _content(head: bytes) -> str | None:
 
 
 def _expected() -> str:
-    return "CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, a URL, a database URL, a `datasets` folder or a hub id"
+    return (
+        "CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, .po, .tmx, a URL, a database URL, a `datasets` folder or a hub id"
+    )
 
 
 def _not_empty(dataset: Dataset, source: str) -> Dataset:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewell.assets import MARKER
 from tunewell.errors import ModelError, nearest
 
 if TYPE_CHECKING:
@@ -56,11 +57,10 @@ def locate(name: str) -> str:
         )
     asset = assets.find(name, kind="model")
     if asset is not None and not Path(name).is_dir():
-        from tunewell.models.gguf import unpacked
-
-        return str(unpacked(assets.fetch(asset.name)))
+        return str(converted(assets.fetch(asset.name)))
     folder = Path(name).expanduser()
     if folder.is_dir():
+        folder = converted(folder)
         _check_folder(folder)
         return str(folder)
     if folder.is_file():
@@ -78,6 +78,18 @@ def locate(name: str) -> str:
             remedy="`tunewell models` lists what is at hand",
         )
     return name
+
+
+def converted(folder: Path) -> Path:
+    """The folder that Transformers reads: GGUF and Bergamot files are converted once."""
+    from tunewell.models import gguf
+    from tunewell.models.bergamot import convert
+
+    if (folder / "config.json").is_file():
+        return folder
+    if convert.is_bergamot(folder):
+        return convert.unpacked(folder)
+    return gguf.unpacked(folder) if (folder / MARKER).is_file() else folder
 
 
 def _check_folder(folder: Path) -> None:
@@ -154,7 +166,9 @@ def load_part(loader: Any, name: str, path: str, what: str, **options: Any) -> A
     import huggingface_hub.errors as hub_errors
 
     from tunewell.data.hub import offline
+    from tunewell.models.bergamot import register
 
+    register()
     with quietly():
         try:
             if Path(path).is_dir() or _reachable():

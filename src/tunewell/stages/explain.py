@@ -17,6 +17,7 @@ from tunewell.stages.job import Job
 # cheap ones, all of them always, so that a run does not depend on how fast the machine is
 CANDIDATES = ("gradient_x_input", "attnlrp", "occlusion")
 CLASS_ROWS, CLASS_PASSES = 300, 900  # test rows for the words of each class; rows through the model for them
+WRITTEN = ("translation", "text-generation")  # tasks without one answer to explain
 NEARLY = 0.9  # a method of one pass this close to the best is taken for the words of each class
 
 
@@ -28,6 +29,10 @@ def explain_tuned(job: Job) -> Explanations | None:
     path = job.folder / "explanations.json"
     if not job.recipe.explain:
         path.unlink(missing_ok=True)
+        return None
+    if job.spec.name in WRITTEN:
+        path.unlink(missing_ok=True)
+        job.echo("explain: left out: which words decided is told for classes and scores, not for written answers")
         return None
 
     def make() -> Explanations:

@@ -70,7 +70,7 @@ def encode_rows(
             expected="rows that fit",
             remedy="raise max_length, or choose `overlength: truncate`",
         )
-    tokens = sum(len(e.ids) for e in encoded)
+    tokens = sum(len(e.ids) + (0 if writer.shift else len(e.labels)) for e in encoded)  # source and target
     learnt = sum(y != IGNORED for e in encoded for y in e.labels)
     audit = {
         "rows": len(rows),

@@ -6,6 +6,7 @@ The two share how rows are encoded, learnt, written and compared. What is partic
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.tasks.base import FOR_CLASSES, refuse_strategies
-from tunewell.tasks.generation import instructions, translation
+from tunewell.tasks.generation import instructions, pair_checks, translation
 from tunewell.tasks.generation.models import auto_class, config_of, kind_of, load_base, window_of
 from tunewell.tasks.generation.writers import CausalWriter, Decoding, Encoded, Likelihood, Seq2SeqWriter, Writer
 
@@ -161,10 +162,11 @@ class Generation:
     def check(self, job: Job, *, alone: bool = False) -> CheckReport:
         from tunewell.tasks.checking import check_texts
 
-        own = translation.findings(job.splits) if self.pairs else []
+        columns = job.prepared.columns
+        languages = pair_checks.languages_of(job.recipe, (columns.text, columns.label[0]))
+        own = pair_checks.findings(job.splits, languages) if self.pairs else []
         audit = self._encoded(job)[2]
         own += instructions.findings({} if self.pairs else job.splits, audit)
-        columns = job.prepared.columns
         roles = {"source" if self.pairs else "prompt": columns.text, "target": ", ".join(columns.label)}
         return check_texts(job, own, roles, None)
 
@@ -192,14 +194,13 @@ class Generation:
 
     def _writer(self, job: Job, model: Any, longest: int, target: int, *, bf16: bool = False) -> Writer:
         recipe = job.recipe
-        decoding = Decoding(recipe.max_new_tokens, recipe.num_beams, recipe.length_penalty, recipe.no_repeat_ngram_size)
         return make_writer(
             model if model is not None else _Config(config_of(recipe, job.model_path), job.tokenizer),
             job.tokenizer,
             decoder=self._kind(job) == "decoder",
             max_length=longest,
             max_target_length=target,
-            decoding=decoding,
+            decoding=Decoding.of(recipe),
             prefix=self._prefix(job),
             langs=(recipe.source_lang, recipe.target_lang),
             batch_size=recipe.per_device_eval_batch_size,
@@ -304,8 +305,9 @@ class Generation:
 
     def finish(self, job: Job, model: Any) -> None:
         """The model's own settings for writing would contradict the recipe's."""
-        config = model.generation_config
-        config.do_sample, config.temperature, config.top_p, config.top_k = False, None, None, None
+        decoding = Decoding.of(job.recipe)
+        for key, value in {"length_penalty": None, **decoding.options()}.items():
+            setattr(model.generation_config, key, value)
 
     def describe(self, job: Job) -> dict[str, Any]:
         columns, recipe = job.prepared.columns, job.recipe
@@ -317,12 +319,7 @@ class Generation:
             "max_target_length": self._target_length(job),
             "prefix": self._prefix(job),
             "langs": [recipe.source_lang, recipe.target_lang],
-            "decoding": {
-                "max_new_tokens": recipe.max_new_tokens,
-                "num_beams": recipe.num_beams,
-                "length_penalty": recipe.length_penalty,
-                "no_repeat_ngram_size": recipe.no_repeat_ngram_size,
-            },
+            "decoding": dataclasses.asdict(Decoding.of(recipe)),
             "base_model": recipe.model,
         }
 

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.data.split import text_key
 from tunewell.errors import DataError, nearest
-from tunewell.evaluate.answers import Figures
-from tunewell.results import Finding
-from tunewell.tasks.checking import SHOWN, example
+from tunewell.evaluate.answers import Figures, ratio
 from tunewell.tasks.generation.conversations import canonical
 from tunewell.tasks.generation.instructions import BOUNDS as LIKELIHOOD_BOUNDS
 from tunewell.tasks.generation.instructions import likelihood_metrics
+from tunewell.tasks.generation.pair_checks import placeholders
 from tunewell.tasks.rows import opened
 
 if TYPE_CHECKING:
@@ -30,13 +28,10 @@ if TYPE_CHECKING:
 HEADLINES = ("chrf", "bleu", "token_accuracy")
 BOUNDS = {**LIKELIHOOD_BOUNDS, "chrf": (0.0, 100.0), "bleu": (0.0, 100.0), "length_ratio": (0.0, np.inf)}
 USUAL = (("source", "target"), ("src", "tgt"), ("translation", "translation"))
-PLACEHOLDER = re.compile(r"\{[^{}\s]*\}|%\(\w+\)[sdif]|%[sdif]|\$\{\w+\}|<[^<>\s]+/?>")
 LANGUAGES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "pt": "Portuguese", "it": "Italian",
     "nl": "Dutch", "zh": "Chinese", "ja": "Japanese", "ru": "Russian", "pl": "Polish", "cs": "Czech",
 }  # fmt: skip
-FAR = 3.0  # a length ratio this many times the median is an outlier
-LEAST = 20  # characters below which a ratio says nothing
 
 
 # ---------------------------------------------------------------- rows
@@ -55,6 +50,7 @@ def columns_of(loaded: Loaded, recipe: Recipe) -> tuple[str, str]:
         keys = [*names, *first] if isinstance(first, dict) else names
     out = []
     for role, asked, place in (("source", recipe.source, 0), ("target", recipe.target, 1)):
+        asked = _by_language(asked, keys)
         if asked is not None and asked not in keys:
             raise DataError(
                 f"no column `{asked}`",
@@ -74,6 +70,14 @@ def columns_of(loaded: Loaded, recipe: Recipe) -> tuple[str, str]:
     if out[0] == out[1]:
         raise DataError("source and target are the same column", where=loaded.source, expected="two columns")
     return out[0], out[1]
+
+
+def _by_language(asked: str | None, keys: Sequence[str]) -> str | None:
+    """`en` stands for `en-US` where that is the only English column (translation memories name regions)."""
+    if asked is None or asked in keys:
+        return asked
+    regions = [key for key in keys if re.split(r"[_-]", key.lower())[0] == asked.lower()]
+    return regions[0] if len(regions) == 1 else asked
 
 
 def read_pairs(
@@ -112,10 +116,10 @@ def prompt_prefix(recipe: Recipe, columns: tuple[str, str]) -> str:
 
 
 def load_aligned(path: str, load: Callable[[str], Loaded], recipe: Recipe) -> Loaded:
-    """A file of pairs, or two line-aligned files written as `a.en,a.de`.
+    """A file of pairs, or two files written as `a.en,a.de`: line-aligned, or JSON objects with the same keys.
 
     Raises:
-        DataError: the two have not the same number of lines.
+        DataError: the two have not the same number of lines, or no key in common.
     """
     from datasets import Dataset
 
@@ -127,6 +131,12 @@ def load_aligned(path: str, load: Callable[[str], Loaded], recipe: Recipe) -> Lo
     names = [p.strip() for p in path.split(",")]
     if len(names) != 2:
         raise DataError(f"{len(names)} files", where=path, expected="two line-aligned files: source,target")
+    columns = (recipe.source or "source", recipe.target or "target")
+    if all(name.lower().endswith(".json") for name in names):
+        from tunewell.data.ui_strings import join_files
+
+        joined, notices = join_files((names[0], names[1]), columns)
+        return Made(joined, path, "json", None, tuple(notices))
     texts = []
     for name in names:
         file = Path(name)
@@ -145,7 +155,6 @@ def load_aligned(path: str, load: Callable[[str], Loaded], recipe: Recipe) -> Lo
             where=path,
             expected="two files in which line i translates line i",
         )
-    columns = (recipe.source or "source", recipe.target or "target")
     rows = Dataset.from_dict(dict(zip(columns, texts, strict=True)))
     return Made(rows, path, "lines", None, ())
 
@@ -223,6 +232,18 @@ def tokenizer_for(references: Sequence[str]) -> str:
     return "zh" if len(re.findall(r"[\u4e00-\u9fff]", text)) > 0.3 * letters else "13a"
 
 
+def placeholders_kept(
+    sources: Sequence[str], written: Sequence[str], place: np.ndarray, n: int
+) -> tuple[np.ndarray, int]:
+    """(n,) 1 where a translation has the placeholders and tags of its source, 0 where not, nan in rows whose source
+    has none or that are not at `place`; and how many sources have some."""
+    out = np.full(n, np.nan)
+    for i, source, text in zip(place, sources, written, strict=True):
+        if wanted := placeholders(source):
+            out[i] = float(placeholders(text) == wanted)
+    return out, int((~np.isnan(out)).sum())
+
+
 def figures(
     rows: Dataset, likelihood: Likelihood | None, written: Sequence[str] | None, place: np.ndarray, metric: str
 ) -> tuple[Figures, dict[str, str]]:
@@ -235,63 +256,24 @@ def figures(
     if written is not None:
         references = [rows["label"][int(i)] for i in place]
         bleu, chrf, signatures = statistics_of(written, references)
-        characters = np.array([[len(a), len(b)] for a, b in zip(written, references, strict=True)], dtype=np.float64)
+        size = np.full((2, n), np.nan)  # characters of translation and reference
+        size[:, place] = [list(map(len, written)), list(map(len, references))]
         chrf_at, bleu_at = chrf_of(chrf), bleu_of(bleu)
         metrics |= {
             "chrf": lambda w: chrf_at(w[place]),
             "bleu": lambda w: bleu_at(w[place]),
-            "length_ratio": lambda w: (characters[:, 0] @ w[place]) / (characters[:, 1] @ w[place]),
+            "length_ratio": ratio(size[0], size[1]),
         }
         points[place] = [float(chrf_of(row[None])(np.ones((1, 1)))[0]) for row in chrf]
+        kept, holding = placeholders_kept([rows["text"][int(i)] for i in place], written, place, n)
+        if holding:
+            metrics["placeholders"] = ratio(kept)
     else:
+        holding = 0
         metrics |= {name: lambda w: np.full(w.shape[1], np.nan) for name in ("chrf", "bleu", "length_ratio")}
     if metric == "token_accuracy":
         about = "token accuracy by row"
         points = likelihood.right / likelihood.tokens if likelihood is not None else np.full(n, np.nan)
-    counts = dict.fromkeys(("chrf", "bleu", "length_ratio"), len(place))
+    counts = dict.fromkeys(("chrf", "bleu", "length_ratio"), len(place)) | {"placeholders": holding}
     measure = Figures(lambda w: {name: of(w) for name, of in metrics.items()}, n, points, about, counts, BOUNDS)
     return measure, signatures
-
-
-# ---------------------------------------------------------------- checks
-
-
-def findings(splits: dict[str, Dataset]) -> list[Finding]:
-    """Untranslated copies, lengths that do not fit, placeholders that are lost, one source with several targets."""
-    out = []
-    for name, rows in splits.items():
-        sources, targets = list(rows["text"]), list(rows["label"])
-        pairs = list(zip(sources, targets, strict=True))
-        copies = [i for i, (s, t) in enumerate(pairs) if text_key(s) == text_key(t) and any(map(str.isalpha, s))]
-        ratios = np.array([len(t) / len(s) if min(len(s), len(t)) >= LEAST else np.nan for s, t in pairs])
-        middle = float(np.nanmedian(ratios)) if np.isfinite(ratios).any() else 1.0
-        odd = np.flatnonzero((ratios > FAR * middle) | (ratios < middle / FAR)).tolist()
-        lost = [i for i, (s, t) in enumerate(pairs) if _placeholders(s) != _placeholders(t)]
-        for code, title, places, message, remedy, share in (
-            ("copies", "Untranslated copies", copies, "have a target that is the source again",
-             "remove them, unless names and codes are to be kept as they are", 0.05),
-            ("length-ratio", "Lengths that do not fit", odd,
-             f"have a target over {FAR:g} times longer or shorter than usual (median ratio {middle:.2f})",
-             "look whether the pairs belong together", 0.01),
-            ("placeholders", "Placeholders that differ", lost,
-             "have other placeholders ({name}, %s, <b>) in the target than in the source",
-             "mend the targets: the model learns to lose placeholders", 0.0),
-        ):  # fmt: skip
-            if places:
-                out.append(
-                    Finding(
-                        code=code,
-                        severity="warning" if len(places) > share * len(rows) else "notice",
-                        split=name,
-                        title=title,
-                        count=len(places),
-                        message=f"{len(places):,} rows of {name} ({len(places) / len(rows):.1%}) {message}.",
-                        examples=tuple(example(rows[i], sources[i], targets[i][:80]) for i in places[:SHOWN]),
-                        remedy=remedy,
-                    )
-                )
-    return out
-
-
-def _placeholders(text: str) -> Counter[str]:
-    return Counter(PLACEHOLDER.findall(text))

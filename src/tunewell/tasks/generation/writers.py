@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tunewell.data.write_rows import AnswerColumns
+    from tunewell.recipe import Recipe
 
 TOKENS_A_BATCH = 2048  # of a forward pass without gradients; the logits of large vocabularies are what fills memory
 
@@ -46,17 +48,45 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are written: greedily, or by beam search with `num_beams` above 1."""
+    """How answers are written: greedily, by beam search with `num_beams` above 1, or drawn with `do_sample`.
+
+    Drawing begins with `seed` at every call, so that the same texts in the same order get the same answers.
+    """
 
     max_new_tokens: int = 128
     num_beams: int = 1
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 42
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Decoding:
+        """The recipe's settings."""
+        return cls(**{f.name: getattr(recipe, f.name) for f in dataclasses.fields(cls)})
 
     def options(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        out |= {"num_beams": self.num_beams, "no_repeat_ngram_size": self.no_repeat_ngram_size}
+        """Arguments of `generate`, which override what a model brings in its own generation config."""
+        out: dict[str, Any] = {"do_sample": self.do_sample, "num_beams": self.num_beams}
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        out |= drawn if self.do_sample else dict.fromkeys(drawn)
+        out["no_repeat_ngram_size"] = self.no_repeat_ngram_size
         return out | ({"length_penalty": self.length_penalty} if self.num_beams > 1 else {})
+
+    @contextlib.contextmanager
+    def seeded(self, device: torch.device) -> Iterator[None]:
+        """Draws inside begin with the seed; those outside go on as if nothing had been drawn."""
+        import torch
+
+        if not self.do_sample:
+            yield
+            return
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            yield
 
 
 class Likelihood(NamedTuple):
@@ -194,7 +224,8 @@ class _Writer:
         training, device = self.model.training, self.model.device
         self.model.eval()
         ends = self.ends()
-        try:
+        with self.decoding.seeded(device), contextlib.ExitStack() as after:
+            after.callback(self.model.train, training)
             for index in self._batches(lengths):
                 ids, mask = self._padded([inputs[i] for i in index], self._pad, left=self.shift)
                 with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
@@ -214,8 +245,6 @@ class _Writer:
                     texts[i] = self._text(written[:stop])
                 if progress is not None:
                     progress(len(index))
-        finally:
-            self.model.train(training)
         return texts, ended
 
     # what the two do differently
