@@ -53,7 +53,7 @@ def child(script: str, job: dict[str, Any]) -> dict[str, Any]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))},
     )
     if done.returncode:
         sys.exit(f"{job} failed:\n{done.stderr[-3000:]}")

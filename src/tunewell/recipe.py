@@ -101,6 +101,12 @@ class Recipe(BaseModel):
     overlength: Literal["truncate", "drop", "error"] = _key(
         "truncate", "answers", "What happens to instructions longer than max_length; an answer is never cut silently."
     )
+    packing: bool | None = _key(
+        None,
+        "answers",
+        "Instructions of a batch stand behind one another instead of being padded, and never see each other; "
+        "by default wherever the model gives the same answers that way.",
+    )
     max_target_length: int | None = _key(
         None, "answers", "Longest target of an encoder-decoder in tokens; by default the 99.5 % quantile.", ge=2
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tunewell.errors import DataError
-from tunewell.tasks.generation.loss import IGNORED, answer_loss, by_row, shifted
+from tunewell.tasks.generation.loss import IGNORED, answer_loss, by_row_of, following
 from tunewell.tasks.generation.rendering import end_ids, prompt_ids, render
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ class _Writer:
         """How likely the model finds the answers of encoded rows."""
         import torch
 
+        from tunewell.tasks.generation.head import only_at
+
         out = np.zeros((3, len(rows)))
         training = self.model.training
         self.model.eval()
@@ -171,12 +173,16 @@ class _Writer:
             for index in self._batches(lengths):
                 batch = {k: v.to(device) for k, v in self.collate([rows[i]._asdict() for i in index]).items()}
                 labels = batch.pop("labels")
-                with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                wanted = following(labels) if self.shift else labels
+                keep = wanted != IGNORED
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16),
+                    only_at(self.model, keep),
+                ):
                     logits = self.model(**batch).logits
-                    if self.shift:
-                        logits, labels = shifted(logits, labels)
-                    for j, values in enumerate(by_row(logits, labels)):
-                        out[j, index] = values.cpu().numpy()
+                for j, values in enumerate(by_row_of(logits, wanted, keep)):
+                    out[j, index] = values.cpu().numpy()
         finally:
             self.model.train(training)
         size = np.array([self._answer_bytes(r.labels) for r in rows], dtype=np.float64)
