@@ -83,9 +83,16 @@ def test_a_row_does_not_see_another(writer):
 def test_the_attention_of_a_model_is_put_back(writer):
     model = writer.model
     before = model.config._attn_implementation
-    with pytest.raises(ZeroDivisionError), packing.attending_by_row(model):
-        assert model.config._attn_implementation == packing.NAME
-        raise ZeroDivisionError
+    inside = []
+
+    def fail() -> None:
+        with packing.attending_by_row(model):
+            inside.append(model.config._attn_implementation)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert inside == [packing.NAME]
     assert model.config._attn_implementation == before
 
 
@@ -164,7 +171,7 @@ def test_batches_come_in_the_order_of_trainer():
     for epoch in range(2):
         theirs.set_epoch(epoch)
         ours.set_epoch(epoch)
-        assert sum(ours, []) == list(theirs)
+        assert [i for batch in ours for i in batch] == list(theirs)
     assert [len(b) for b in ours] == [4, 4, 4, 4, 4, 3]
 
 

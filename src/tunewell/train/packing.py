@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def attend_by_row(
     options.pop("is_causal", None)
     window = options.get("sliding_window")
     parts = []
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         mask = _band(end - start, int(window), query.device) if window and end - start > int(window) else None
         q, k, v = (x[:, :, start:end] for x in (query, key, value))
         parts.append(sdpa_attention_forward(module, q, k, v, mask, is_causal=mask is None, **options)[0])

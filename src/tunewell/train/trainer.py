@@ -22,9 +22,9 @@ from transformers import Trainer
 
 from tunewell.errors import TrainingError
 from tunewell.train.batching import LikeLengthBatches, RandomBatches
-from tunewell.train.packing import BOUNDS
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
+from tunewell.train.packing import BOUNDS
 from tunewell.train.progress import Counts
 from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
 
@@ -105,7 +105,7 @@ class TunewellTrainer(Trainer):
         load_states(self.strategies, resume_from_checkpoint)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> torch.Tensor | None:
-        """Tokens with loss in all batches of an optimiser step, on all processes; None where the loss is one of rows."""
+        """Tokens with loss in all batches of an optimiser step, of all processes; None for a loss of rows."""
         if self.token_loss is None or not batch_samples:
             return None
         tokens = torch.stack([self.token_loss.count(batch["labels"]) for batch in batch_samples]).sum().to(device)
