@@ -7,6 +7,8 @@ The two share how rows are encoded, learnt, written and compared. What is partic
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -253,12 +255,14 @@ class Generation:
 
         from tunewell.results import write_whole
         from tunewell.tasks.base import Inputs
-        from tunewell.tasks.generation.audit import inputs_of, sentence
+        from tunewell.tasks.generation.audit import highlighted, inputs_of, sentence
         from tunewell.tasks.generation.learning import token_loss
 
         encoded, _, audit = self._encoded(job)
         write_whole(job.folder / "audit.json", json.dumps(audit, ensure_ascii=False, indent=1) + "\n")
         job.echo(sentence(audit))
+        colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        job.echo("audit: a row, what is learnt marked:\n" + highlighted(audit["sample"], colour=colour))
         writer = self.writer(job, None)
         longest = max(len(e.ids) for e in encoded)
 
