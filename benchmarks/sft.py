@@ -14,6 +14,7 @@ With `--cpu_time` speed is per second of processor time instead of wall time, wh
 from __future__ import annotations
 
 import json
+import math
 import random
 import sys
 import tempfile
@@ -110,7 +111,7 @@ def with_trl(
     data = Dataset.from_list([{"input_ids": row.ids, "labels": row.labels} for row in rows])
     config = SFTConfig(
         output_dir=folder, per_device_train_batch_size=job["batch"], max_steps=job["steps"], learning_rate=RATE,
-        warmup_steps=round(WARMUP * job["steps"]), lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
+        warmup_steps=math.ceil(WARMUP * job["steps"]), lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
         bf16=job["bf16"], optim="adamw_torch_fused", seed=job["seed"], data_seed=job["seed"], logging_steps=1,
         save_strategy="no", report_to=[], max_length=job["max_length"], gradient_checkpointing=False, use_cpu=True,
         disable_tqdm=True, dataloader_pin_memory=False,

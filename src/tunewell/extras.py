@@ -8,6 +8,7 @@ from tunewell.errors import TunewellError
 
 # extra of pyproject.toml -> modules that it brings
 EXTRAS = {
+    "eval": ("lm_eval",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
 }
 
