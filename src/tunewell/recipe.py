@@ -93,6 +93,12 @@ class Recipe(BaseModel):
         ge=4,
     )
 
+    classify_by: Literal["head", "likelihood"] = _key(
+        "head",
+        "model",
+        "How a decoder tells classes: `head` on its last token, or `likelihood` of the class's name as its answer.",
+    )
+
     # questions, translations and instructions
     doc_stride: int = _key(128, "answers", "Tokens that two windows of a long context share.", ge=0)
     max_answer_length: int = _key(30, "answers", "Longest answer to a question, in tokens.", ge=1)
