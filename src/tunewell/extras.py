@@ -9,8 +9,9 @@ from tunewell.errors import TunewellError
 # extra of pyproject.toml -> modules that it brings
 EXTRAS = {
     "data": ("openpyxl", "sqlalchemy"),
+    "eval": ("lm_eval",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
-    "generate": ("gguf", "sacrebleu", "sentencepiece"),
+    "generate": ("babel", "gguf", "sacrebleu", "sentencepiece"),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
 }
 

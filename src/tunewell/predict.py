@@ -40,6 +40,7 @@ class Predictor:
     batch_size: int = 64
     source: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
+    scorer: Any = None  # of a decoder that tells classes by likelihood: `scores` of texts and second texts
 
     # what `tunewell predict` asks of everything that predicts
     usual = ("text", "sentence", "review", "content", "body", "message", "comment")
@@ -98,8 +99,10 @@ class Predictor:
                 remedy=f"tunewell run {path / 'recipe.yaml'}",
             )
         folder = path / "model" if (path / "model" / "config.json").is_file() else path
-        model, tokenizer = load_tuned(folder)
         described = read_task(path if folder != path else path.parent)
+        if described is not None and described.get("classify_by") == "likelihood":
+            return cls._by_likelihood(folder, described, batch_size)
+        model, tokenizer = load_tuned(folder)
         if described is not None and folder == path and not _belongs(described, model):
             described = None
         if described is None:
@@ -117,6 +120,18 @@ class Predictor:
             str(folder),
             columns,
         )
+
+    @classmethod
+    def _by_likelihood(cls, folder: Path, described: dict[str, Any], batch_size: int) -> Predictor:
+        from tunewell.models.load import load_tokenizer
+        from tunewell.tasks.by_likelihood import load_saved
+        from tunewell.tasks.likelihood import LabelLikelihood
+
+        spec, columns, length = TaskSpec.from_dict(described["spec"]), described["columns"], described["max_length"]
+        model, tokenizer = load_saved(folder), load_tokenizer(str(folder), str(folder))
+        scorer = LabelLikelihood(model, tokenizer, spec.labels, length, min(batch_size, 16))
+        names = (columns.get("text"), columns.get("text_pair"))
+        return cls(model, tokenizer, spec, length, *names, batch_size, str(folder), columns, scorer)
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Probabilities (n, C), or predicted values (n,) for regression.
@@ -136,6 +151,8 @@ class Predictor:
             )
         if not len(texts):
             return np.empty((0,) if self.spec.regression else (0, len(self.labels)), dtype=np.float32)
+        if self.scorer is not None:
+            return self.scorer.scores(list(texts), pairs)
         return scores_of(
             self.spec,
             logits(
@@ -182,7 +199,8 @@ def load_predictor(path: str | Path, *, batch_size: int = 64, task_name: str | N
         return load_answerer(path, batch_size=batch_size)
     writes = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "MTModel", "EncoderDecoderModel")
     if folder.is_dir() and (
-        name in ("text-generation", "translation") or any(brings_head(str(folder), e) for e in writes)
+        name in ("text-generation", "translation")
+        or (name != "text-classification" and any(brings_head(str(folder), e) for e in writes))
     ):
         from tunewell.tasks.generation.task import load_writer
 

@@ -101,6 +101,12 @@ class Recipe(BaseModel):
         ge=4,
     )
 
+    classify_by: Literal["head", "likelihood"] = _key(
+        "head",
+        "model",
+        "How a decoder tells classes: `head` on its last token, or `likelihood` of the class's name as its answer.",
+    )
+
     # questions, translations and instructions
     doc_stride: int = _key(128, "answers", "Tokens that two windows of a long context share.", ge=0)
     max_answer_length: int = _key(30, "answers", "Longest answer to a question, in tokens.", ge=1)
@@ -108,6 +114,12 @@ class Recipe(BaseModel):
 
     overlength: Literal["truncate", "drop", "error"] = _key(
         "truncate", "answers", "What happens to instructions longer than max_length; an answer is never cut silently."
+    )
+    packing: bool | None = _key(
+        None,
+        "answers",
+        "Instructions of a batch stand behind one another instead of being padded, and never see each other; "
+        "by default wherever the model gives the same answers that way.",
     )
     max_target_length: int | None = _key(
         None, "answers", "Longest target of an encoder-decoder in tokens; by default the 99.5 % quantile.", ge=2

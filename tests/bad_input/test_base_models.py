@@ -126,11 +126,12 @@ def test_folder_above_a_model(broken_model: Path, run: Callable) -> None:
     run("finished", says=("not a model folder", "did you mean finished/model?"))
 
 
-def test_decoder(here: Path, run: Callable, broken_model: Path) -> None:
-    from transformers import GPT2Config, GPT2Model
+def test_encoder_decoder(here: Path, run: Callable, broken_model: Path) -> None:
+    from transformers import T5Config, T5Model
 
-    change = GPT2Config(vocab_size=400, n_embd=32, n_layer=1, n_head=2, n_positions=64)
-    GPT2Model(change).save_pretrained(broken_model)
+    T5Model(T5Config(vocab_size=400, d_model=32, d_ff=32, d_kv=16, num_layers=1, num_heads=2)).save_pretrained(
+        broken_model
+    )
     run("model", says="is not an encoder")
 
 

@@ -249,11 +249,13 @@ def window(model: Any, tokenizer: Any) -> int:
 ROBERTA_LIKE = {"roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl", "mpnet", "data2vec-text"}
 
 
-def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Encoder:
+def load_encoder(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, *, decoders: bool = False
+) -> Encoder:
     """Load a base encoder (no head) in fp32, in evaluation mode.
 
     Args:
-        name: asset, local folder or hub id.
+        name: asset, local folder or hub id. decoders: a decoder will do too.
 
     Raises:
         ModelError, AssetError: with what was found and what to do.
@@ -274,7 +276,7 @@ def load_encoder(name: str, revision: str | None = None, trust_remote_code: bool
         output_loading_info=True,
     )
     tokenizer = load_tokenizer(name, path, revision, trust_remote_code)
-    if not _is_encoder(model):
+    if not _is_encoder(model) and not (decoders and _is_decoder(model)):
         raise ModelError(
             f"is not an encoder but a {model.config.model_type} model",
             where=name,
@@ -326,6 +328,8 @@ def load_classifier(
     )
     # These heads take **kwargs and ignore num_items_in_batch, which makes Trainer scale wrongly (transformers#47688).
     model.accepts_loss_kwargs = False
+    if model.config.pad_token_id is None:  # decoders look for the last token that is no padding
+        model.config.pad_token_id = load_tokenizer(name, path, revision, trust_remote_code).pad_token_id
     # Old files (bert-base-uncased) call LayerNorm's weights gamma and beta. Transformers renames them back when it
     # saves, and Trainer then finds no such weights in its own checkpoints: neither the best nor a resumed one is whole.
     model._weight_conversions = []
@@ -342,6 +346,14 @@ def _is_encoder(model: Any) -> bool:
     decoder = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     mixed = getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False)
     return hasattr(model, "get_input_embeddings") and not (decoder or mixed)
+
+
+def _is_decoder(model: Any) -> bool:
+    """Whether every token sees those before it alone, and nothing else."""
+    from transformers.models.auto import modeling_auto as auto
+
+    mixed = getattr(model.config, "is_encoder_decoder", False)
+    return model.config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not mixed
 
 
 def check_weights(model: Any, missing: list[str], name: str) -> None:

@@ -121,6 +121,12 @@ def usage(records: Records, folder: str) -> list[str]:
             f'answer = pipeline("text-generation", model="{folder}")',
             'answer([{"role": "user", "content": "a prompt"}], max_new_tokens=128, do_sample=False)',
         ]
+    if records.recipe.get("classify_by") == "likelihood":
+        return [
+            "import tunewell",
+            "",
+            f'tunewell.load_run("{records.folder.resolve().name}").predict(["some text"])',
+        ]
     if kind == "translation":
         return [
             "import tunewell",

@@ -18,6 +18,7 @@ import numpy as np
 from tunewell.errors import DataError
 from tunewell.results import Estimate, ProbeResult, Retention
 from tunewell.retention.measurement import RELATIVE, Measurement, Measurements
+from tunewell.retention.probes.agreement import agreeing, divergences
 from tunewell.retention.probes.drift import debiased_cka, overlap
 
 BLOCKS = 25  # of texts, left out one at a time for CKA's jackknife
@@ -67,6 +68,8 @@ def _compare_one(before: Measurement, after: Measurement, seed: int, n_boot: int
     """The result of one probe and its bootstrap retentions (n_boot,)."""
     if before.kind == "bits":
         return _compare_bits(before, after, seed, n_boot)
+    if before.kind == "kl":
+        return _compare_kl(before, after, seed, n_boot)
     a, b = (before.value, after.value) if before.kind not in RELATIVE else (1.0, _relative(before, after))
     first, second = _replicates(before, after, b, seed, n_boot)
     chance = before.chance
@@ -122,6 +125,27 @@ def _compare_bits(before: Measurement, after: Measurement, seed: int, n_boot: in
     ), draws
 
 
+def _compare_kl(before: Measurement, after: Measurement, seed: int, n_boot: int) -> tuple[ProbeResult, np.ndarray]:
+    """Forward divergence of the next token: 0 is the base model itself, retention is exp(−divergence)."""
+    from tunewell.evaluate.statistics import bootstrap_weights
+
+    nats, places = divergences(*((m.arrays["ids"], m.arrays["logs"]) for m in (before, after)))
+    n, value = before.n, float(nats.sum() / places.sum())
+    drawn = np.concatenate([(nats @ w) / (places @ w) for w in bootstrap_weights(n, n_boot, seed)])[:n_boot]
+    low, high = np.quantile(np.exp(-drawn), [0.025, 0.975])
+    return ProbeResult(
+        name=before.name,
+        title=before.title,
+        metric=before.metric,
+        chance=before.chance,
+        before=Estimate(value=0.0, n=n),
+        after=_estimate(value, drawn, n),
+        retention=Estimate(value=float(np.exp(-value)), low=float(low), high=float(high), n=n),
+        counted=before.counted,
+        note="lower is closer; retention is exp(−divergence)" + ("" if before.counted else "; drift, not counted"),
+    ), np.exp(-drawn)
+
+
 def _estimate(value: float, draws: np.ndarray, n: int) -> Estimate:
     if np.ptp(draws) == 0:
         return Estimate(value=value, n=n)
@@ -130,6 +154,12 @@ def _estimate(value: float, draws: np.ndarray, n: int) -> Estimate:
 
 
 def _relative(before: Measurement, after: Measurement) -> float:
+    if before.kind == "agreement":
+        same, places = agreeing(before.arrays["ids"], after.arrays["ids"])
+        return float(same.sum() / places.sum())
+    if before.kind == "kl":
+        nats, places = divergences(*((m.arrays["ids"], m.arrays["logs"]) for m in (before, after)))
+        return float(nats.sum() / places.sum())
     x, y = before.arrays["vectors"], after.arrays["vectors"]
     return float(overlap(x, y).mean()) if before.kind == "neighbours" else debiased_cka(x, y)
 
@@ -147,7 +177,10 @@ def _replicates(
         error = _cka_error(before.arrays["vectors"], after.arrays["vectors"])
         noise = np.random.default_rng(seed).standard_normal(n_boot)
         return np.ones(n_boot), np.minimum(1.0, value + error * noise)
-    if before.kind == "neighbours":
+    if before.kind == "agreement":
+        same, places = agreeing(before.arrays["ids"], after.arrays["ids"])
+        measures = [_mean_of(np.ones(n)), lambda w: (same @ w) / (places @ w)]
+    elif before.kind == "neighbours":
         kept = overlap(before.arrays["vectors"], after.arrays["vectors"])
         measures = [_mean_of(np.ones(n)), _mean_of(kept)]
     elif before.kind == "spearman":
@@ -181,7 +214,9 @@ def point(before: Measurements, after: Measurements) -> tuple[float | None, floa
     for name, b in before.items():
         a = after[name]
         value = _relative(b, a) if b.kind in RELATIVE else a.value
-        if b.kind == "bits":
+        if b.kind == "kl":
+            each[name] = float(np.exp(-value))
+        elif b.kind == "bits":
             each[name] = b.value / max(value, 1e-12)
         elif b.value - b.chance > 1e-9:
             each[name] = (value - b.chance) / (b.value - b.chance)

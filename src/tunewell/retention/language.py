@@ -1,4 +1,4 @@
-"""What a decoder knows of language: bits per byte on general text, before and after.
+"""What a decoder knows, before and after: language, grammar, following instructions, and how far it has moved.
 
 Bits per byte are the model's surprise, −log₂ p, over the bytes of the text, so that models with other
 vocabularies can be compared. Lower is better; retention is before / after.
@@ -7,7 +7,7 @@ vocabularies can be compared. Lower is better; retention is before / after.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,44 +15,39 @@ import numpy as np
 
 from tunewell.errors import RecipeError, nearest
 from tunewell.retention.measurement import Measurement, Measurements, items_hash
+from tunewell.retention.probes.speaker import Speaker, SpokenProbe
 
 if TYPE_CHECKING:
     from tunewell.retention.suite import Half
 
-KNOWN = {"news": "General text: news stories", "posts": "General text: forum posts"}
+TEXT = {"news": "General text: news stories", "posts": "General text: forum posts"}
+DRIFT = ("agreement", "kl")
+KNOWN = (*TEXT, "grammar", "instructions", *DRIFT)
 TEXTS, CHARACTERS, LEAST = 100, 400, 200  # of each probe and half; shorter texts are left out
-
-Surprise = Callable[[Sequence[str]], np.ndarray]
-"""Texts -> (n,) nats of each, all its tokens after the first summed."""
 
 
 @dataclass(frozen=True)
 class LanguageSuite:
-    """Probes of one half: name -> texts."""
+    """Probes of one half."""
 
     half: Half
-    probes: dict[str, tuple[str, ...]]
+    probes: tuple[SpokenProbe, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.probes)
+        return tuple(p.name for p in self.probes)
 
     def counted(self) -> LanguageSuite:
-        """The suite without probes that count for nothing: all of it, there are none."""
-        return self
+        """The suite without probes that count for nothing."""
+        return LanguageSuite(self.half, tuple(p for p in self.probes if p.counted))
 
-    def measure(self, surprise: Surprise) -> Measurements:
-        """Measure a model, given as texts -> nats."""
+    def measure(self, speaker: Speaker) -> Measurements:
+        """Measure a model."""
         started = time.perf_counter()
         out = Measurements(self.half)
-        for name, texts in self.probes.items():
-            arrays = {
-                "nats": np.asarray(surprise(texts), dtype=np.float64),
-                "bytes": np.array([len(t.encode()) for t in texts], dtype=np.float64),
-            }
-            title = KNOWN.get(name, name)
-            items = items_hash(name, texts)
-            out[name] = Measurement(name, title, "bits per byte", "bits", 0.0, True, items, arrays)
+        for p in self.probes:
+            found = p.arrays(speaker)
+            out[p.name] = Measurement(p.name, p.title, p.metric, p.kind, p.chance, p.counted, p.items, found)
         out.seconds = round(time.perf_counter() - started, 3)
         return out
 
@@ -63,7 +58,8 @@ def load_language_suite(
     """Make a suite for decoders.
 
     Args:
-        probes: names out of news, posts; "auto" for all, "none" for none.
+        probes: names out of news, posts, grammar, instructions, agreement, kl, and `lm_eval:TASK`; "auto" for all
+            but the last, "none" for none. The drift probes (agreement, kl) count towards the mean only when named.
         probe_files: the user's own texts: a file with one text a line, or a data file with a text column.
 
     Raises:
@@ -72,26 +68,57 @@ def load_language_suite(
     from pathlib import Path
 
     from tunewell.data.general import general_texts
+    from tunewell.retention.probes.lm_eval import PREFIX
     from tunewell.retention.probes.similarity import halve
 
-    for name in probes:
-        if name not in (*KNOWN, "auto", "none"):
+    names = list(dict.fromkeys(probes))
+    for name in names:
+        if name not in (*KNOWN, "auto", "none") and not name.startswith(PREFIX):
             raise RecipeError(
                 f"unknown probe `{name}` for a decoder",
                 where="probes",
-                expected=", ".join((*KNOWN, "auto", "none")),
+                expected=", ".join((*KNOWN, f"{PREFIX}TASK", "auto", "none")),
                 remedy=nearest(name, KNOWN),
             )
-    if "none" in probes and len(probes) > 1:
+    if "none" in names and len(names) > 1:
         raise RecipeError(
             "`none` cannot be combined with other probes", where="probes", expected="none, or names of probes"
         )
-    chosen = list(KNOWN) if "auto" in probes else [p for p in probes if p != "none"]
-    made = {name: _texts(name, half, seed) for name in chosen}
+    chosen = [*KNOWN, *(n for n in names if n.startswith(PREFIX))] if "auto" in names else names
+    made = [_make(name, half, seed, named=name in names) for name in chosen if name != "none"]
     for file in probe_files:
+        stem = Path(file).stem
+        if stem in {p.name for p in made}:
+            raise RecipeError(f"two probes are called `{stem}`", where=f"probe_files: {file}", remedy="rename the file")
         texts = general_texts(file, 2 * TEXTS, seed=seed)
-        made[Path(file).stem] = tuple(t[:CHARACTERS] for t in halve(texts, half, seed))
-    return LanguageSuite(half, made)
+        made.append(bits(stem, stem, [t[:CHARACTERS] for t in halve(texts, half, seed)]))
+    return LanguageSuite(half, tuple(made))
+
+
+def _make(name: str, half: Half, seed: int, *, named: bool) -> SpokenProbe:
+    from tunewell.retention.probes import agreement, following, grammar, lm_eval
+
+    if name in TEXT:
+        return bits(name, TEXT[name], _texts(name, half, seed))
+    if name == "grammar":
+        return grammar.grammar(half, seed)
+    if name == "instructions":
+        return following.instructions(half, seed)
+    if name in DRIFT:
+        half_of_each = agreement.PROMPTS // 2
+        texts = [t for source in TEXT for t in _texts(source, half, seed)[:half_of_each]]
+        return agreement.drift_of(name, texts, counted=named)
+    return lm_eval.lm_eval_probe(name, half)
+
+
+def bits(name: str, title: str, texts: Sequence[str]) -> SpokenProbe:
+    """Bits per byte on texts."""
+    size = np.array([len(t.encode()) for t in texts], dtype=np.float64)
+
+    def arrays(speaker: Speaker) -> dict[str, np.ndarray]:
+        return {"nats": np.asarray(speaker(texts), dtype=np.float64), "bytes": size}
+
+    return SpokenProbe(name, title, "bits per byte", "bits", tuple(texts), items_hash(name, tuple(texts)), arrays)
 
 
 def _texts(name: str, half: Half, seed: int) -> tuple[str, ...]:
@@ -105,35 +132,6 @@ def _texts(name: str, half: Half, seed: int) -> tuple[str, ...]:
     return tuple(t[:CHARACTERS] for t in sample(texts, TEXTS, seed))
 
 
-def surprise_of(model: Any, tokenizer: Any, *, max_length: int = 256, batch_size: int = 16) -> Surprise:
+def surprise_of(model: Any, tokenizer: Any, *, max_length: int = 256, batch_size: int = 16) -> Speaker:
     """A decoder as what a LanguageSuite measures; fp32, the texts cut at `max_length` tokens."""
-
-    def surprise(texts: Sequence[str]) -> np.ndarray:
-        import torch
-
-        from tunewell.models.embed import like_length
-        from tunewell.tasks.generation.loss import IGNORED, by_row, shifted
-
-        # a start token only where the tokenizer puts one itself: chat models have one that begins a turn
-        rows = [list(tokenizer(t, verbose=False)["input_ids"])[:max_length] for t in texts]
-        out = np.zeros(len(rows))
-        training = model.training
-        model.eval()
-        try:
-            for index in like_length(np.array([len(r) for r in rows]), batch_size, 2048):
-                width = max(len(rows[i]) for i in index)
-                ids = torch.zeros((len(index), width), dtype=torch.long)
-                mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-                for j, i in enumerate(index):
-                    n = len(rows[i])
-                    ids[j, :n] = labels[j, :n] = torch.tensor(rows[i])
-                    mask[j, :n] = 1
-                with torch.inference_mode():
-                    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-                    nats, _, _ = by_row(*shifted(logits, labels.to(model.device)))
-                out[index] = nats.cpu().numpy()
-        finally:
-            model.train(training)
-        return out
-
-    return surprise
+    return Speaker(model, tokenizer, max_length=max_length, batch_size=batch_size)

@@ -7,6 +7,8 @@ A probe's kind says how its figure comes from the arrays (n items):
     neighbours  vectors (n, H)            against the base model: share of the nearest neighbours kept
     cka         vectors (n, H)            against the base model: debiased linear CKA
     bits        nats (n,), bytes (n,)     surprise on general text in bits per byte; lower is better
+    agreement   ids (n, T, 1), logs       against the base model: share of places with the same likeliest token
+    kl          ids (n, T, K), logs       against the base model: KL(base ‖ tuned) of the next token, nats a token
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 from tunewell.errors import DataError
 from tunewell.results import write_whole
 
-RELATIVE = ("neighbours", "cka")  # kinds that exist only in comparison with the base model
+RELATIVE = ("neighbours", "cka", "agreement", "kl")  # kinds that exist only in comparison with the base model
 NEIGHBOURS = 10
 
 
@@ -52,9 +54,11 @@ class Measurement:
 
     @property
     def value(self) -> float:
-        """The figure on this model alone; 1 for the kinds that compare with the base model."""
+        """The figure on this model alone; 1 (`kl`: 0) for the kinds that compare with the base model."""
         from tunewell.evaluate.weighted import spearman_of
 
+        if self.kind == "kl":
+            return 0.0
         if self.kind in RELATIVE:
             return 1.0
         if self.kind == "bits":

@@ -27,7 +27,9 @@ def explain_tuned(job: Job) -> Explanations | None:
     None when the recipe asks for none, or when the model cannot be explained, which is said and stops nothing.
     """
     path = job.folder / "explanations.json"
-    if not job.recipe.explain:
+    if job.recipe.explain and job.recipe.classify_by == "likelihood":
+        job.echo("explain: left out: a class's likelihood has no head whose answer could be traced to words")
+    if not job.recipe.explain or job.recipe.classify_by == "likelihood":
         path.unlink(missing_ok=True)
         return None
     if job.spec.name in WRITTEN:

@@ -148,7 +148,7 @@ class Job:
         from tunewell.models.load import load_encoder
 
         self.echo(f"model: {self.recipe.model}")
-        return load_encoder(self.recipe.model, self.recipe.revision, self.recipe.trust_remote_code)
+        return load_encoder(self.recipe.model, self.recipe.revision, self.recipe.trust_remote_code, decoders=True)
 
     @cached_property
     def max_length(self) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tunewell.recipe import Recipe
 
 TRAINING_KEYS = (
-    "max_length", "general_text", "general_samples", "distill_weight", "learning_rate", "head_rate_factor",
+    "max_length", "classify_by", "general_text", "general_samples", "distill_weight", "learning_rate", "head_rate_factor",
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_ratio",
     "lr_scheduler_type", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma",
     "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
@@ -49,7 +49,9 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     """The keys of a recipe, given the fingerprint of its rows and the place of its base model."""
     model = model_key(model_path, recipe.revision)
     data = fingerprint(rows, model, recipe.max_length)
-    probe = fingerprint(model, recipe.probes, [_content(f) for f in recipe.probe_files], recipe.seed)
+    probe = fingerprint(
+        model, recipe.probes, [_content(f) for f in recipe.probe_files], recipe.seed, recipe.classify_by
+    )
     training = {k: getattr(recipe, k) for k in TRAINING_KEYS}
     # averaging happens after tuning, so that it can be added or changed without tuning again
     training["strategies"] = [s for s in recipe.strategies if s not in (*AFTERWARDS, "plain")]

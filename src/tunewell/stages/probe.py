@@ -77,9 +77,7 @@ def probe_tuned(job: Job) -> Retention | None:
         )
         retention = compare(before, after, seed=job.recipe.seed)
         probes = suite(job, "report").probes
-        lost = (
-            forgotten(probes, before, after) if isinstance(probes, tuple) else ()
-        )  # texts' bits have no right or wrong
+        lost = forgotten(probes, before, after)
         retention = retention.model_copy(update={"forgotten": lost})
         retention.write(path)
         return retention

@@ -37,12 +37,31 @@ class Inputs:
         loss: model outputs and `labels` -> one value a row; the trainer decides how rows are averaged.
         tokens_a_row: the token budget of a batch is this times the rows of a batch; at least the longest
             row, where every batch is to hold the same number of rows.
+        tokens: made from the model when tuning starts, where the loss is one of tokens and not of rows.
     """
 
     rows: Dataset
     collate: Collate
     loss: ModelLoss
     tokens_a_row: int
+    tokens: Callable[[Any], TokenLoss] | None = None
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """A loss that is a mean over all tokens of an optimiser step, however these are spread over batches.
+
+    Attributes:
+        collate: rows -> a batch with `labels`.
+        learn: (what is to be called, the bare model, a batch) -> outputs and the sum of -log p, in nats.
+        count: labels -> how many tokens carry loss.
+        random: batches are drawn at random, since padding is no matter; otherwise rows of like length are together.
+    """
+
+    collate: Collate
+    learn: Callable[[Any, Any, dict[str, torch.Tensor]], tuple[Any, torch.Tensor]]
+    count: Callable[[torch.Tensor], torch.Tensor]
+    random: bool
 
 
 class Task(Protocol):

@@ -1,4 +1,5 @@
-"""Classes and scores on encoders: one or several labels a text, or a number."""
+"""Classes and scores: one or several labels a text, or a number; by encoders, and by decoders under a head or by
+the likelihood of the classes' names (`by_likelihood`)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tunewell.tasks import by_likelihood
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -46,6 +49,8 @@ class Classification:
         from tunewell.models.load import window
         from tunewell.stages.prepare import choose_max_length
 
+        if by_likelihood.chosen(job):
+            return by_likelihood.max_length(job)
         limit = window(job.encoder.model, job.tokenizer)
         return choose_max_length(job.recipe, job.splits, job.tokenizer, limit, job.spec.pair)
 
@@ -54,6 +59,7 @@ class Classification:
         from tunewell.train.losses import loss_for
 
         recipe = job.recipe
+        by_likelihood.preflight(job)
         loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
         if recipe.class_weight == "balanced" and job.spec.regression:
             raise RecipeError(
@@ -96,13 +102,18 @@ class Classification:
             splits = {**job.splits, "train": job.splits["train"].select(job.places["train"])}
             results = run_baselines(job.spec, splits, embeddings=job.vectors, seed=job.recipe.seed)
             buffer = io.BytesIO()
-            np.savez(buffer, **{name: r.scores["test"] for name, r in results.items()})  # type: ignore[arg-type]
-            write_whole(job.folder / SCORES, buffer.getvalue())
+            scores = {name: r.scores["test"] for name, r in results.items()}
             about = [{"name": name, "title": r.title, "seconds": r.seconds} for name, r in results.items()]
+            if (asked := by_likelihood.zero_shot(job)) is not None:
+                scores[asked["name"]] = asked.pop("scores")
+                about.append(asked)
+            np.savez(buffer, **scores)  # type: ignore[arg-type]
+            write_whole(job.folder / SCORES, buffer.getvalue())
             write_whole(job.folder / ABOUT, json.dumps(about))
-            job.echo("baselines: " + ", ".join(r.title for r in results.values()))
+            job.echo("baselines: " + ", ".join(a["title"] for a in about))
 
-        job.folder.step("baselines", fingerprint(job.keys.data, job.recipe.seed), [SCORES, ABOUT], make, lambda: None)
+        key = fingerprint(job.keys.data, job.recipe.seed, job.recipe.classify_by)
+        job.folder.step("baselines", key, [SCORES, ABOUT], make, lambda: None)
 
     def base(self, baselines: dict[str, Estimate]) -> Estimate | None:
         """The base model frozen under a linear probe."""
@@ -112,26 +123,36 @@ class Classification:
         return True
 
     def suite(self, job: Job, half: str) -> Any:
+        from tunewell.retention.language import load_language_suite
         from tunewell.retention.suite import load_suite
 
+        if by_likelihood.chosen(job):
+            return load_language_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)  # type: ignore[arg-type]
         return load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
 
     def probed(self, job: Job, model: Any) -> Callable[..., Any]:
+        from tunewell.retention.language import surprise_of
         from tunewell.stages.probe import embedder
 
+        if by_likelihood.chosen(job):
+            return surprise_of(model, job.tokenizer)
         return embedder(model, job.tokenizer)
 
     def base_model(self, job: Job) -> Any:
-        return job.encoder.model
+        return by_likelihood.load_base(job) if by_likelihood.chosen(job) else job.encoder.model
 
     def load_tuned(self, job: Job, folder: Path) -> Any:
         from tunewell.models.load import load_tuned
 
+        if by_likelihood.chosen(job):
+            return by_likelihood.load_saved(folder)
         return load_tuned(folder)[0]
 
     def fresh_model(self, job: Job) -> Any:
         from tunewell.models.load import load_classifier
 
+        if by_likelihood.chosen(job):
+            return by_likelihood.load_base(job)
         return load_classifier(
             job.recipe.model,
             job.spec,
@@ -141,12 +162,17 @@ class Classification:
         )
 
     def inputs(self, job: Job) -> Inputs | None:
-        return None
+        return by_likelihood.inputs(job) if by_likelihood.chosen(job) else None
+
+    def _scores(self, job: Job, model: Any, split: str, *, bf16: bool = False) -> np.ndarray:
+        if by_likelihood.chosen(job):
+            return by_likelihood.scores(job, model, split, bf16=bf16)
+        return job.scores(model, split, bf16=bf16)
 
     def validate(self, job: Job, model: Any) -> float:
         from tunewell.evaluate.metrics import score
 
-        scores = job.scores(model, "validation", bf16=job.bf16)
+        scores = self._scores(job, model, "validation", bf16=job.bf16)
         return score(job.spec.metric, job.spec, scores, job.targets("validation"))
 
     def validation(self, job: Job, model: Any) -> Evaluation:
@@ -154,7 +180,7 @@ class Classification:
 
         return evaluate(
             job.spec,
-            job.scores(model, "validation"),
+            self._scores(job, model, "validation"),
             job.targets("validation"),
             split="validation",
             seed=job.recipe.seed,
@@ -181,6 +207,7 @@ class Classification:
             },
             "max_length": job.max_length,
             "base_model": job.recipe.model,
+            "classify_by": job.recipe.classify_by,
         }
 
     def evaluate(self, job: Job) -> Evaluation:

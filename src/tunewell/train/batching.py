@@ -64,6 +64,34 @@ class LikeLengthBatches:
             yield order[self.bounds[i] : self.bounds[i + 1]].tolist()
 
 
+class RandomBatches:
+    """Batches drawn at random, for rows that are not padded; the order is that of `transformers.Trainer`.
+
+    Args:
+        n: rows. rows: rows a batch. seed: with the epoch, decides the order.
+
+    >>> batches = RandomBatches(5, rows=2, seed=0)
+    >>> len(batches), sorted(sum(batches, []))
+    (3, [0, 1, 2, 3, 4])
+    """
+
+    def __init__(self, n: int, *, rows: int, seed: int) -> None:
+        self.n, self.rows, self.seed, self.epoch = n, rows, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.n // self.rows)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        import torch
+
+        order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
+        for start in range(0, self.n, self.rows):
+            yield order[start : start + self.rows]
+
+
 class Collator:
     """Pads encoded rows to the longest of their batch; labels as the loss wants them.
 

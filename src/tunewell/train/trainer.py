@@ -21,15 +21,17 @@ import torch
 from transformers import Trainer
 
 from tunewell.errors import TrainingError
-from tunewell.train.batching import LikeLengthBatches
+from tunewell.train.batching import LikeLengthBatches, RandomBatches
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
+from tunewell.train.packing import BOUNDS
 from tunewell.train.progress import Counts
 from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from tunewell.tasks.base import TokenLoss
     from tunewell.train.hooks import Strategy
 
 MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
@@ -44,9 +46,10 @@ class TunewellTrainer(Trainer):
     def __init__(
         self,
         *,
-        batches: LikeLengthBatches,
+        batches: LikeLengthBatches | RandomBatches,
         row_loss: Callable[..., torch.Tensor] | None,
         model_loss: Callable[..., torch.Tensor] | None = None,
+        token_loss: TokenLoss | None = None,
         rate_factors: dict[str, float] | None = None,
         strategies: Sequence[Strategy] = (),
         validate: Callable[[Any], dict[str, float]] | None = None,
@@ -57,6 +60,7 @@ class TunewellTrainer(Trainer):
             self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
+        self.token_loss = token_loss
         self.rate_factors = rate_factors or {}
         self.loss_is_scaled_for_ga = True
         self._bad_in_a_row = 0
@@ -100,12 +104,23 @@ class TunewellTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_states(self.strategies, resume_from_checkpoint)
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> None:
-        return None
+    def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> torch.Tensor | None:
+        """Tokens with loss in all batches of an optimiser step, of all processes; None for a loss of rows."""
+        if self.token_loss is None or not batch_samples:
+            return None
+        tokens = torch.stack([self.token_loss.count(batch["labels"]) for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(tokens).sum() if self.accelerator.num_processes > 1 else tokens
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        if self.token_loss is not None:
+            assert num_items_in_batch is not None
+            with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
+                outputs, nats = self.token_loss.learn(model, self.accelerator.unwrap_model(model), inputs)
+            # processes average their gradients, and each has only its own tokens above the line
+            loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
+            return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
         labels, rows = inputs.pop("labels"), inputs.pop("row", None)
         outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
@@ -115,10 +130,20 @@ class TunewellTrainer(Trainer):
             assert self.row_loss is not None
             losses = self.row_loss(outputs.logits, labels)
         loss = losses.sum() / rows_a_step
+        return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs)
+
+    def _with_terms(
+        self, model: Any, loss: torch.Tensor, inputs: dict[str, Any], outputs: Any, rows: Any, labels: Any, both: bool
+    ) -> Any:
+        """Count what was seen, and add the terms of strategies to the task's loss."""
         if model.training:
-            mask = inputs["attention_mask"]
             if not self._climbed:  # the same rows again are not new rows
-                self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
+                if BOUNDS in inputs:
+                    tokens = inputs["input_ids"].numel()
+                    self.counts.add(rows=len(inputs[BOUNDS]) - 1, tokens=tokens, cells=tokens)
+                else:
+                    mask = inputs["attention_mask"]
+                    self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
                 if rows is not None and self.dynamics is not None:
                     self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step
@@ -128,7 +153,7 @@ class TunewellTrainer(Trainer):
                     term = extra_loss(self.accelerator.unwrap_model(model), step)
                     if term is not None:
                         loss = loss + term
-        return (loss, outputs) if return_outputs else loss
+        return (loss, outputs) if both else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         perturb = hooks(self.strategies, "perturb")

@@ -128,7 +128,7 @@ def tune(
     import torch
     from transformers import EarlyStoppingCallback, TrainingArguments
 
-    from tunewell.train.batching import Collator, LikeLengthBatches
+    from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
     from tunewell.train.hooks import Tuning, hooks
@@ -159,10 +159,17 @@ def tune(
         )
     else:
         row_loss, encoded, collate = None, inputs.rows, inputs.collate
+    tokens = inputs.tokens(model) if inputs is not None and inputs.tokens is not None else None
+    if tokens is not None:
+        collate = tokens.collate
     lengths = lengths_of(encoded)
     rows = min(recipe.per_device_train_batch_size, len(encoded))
     budget = rows * (TOKENS_A_ROW if inputs is None else inputs.tokens_a_row)
-    batches = LikeLengthBatches(lengths, rows=rows, tokens=budget, seed=recipe.seed)
+    batches: LikeLengthBatches | RandomBatches
+    if tokens is not None and tokens.random:
+        batches = RandomBatches(len(encoded), rows=rows, seed=recipe.seed)
+    else:
+        batches = LikeLengthBatches(lengths, rows=rows, tokens=budget, seed=recipe.seed)
     accumulate = recipe.gradient_accumulation_steps
     steps_an_epoch = -(-len(batches) // accumulate)
     steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
@@ -248,6 +255,7 @@ def tune(
         row_loss=row_loss,
         rate_factors=factors,
         model_loss=inputs.loss if inputs is not None else None,
+        token_loss=tokens,
         strategies=strategies,
         validate=validate,
         callbacks=watchers,

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LISTED = 3
+LOOKED_AT = 2000
+# of chat templates that data may have been rendered with before
+MARKS = ("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<<SYS>>", "<|start_header_id|>", "<|eot_id|>",
+         "<start_of_turn>", "<end_of_turn>", "<|assistant|>", "<|user|>", "<|endoftext|>", "### Response:",
+         "### Instruction:")  # fmt: skip
 
 
 def encode_rows(
@@ -82,6 +87,10 @@ def encode_rows(
         "tokens_with_loss": learnt,
         "tokens_cut": sum(e.cut for e in encoded),
         "rows_that_learn_to_end": sum(e.ended for e in encoded),
+        "answers_cut": sum(e.answer_cut > 0 for e in encoded),
+        "answers_hidden_by_template": sum(e.unlearnt for e in encoded),
+        "end_tokens": [writer.tokenizer.decode([i]) for i in writer.ends()],
+        **(template_against_data(writer, [conversations[i] for i in used]) if writer.shift else {}),
         "sample": sample(writer, encoded[0]),
     }
     return encoded, np.array(used, dtype=np.int64), audit
@@ -106,7 +115,62 @@ def sentence(audit: dict[str, Any]) -> str:
         f"audit: {audit['rows_with_loss']:,} of {audit['rows']:,} rows carry loss, on "
         f"{audit['tokens_with_loss']:,} of {audit['tokens']:,} tokens; {audit['rows_that_learn_to_end']:,} learn to end"
         + (f"; {long:,} rows longer than {audit['max_length']} tokens were {done}" if long else "")
+        + (f", {audit['answers_cut']:,} of them in an answer" if audit.get("answers_cut") else "")
     )
+
+
+def template_against_data(
+    writer: CausalWriter | Seq2SeqWriter, talks: Sequence[list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """What the chat template does to the data, counted over at most LOOKED_AT conversations.
+
+    Returns:
+        own_template: the tokenizer brought one. added_by_template: a system prompt of its own, put before
+        conversations that have none. rows_with_marks: a message holds a mark of this or another template.
+        rows_not_shown: a message does not stand in what the model reads.
+    """
+    from tunewell.tasks.generation.rendering import PLAIN, rendered_text
+
+    tokenizer = writer.tokenizer
+    marks = {t for t in tokenizer.all_special_tokens if len(t) > 2} | set(MARKS)
+    out: dict[str, Any] = {"own_template": tokenizer.chat_template != PLAIN, "added_by_template": "", "looked_at": 0}
+    out |= {"rows_with_marks": 0, "marks": [], "rows_not_shown": 0, "roles_not_shown": []}
+    seen: set[str] = set()
+    hidden: set[str] = set()
+    for talk in talks[:LOOKED_AT]:
+        whole = rendered_text(tokenizer, talk)
+        found = {mark for mark in marks for m in talk if mark in m["content"]}
+        lost = {m["role"] for m in talk if m["content"].strip() and m["content"].strip() not in whole}
+        out["looked_at"] += 1
+        out["rows_with_marks"] += bool(found)
+        out["rows_not_shown"] += bool(lost)
+        seen |= found
+        hidden |= lost
+    out["marks"], out["roles_not_shown"] = sorted(seen), sorted(hidden)
+    alone = next((t for t in talks[:LOOKED_AT] if t[0]["role"] == "user"), None)
+    if alone is not None:  # what stands before the first turn although the data has nothing there
+        before = rendered_text(tokenizer, alone).partition(alone[0]["content"].strip())[0]
+        for mark in sorted(tokenizer.all_special_tokens, key=len, reverse=True):
+            before = before.replace(mark, "\n")
+        lines = [line.strip() for line in before.splitlines()]
+        out["added_by_template"] = " ".join(x for x in lines if x and x.lower() not in ("system", "user", "user:"))
+    return out
+
+
+def highlighted(parts: Sequence[dict[str, Any]], *, colour: bool, longest: int = 600) -> str:
+    """A sample for a terminal: what is learnt in green, or between ⟦ and ⟧ where there are no colours.
+
+    >>> highlighted([{"text": "say one: ", "learnt": False}, {"text": "one", "learnt": True}], colour=False)
+    'say one: ⟦one⟧'
+    """
+    first, last = ("\x1b[32m", "\x1b[0m") if colour else ("⟦", "⟧")
+    texts = []
+    for part in parts:
+        text = part["text"]
+        if len(text) > longest:
+            text = text[: longest // 2] + " … " + text[-longest // 2 :]
+        texts.append(f"{first}{text}{last}" if part["learnt"] else text)
+    return "".join(texts)
 
 
 def inputs_of(encoded: Sequence[Encoded]) -> dict[str, list]:

@@ -54,6 +54,13 @@ def format_of(loaded: Loaded, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         return "messages", (recipe.messages,)
     if recipe.source and recipe.target:
         return "prompt and completion", (recipe.source, recipe.target)
+    if {"preferred_output", "non_preferred_output"} <= set(names) or {"chosen", "rejected"} <= set(names):
+        raise DataError(
+            "holds preferences, two answers a prompt of which one is better",
+            where=loaded.source,
+            expected="one answer a prompt, to be learned as it is",
+            remedy="write a file with the prompt and the better answer alone",
+        )
     for name, columns in FORMATS:
         if set(columns) <= set(names):
             return name, columns
@@ -74,6 +81,12 @@ def conversations(loaded: Loaded, recipe: Recipe) -> tuple[list[dict[str, Any]],
     for number, row in enumerate(loaded.dataset, 1):
         where = f"{loaded.source}:{number}"
         messages = messages_of(name, columns, row, where)
+        calls = sum(m.pop("call", False) for m in messages)
+        mended["a call of a tool carries no loss"] += calls > 0
+        if messages and messages[-1]["role"] == "assistant" and messages[-1].get("weight") == 0 and calls:
+            dropped["the last answer is a call of a tool"] += not messages[-1]["content"].strip()
+            if not messages[-1]["content"].strip():
+                continue
         last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=None)
         if last is None or not messages[last]["content"].strip():
             dropped["no answer of the assistant"] += 1
@@ -122,6 +135,10 @@ def messages_of(name: str, columns: Sequence[str], row: dict[str, Any], where: s
     return [*first, *last]
 
 
+def _calls(message: dict[str, Any]) -> bool:
+    return bool(opened(message.get("tool_calls")) or opened(message.get("function_call")))
+
+
 def _is_list(value: Any) -> bool:
     found = opened(value)
     return isinstance(found, list) and any(isinstance(m, dict) for m in found)
@@ -148,6 +165,8 @@ def _listed(value: Any, where: str) -> list[Message]:
         if isinstance(content, list):  # OpenAI's parts; only text can be learned here
             content = "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
         made: Message = {"role": known, "content": _text(content)}
+        if known == "assistant" and not made["content"].strip() and _calls(message):
+            made |= {"weight": 0, "call": True}  # the template may show it; as text there is nothing to learn
         if message.get("weight") in (0, "0", 0.0, False):
             made["weight"] = 0
         out.append(made)

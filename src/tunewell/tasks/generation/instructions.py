@@ -105,6 +105,70 @@ def findings(splits: dict[str, Dataset], audit: dict[str, Any]) -> list[Finding]
                 remedy="raise max_length, or choose what happens to them with `overlength`",
             )
         )
+    if audit.get("answers_cut"):
+        out.append(
+            Finding(
+                code="answer-cut",
+                severity="warning",
+                split="train",
+                title="Answers that are cut",
+                count=audit["answers_cut"],
+                message=f"{audit['answers_cut']:,} training rows are so long that tokens of an answer are left out.",
+                remedy="raise max_length, or choose `overlength: drop` or `error`",
+            )
+        )
+    if audit.get("rows_with_marks"):
+        out.append(
+            Finding(
+                code="template-in-text",
+                severity="warning",
+                split="train",
+                title="Marks of a chat template in the text",
+                count=audit["rows_with_marks"],
+                message=f"{audit['rows_with_marks']:,} of {audit['looked_at']:,} conversations hold "
+                + ", ".join(f"`{m}`" for m in audit["marks"][:5])
+                + " in a message: rendered by a template once, they would be rendered twice.",
+                remedy="give the messages without the marks; the model's own template puts them in",
+            )
+        )
+    if audit.get("rows_not_shown"):
+        out.append(
+            Finding(
+                code="message-not-shown",
+                severity="warning",
+                split="train",
+                title="Messages that the template does not show",
+                count=audit["rows_not_shown"],
+                message=f"In {audit['rows_not_shown']:,} of {audit['looked_at']:,} conversations a message of "
+                f"{' and '.join(audit['roles_not_shown'])} does not reach the model as it stands in the data.",
+                remedy="look at the sample in the report; put a system prompt into the first question if need be",
+            )
+        )
+    if audit.get("answers_hidden_by_template"):
+        out.append(
+            Finding(
+                code="answer-hidden",
+                severity="notice",
+                split="train",
+                title="Earlier answers without loss",
+                count=audit["answers_hidden_by_template"],
+                message=f"{audit['answers_hidden_by_template']:,} earlier answers carry no loss, because the template "
+                "shows them otherwise once the conversation goes on.",
+                remedy="split such conversations into one row an answer",
+            )
+        )
+    if audit.get("added_by_template"):
+        out.append(
+            Finding(
+                code="system-prompt-added",
+                severity="notice",
+                split="train",
+                title="The template adds a system prompt",
+                count=audit["rows"],
+                message=f"Conversations without a system message begin with: {audit['added_by_template'][:200]}",
+                remedy="give a system message of your own to change it",
+            )
+        )
     endless = audit["rows_with_loss"] - audit["rows_that_learn_to_end"]
     if endless:
         out.append(

@@ -15,11 +15,18 @@ IGNORED = -100
 
 def by_row(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits (B, T, V) for labels (B, T) at the same places -> nats, tokens and tokens predicted right, (B,) each."""
+    mask = labels != IGNORED
+    return by_row_of(logits[mask], labels, mask)
+
+
+def by_row_of(
+    logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `by_row`, for the logits (K, V) of the tokens where `mask` (B, T) is True alone."""
     import torch
     import torch.nn.functional as F
 
-    mask = labels != IGNORED
-    picked, wanted = logits[mask].float(), labels[mask]
+    picked, wanted = logits.float(), labels[mask]
     row = mask.nonzero()[:, 0]
     zeros = torch.zeros(len(labels), device=logits.device)
     nats = zeros.index_add(0, row, F.cross_entropy(picked, wanted, reduction="none"))
@@ -43,3 +50,18 @@ def answer_loss(outputs: Any, labels: torch.Tensor, *, shift: bool) -> torch.Ten
         logits, labels = shifted(logits, labels)
     nats, tokens, _ = by_row(logits, labels)
     return nats * len(nats) / tokens.sum().clamp(min=1)
+
+
+def following(labels: torch.Tensor) -> torch.Tensor:
+    """(B, T) labels of tokens -> (B, T) of the token that follows each; the last has none.
+
+    The first token of a row follows nothing, so `labels` of it must be -100 where rows are packed.
+    """
+    import torch.nn.functional as F
+
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def answer_tokens(labels: torch.Tensor, *, shift: bool) -> torch.Tensor:
+    """How many tokens of a batch carry loss."""
+    return ((labels[:, 1:] if shift else labels) != IGNORED).sum()

@@ -72,6 +72,11 @@ def end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return out
 
 
+def rendered_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """A conversation as the template shows it."""
+    return _render(tokenizer, messages, False)
+
+
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Rendered:
     """A conversation that ends with an answer.
 

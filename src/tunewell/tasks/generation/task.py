@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from tunewell.results import CheckReport, Estimate, Evaluation
     from tunewell.stages.job import Job
     from tunewell.stages.prepare import Prepared
-    from tunewell.tasks.base import Inputs
+    from tunewell.tasks.base import Inputs, TokenLoss
 
 LONGEST = 1024  # tokens of a row by default
 LONGEST_TARGET = 256
@@ -254,14 +256,21 @@ class Generation:
 
         from tunewell.results import write_whole
         from tunewell.tasks.base import Inputs
-        from tunewell.tasks.generation.audit import inputs_of, sentence
+        from tunewell.tasks.generation.audit import highlighted, inputs_of, sentence
+        from tunewell.tasks.generation.learning import token_loss
 
         encoded, _, audit = self._encoded(job)
         write_whole(job.folder / "audit.json", json.dumps(audit, ensure_ascii=False, indent=1) + "\n")
         job.echo(sentence(audit))
+        colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        job.echo("audit: a row, what is learnt marked:\n" + highlighted(audit["sample"], colour=colour))
         writer = self.writer(job, None)
         longest = max(len(e.ids) for e in encoded)
-        return Inputs(Dataset.from_dict(inputs_of(encoded)), writer.collate, writer.loss, longest)
+
+        def tokens(model: Any) -> TokenLoss:
+            return token_loss(model, writer, packing=job.recipe.packing, echo=job.echo)
+
+        return Inputs(Dataset.from_dict(inputs_of(encoded)), writer.collate, writer.loss, longest, tokens)
 
     # ------------------------------------------------------------ answers
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tunewell.errors import DataError
-from tunewell.tasks.generation.loss import IGNORED, answer_loss, by_row, shifted
+from tunewell.tasks.generation.loss import IGNORED, answer_loss, by_row_of, following
 from tunewell.tasks.generation.rendering import end_ids, prompt_ids, render
 
 if TYPE_CHECKING:
@@ -38,12 +38,16 @@ class Encoded(NamedTuple):
     Attributes:
         ids: (T,) input. labels: (T,) of a decoder, (A,) of an encoder-decoder; -100 where no loss is.
         cut: tokens left out because the row is too long. ended: an end token is learnt.
+        answer_cut: those of them that carried loss. unlearnt: earlier answers that the template shows otherwise
+            later on, so that they carry no loss.
     """
 
     ids: list[int]
     labels: list[int]
     cut: int
     ended: bool
+    answer_cut: int = 0
+    unlearnt: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,8 @@ class _Writer:
         """How likely the model finds the answers of encoded rows."""
         import torch
 
+        from tunewell.tasks.generation.head import only_at
+
         out = np.zeros((3, len(rows)))
         training = self.model.training
         self.model.eval()
@@ -201,12 +207,16 @@ class _Writer:
             for index in self._batches(lengths):
                 batch = {k: v.to(device) for k, v in self.collate([rows[i]._asdict() for i in index]).items()}
                 labels = batch.pop("labels")
-                with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                wanted = following(labels) if self.shift else labels
+                keep = wanted != IGNORED
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16),
+                    only_at(self.model, keep),
+                ):
                     logits = self.model(**batch).logits
-                    if self.shift:
-                        logits, labels = shifted(logits, labels)
-                    for j, values in enumerate(by_row(logits, labels)):
-                        out[j, index] = values.cpu().numpy()
+                for j, values in enumerate(by_row_of(logits, wanted, keep)):
+                    out[j, index] = values.cpu().numpy()
         finally:
             self.model.train(training)
         size = np.array([self._answer_bytes(r.labels) for r in rows], dtype=np.float64)
@@ -278,12 +288,14 @@ class CausalWriter(_Writer):
         labels = [i if learnt else IGNORED for i, learnt in zip(rendered.ids, rendered.learnt, strict=True)]
         cut = max(0, len(rendered.ids) - self.max_length)
         if not cut:
-            return Encoded(rendered.ids, labels, 0, rendered.ended)
+            return Encoded(rendered.ids, labels, 0, rendered.ended, 0, rendered.unlearnt)
         answer = len(labels) - next((k for k, y in enumerate(reversed(labels)) if y == IGNORED), len(labels))
         first = min(cut, max(0, answer - 1))  # at least one token is read before the answer
         ids, labels = rendered.ids[first:], labels[first:]
         ended = rendered.ended and len(ids) <= self.max_length
-        return Encoded(ids[: self.max_length], labels[: self.max_length], cut, ended)
+        kept = labels[: self.max_length]
+        lost = sum(rendered.learnt) - sum(y != IGNORED for y in kept)
+        return Encoded(ids[: self.max_length], kept, cut, ended, lost, rendered.unlearnt)
 
     def prompt(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Tokens before the answer; the beginning is cut where they do not fit the window with an answer."""
@@ -319,8 +331,9 @@ class Seq2SeqWriter(_Writer):
         labels = labels[1:] if self._starts_with_start(labels) else labels
         eos = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else self.tokenizer.sep_token_id
         cut = max(0, len(ids) - self.max_length) + max(0, len(labels) - self.max_target_length)
+        lost = max(0, len(labels) - self.max_target_length)
         labels = labels[: self.max_target_length]
-        return Encoded(self._shortened(ids), labels, cut, bool(labels) and labels[-1] == eos)
+        return Encoded(self._shortened(ids), labels, cut, bool(labels) and labels[-1] == eos, lost)
 
     def _starts_with_start(self, labels: list[int]) -> bool:
         """Whether targets begin with the token that generation starts from anyway (BERT's [CLS])."""
