@@ -27,6 +27,8 @@ SECTIONS = {
     "output": "Output",
 }
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+RECIPE = "a recipe in YAML"
+DATA_ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz")
 
 
 def _list(value: Any) -> Any:
@@ -368,12 +370,14 @@ def mistakes(values: dict[str, Any]) -> list[str]:
     return []
 
 
-def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
+def load_yaml(path: Path, what: str = RECIPE) -> dict[str, Any]:
     """The keys of a YAML file.
 
     Raises:
-        RecipeError: no such file, or it is no YAML mapping.
+        RecipeError: no such file, a data file, or it is no YAML mapping.
     """
+    if path.suffix.lower() in DATA_ENDINGS and path.is_file():
+        raise _data_file(path, what)
     try:
         text = path.read_text(encoding="utf-8-sig")
         loaded = yaml.safe_load(text)
@@ -383,7 +387,7 @@ def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
             "no such file",
             where=str(path),
             expected=what,
-            remedy="`tunewell init DATA` writes one from a data file" if what == "a recipe in YAML" else "",
+            remedy="`tunewell init DATA` writes one from a data file" if what == RECIPE else "",
         ) from None
     except IsADirectoryError:
         raise RecipeError("is a folder", where=str(path), expected=what) from None
@@ -397,9 +401,16 @@ def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
         ) from None
     if loaded is None:
         loaded = {}
+    if not isinstance(loaded, dict) and path.suffix.lower() == ".json":
+        raise _data_file(path, what)
     if not isinstance(loaded, dict):
         raise RecipeError(f"holds a {type(loaded).__name__}", where=str(path), expected="lines of `key: value`")
     return loaded
+
+
+def _data_file(path: Path, what: str) -> RecipeError:
+    remedy = f"tunewell run --train {path}, or `tunewell init {path}` for a recipe to fill in"
+    return RecipeError("is a data file", where=str(path), expected=what, remedy=remedy if what == RECIPE else "")
 
 
 def _refuse_repeats(text: str, path: Path) -> None:

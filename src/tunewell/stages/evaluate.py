@@ -148,7 +148,7 @@ def evaluate_labelled_file(
     task_name: str | None = None,
 ) -> Evaluation:
     """`evaluate_file` for classes and scores."""
-    from tunewell.data.columns import canonical, resolve
+    from tunewell.data.columns import canonical, refuse_objects, resolve
     from tunewell.data.load import load
     from tunewell.evaluate.metrics import evaluate
     from tunewell.tasks import targets
@@ -168,6 +168,7 @@ def evaluate_labelled_file(
         source=file.source,
         evaluating=True,
     )
+    refuse_objects(file.objects, columns, source=file.source)
     dataset, _ = canonical(file.dataset, columns, source=file.source)
     if not len(dataset):
         raise DataError("no row with a text and a label", where=file.source, expected="at least one")

@@ -138,7 +138,7 @@ def choose_task(recipe: Recipe) -> str:
 
 def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
     """`prepare` for classes and scores."""
-    from tunewell.data.columns import canonical, resolve
+    from tunewell.data.columns import canonical, refuse_objects, resolve
     from tunewell.data.load import load
     from tunewell.data.split import check_labels
     from tunewell.evaluate.metrics import check_headline
@@ -170,6 +170,7 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
     )
     splits, dropped, read = {}, {}, {}
     for name, file in loaded.items():
+        refuse_objects(file.objects, columns, source=file.source)
         notices += list(file.notices)
         splits[name], dropped[name] = canonical(file.dataset, columns, source=file.source)
         read[name] = len(file.dataset)
