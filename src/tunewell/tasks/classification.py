@@ -40,6 +40,8 @@ class Classification:
     def kind(self, job: Job) -> str:
         if job.spec.regression:
             return ""
+        if job.spec.ordered:
+            return f", {len(job.spec.labels)} classes in order: {' < '.join(job.spec.labels[:7])}"
         return ", several labels a row" if job.spec.multi_label else f", {len(job.spec.labels)} classes"
 
     def max_length(self, job: Job) -> int:
@@ -66,10 +68,13 @@ class Classification:
         take seconds.
         """
         from tunewell.data.check import check as check_data
+        from tunewell.tasks.polarity import describe
 
         columns = job.prepared.columns
         roles = {"text": columns.text, "label": ", ".join(columns.label)}
         roles |= {k: v for k in ("text_pair", "group") if (v := getattr(columns, k))}
+        if columns.polarity is not None:
+            roles["polarity"] = describe(columns.polarity)
         vectors = None
         if not job.spec.multi_label and not (alone and len(job.splits["train"]) > EMBEDDED_ALONE):
             found = job.embed("train") if alone else job.vectors["train"]
@@ -178,6 +183,7 @@ class Classification:
                 "label": list(columns.label),
                 "group": columns.group,
                 "label_separator": columns.label_separator,
+                **({} if columns.polarity is None else {"polarity": columns.polarity}),
             },
             "max_length": job.max_length,
             "base_model": job.recipe.model,
@@ -194,5 +200,11 @@ class Classification:
         return evaluate_labelled_file(path, data, **options)
 
 
+@dataclass(frozen=True)
+class Sentiment(Classification):
+    """Opinions as classes in order or as scores; once the rows are read, it is one of the two tasks above."""
+
+
 CLASSIFICATION = Classification("text-classification", "Classes, one or several a text")
 REGRESSION = Classification("text-regression", "A number for a text")
+SENTIMENT = Sentiment("sentiment", "How negative or positive a text is, as a whole or about an aspect")
