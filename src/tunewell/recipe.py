@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tunewell.errors import RecipeError, nearest
 from tunewell.strategies import AUTO, STRATEGIES, check_combination
 from tunewell.tasks.polarity import parse as parse_polarity
+from tunewell.tasks.verbaliser import parse as parse_verbaliser
 
 SECTIONS = {
     "data": "Data",
@@ -40,6 +41,7 @@ def _list(value: Any) -> Any:
 
 
 Polarity = Annotated[dict[str, str] | Literal["keep"], BeforeValidator(parse_polarity)]
+Verbaliser = Annotated[dict[str, list[str]] | Literal["auto"], BeforeValidator(parse_verbaliser)]
 StringList = Annotated[list[str], BeforeValidator(_list)]
 
 
@@ -182,6 +184,18 @@ class Recipe(BaseModel):
         "strategies",
         "Shares of its change that the first layer keeps, tried by `lines`; the last layer keeps all.",
     )
+    pattern: str | None = _key(
+        None,
+        "strategies",
+        "`prompt`: how a text is asked about, with {text}, {mask} and for pairs {text_pair}; by default "
+        "`{text} It was {mask}.` for sentiment, `{text} This is about {mask}.` for other classes.",
+    )
+    verbaliser: Verbaliser | None = _key(
+        None,
+        "strategies",
+        "`prompt`: the words of each class (`good=great|fine,bad=awful`), or `auto` to search them; by default told by "
+        "the labels' names, and searched where a name is not one token.",
+    )
     freeze: str = _key(
         "embeddings",
         "strategies",
@@ -318,6 +332,10 @@ class Recipe(BaseModel):
                 f"`{key}` belongs to `task: sentiment`, not to `task: {self.task}`"
                 for key in ("aspect", "polarity", "sentiment")
                 if key in self.model_fields_set and getattr(self, key) not in (None, "auto")
+            ]
+        if "prompt" not in (self.strategy or []):
+            problems += [
+                f"`{key}` belongs to `strategy: prompt`" for key in ("pattern", "verbaliser") if getattr(self, key)
             ]
         if self.polarity is not None and self.sentiment == "scores":
             problems.append("`polarity` makes classes: it does not go with `sentiment: scores`")

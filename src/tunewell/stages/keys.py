@@ -22,6 +22,7 @@ TRAINING_KEYS = (
 )  # fmt: skip
 # keys that matter to one strategy only: to change one of another strategy is no reason to tune again
 STRATEGY_KEYS = {
+    "prompt": ("pattern", "verbaliser"),
     "freeze": ("freeze",),
     "llrd": ("llrd_decay",),
     "l2sp": ("l2sp_weight",),

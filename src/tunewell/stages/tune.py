@@ -57,7 +57,7 @@ def tune(job: Job) -> Training:
     )
     training = tune_model(
         model,
-        job.tokenizer,
+        job.input_tokenizer,
         job.spec,
         job.splits["train"],
         recipe=job.recipe,

@@ -49,13 +49,15 @@ class Classification:
         from tunewell.stages.prepare import choose_max_length
 
         limit = window(job.encoder.model, job.tokenizer)
-        return choose_max_length(job.recipe, job.splits, job.tokenizer, limit, job.spec.pair)
+        return choose_max_length(job.recipe, job.splits, job.input_tokenizer, limit, job.spec.pair)
 
     def preflight(self, job: Job) -> None:
         from tunewell.errors import RecipeError
         from tunewell.train.losses import loss_for
 
         recipe = job.recipe
+        if job.prompt is not None:  # its pattern and words, before anything is written
+            job.fresh_model()
         loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
         if recipe.class_weight == "balanced" and job.spec.regression:
             raise RecipeError(
@@ -96,10 +98,15 @@ class Classification:
         from tunewell.evaluate.baselines import run_baselines
         from tunewell.folder import fingerprint
         from tunewell.results import write_whole
+        from tunewell.stages.prompting import zero_shot
+
+        asked = (job.prompt.pattern, job.prompt.words) if job.prompt is not None else ()
 
         def make() -> None:
             splits = {**job.splits, "train": job.splits["train"].select(job.places["train"])}
             results = run_baselines(job.spec, splits, embeddings=job.vectors, seed=job.recipe.seed)
+            if job.prompt is not None:
+                results["zero-shot"] = zero_shot(job)
             buffer = io.BytesIO()
             np.savez(buffer, **{name: r.scores["test"] for name, r in results.items()})  # type: ignore[arg-type]
             write_whole(job.folder / SCORES, buffer.getvalue())
@@ -107,7 +114,9 @@ class Classification:
             write_whole(job.folder / ABOUT, json.dumps(about))
             job.echo("baselines: " + ", ".join(r.title for r in results.values()))
 
-        job.folder.step("baselines", fingerprint(job.keys.data, job.recipe.seed), [SCORES, ABOUT], make, lambda: None)
+        job.folder.step(
+            "baselines", fingerprint(job.keys.data, job.recipe.seed, *asked), [SCORES, ABOUT], make, lambda: None
+        )
 
     def base(self, baselines: dict[str, Estimate]) -> Estimate | None:
         """The base model frozen under a linear probe."""
@@ -136,6 +145,10 @@ class Classification:
 
     def fresh_model(self, job: Job) -> Any:
         from tunewell.models.load import load_classifier
+        from tunewell.stages.prompting import prompted_model
+
+        if job.prompt is not None:
+            return prompted_model(job)
 
         return load_classifier(
             job.recipe.model,
@@ -174,7 +187,7 @@ class Classification:
             fold_scale(model, job.scale.mean, job.scale.std)
 
     def describe(self, job: Job) -> dict[str, Any]:
-        columns = job.prepared.columns
+        columns, prompt = job.prepared.columns, job.prompt
         return {
             "spec": job.spec.to_dict(),
             "columns": {
@@ -187,6 +200,11 @@ class Classification:
             },
             "max_length": job.max_length,
             "base_model": job.recipe.model,
+            **(
+                {}
+                if prompt is None
+                else {"prompt": {"pattern": prompt.pattern, "words": prompt.spoken(job.spec.labels)}}
+            ),
         }
 
     def evaluate(self, job: Job) -> Evaluation:
