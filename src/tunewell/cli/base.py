@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -25,6 +26,9 @@ SILENCE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
 }
+
+
+ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what people write after a flag
 
 
 def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -66,7 +70,21 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _naming(ctx):
+            self._refuse_values_of_flags(ctx, args)
             return super().parse_args(ctx, args)
+
+    def _refuse_values_of_flags(self, ctx: click.Context, args: list[str]) -> None:
+        """`--bf16 false` would switch bf16 on and take `false` for a file."""
+        flags = {o: p for p in self.get_params(ctx) if isinstance(p, click.Option) and p.is_flag for o in p.opts}
+        for flag, value in pairwise([*args, ""]):
+            name, _, given = flag.partition("=")
+            value = given or value
+            if name not in flags or value.casefold() not in (*ON, *OFF):
+                continue
+            off = next(iter(flags[name].secondary_opts), "")
+            wanted = name if value.casefold() in ON else off
+            remedy = f"write `{wanted}`" if wanted else "leave it out"
+            raise click.UsageError(f"`{name}` takes no value, but `{value}` follows it: {remedy}")
 
     def invoke(self, ctx: click.Context) -> Any:
         with _naming(ctx):

@@ -41,6 +41,7 @@ class Columns:
     multi_label: bool
     label_separator: str | None
     notices: tuple[str, ...] = ()
+    polarity: dict[str, str] | str | None = None  # of sentiment, see tasks/polarity.py
 
 
 def resolve(
@@ -84,7 +85,7 @@ def resolve(
             if text_pair:
                 notices.append(f"text pair column: {text_pair!r}")
     if not label:
-        label = (_label_column(names, text, text_pair, source),)
+        label = (label_column(names, text, text_pair, source),)
         notices.append(f"label column: {label[0]!r} (name another with `label`)")
     if text in label or text_pair in label:
         raise DataError(
@@ -119,6 +120,31 @@ def resolve(
     return columns
 
 
+def refuse_objects(objects: dict[str, int], columns: Columns, *, source: str) -> None:
+    """Refuse JSON objects where a text or a label is wanted, which would be learned as their JSON.
+
+    Args:
+        objects: column -> first row that holds one (`load.Loaded.objects`).
+
+    Raises:
+        DataError: with file, row and column.
+    """
+    named = [("text", columns.text), ("text", columns.text_pair), *(("label", c) for c in columns.label)]
+    for role, name in named:
+        if name in objects:
+            raise _not_a_text(role, str(name), "an object", source, objects[name])
+
+
+def _not_a_text(role: str, name: str, kind: str, source: str, row: int) -> DataError:
+    wanted = "a text in each row" if role == "text" else "a label in each row"
+    return DataError(
+        f"`{name}` holds {kind} where a {role} is wanted",
+        where=f"{source}:{row}",
+        expected=wanted,
+        remedy=f"write the {role} itself into the column, or name another: --{role} COLUMN",
+    )
+
+
 def text_column(dataset: Dataset, *, source: str, besides: Iterable[str | None] = ()) -> str:
     """The column with the text: by name, else the one with the longest strings.
 
@@ -146,7 +172,12 @@ def text_column(dataset: Dataset, *, source: str, besides: Iterable[str | None] 
     return max(lengths, key=lambda n: lengths[n])
 
 
-def _label_column(names: list[str], text: str, text_pair: str | None, source: str) -> str:
+def label_column(names: list[str], text: str, text_pair: str | None, source: str) -> str:
+    """The column with the label: by name, else the only one that is left.
+
+    Raises:
+        DataError: it cannot be told.
+    """
     free = [n for n in names if n not in (text, text_pair)]
     lowered = {n.casefold().strip(): n for n in reversed(free)}
     for known in LABELS:
@@ -332,6 +363,22 @@ def _made(
     if columns.group:
         kinds["group"] = Value("string")
 
+    shapes: dict[bool, int] = {}  # of labels: whether a list -> first row
+
+    def one_shape(cell: Any, row: int) -> None:
+        """Lists of labels and single labels in one column are a mistake in one of them."""
+        if len(columns.label) > 1 or columns.label_separator is not None or _absent(cell):
+            return
+        shapes.setdefault(_listed(cell) is not None, row)
+        if len(shapes) == 2:
+            raise DataError(
+                f"`{columns.label[0]}` mixes lists and single labels: row {shapes[True]} holds a list, "
+                f"row {shapes[False]} does not",
+                where=f"{source}:{max(shapes.values())}",
+                expected="a list of labels in each row, or one label in each row",
+                remedy="write single labels as lists of one",
+            )
+
     def convert(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
         out: dict[str, list] = {k: [] for k in kinds}
         part = {c: batch[c] for c in {*columns.label}}
@@ -339,6 +386,12 @@ def _made(
         for j, i in enumerate(indices):
             text = batch[columns.text][j]
             pair = batch[columns.text_pair][j] if columns.text_pair else None
+            for name, value in ((columns.text, text), (columns.text_pair, pair)):
+                if isinstance(value, dict | list):
+                    kind = "an object" if isinstance(value, dict) else "a list"
+                    raise _not_a_text("text", str(name), kind, source, i + 1)
+            if columns.multi_label:
+                one_shape(batch[columns.label[0]][j], i + 1)
             if text is None or not str(text).strip() or (columns.text_pair and (pair is None or not str(pair).strip())):
                 dropped["empty text"] += 1
                 continue

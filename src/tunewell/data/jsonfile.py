@@ -34,6 +34,7 @@ class JsonFile:
         self._opener, self._encoding, self.source = opener, encoding, source
         self.notices: list[str] = [encoding.notice] if encoding.notice else []
         self._nested: list[Any] | None = None
+        self.objects: dict[str, int] = {}  # column -> first record that holds an object there
         self.lines = lines or self._looks_like_lines()
         if self.lines and not lines:
             self.notices.append(f"{source}: one record a line (JSONL)")
@@ -64,6 +65,8 @@ class JsonFile:
             for name, value in row.items():
                 if (kind := _kind(value)) not in (known := kinds.setdefault(name, set())):
                     known.add(kind)
+                    if kind == "objects":
+                        self.objects[name] = number
         if not number:
             raise DataError("holds no records", where=self.source, expected="at least one record")
         if not kinds:

@@ -8,7 +8,7 @@ are mapped into memory.
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -58,6 +58,7 @@ class Loaded:
     format: str
     encoding: str | None  # of text files
     notices: tuple[str, ...]
+    objects: dict[str, int] = field(default_factory=dict)  # column of JSON -> first row with an object in it
 
 
 def load(path: str | Path, *, encoding: str = "auto") -> Loaded:
@@ -124,7 +125,9 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
     key = arrow.file_fingerprint(file, source, encoding)
     if large and (found := arrow.cached_dataset(key)):
         dataset, notes = found
-        return Loaded(dataset, source, notes["format"], notes["encoding"], tuple(notes["notices"]))
+        return Loaded(
+            dataset, source, notes["format"], notes["encoding"], tuple(notes["notices"]), notes.get("objects", {})
+        )
 
     if kind in ("parquet", "arrow"):
         reader = arrow.parquet_batches if kind == "parquet" else arrow.ipc_batches
@@ -148,12 +151,13 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
         text = _open_text(kind, opener, found_encoding, source)
 
         def text_notes() -> dict[str, object]:
-            return {"format": kind, "encoding": found_encoding.codec, "notices": text.notices}
+            objects = getattr(text, "objects", {})
+            return {"format": kind, "encoding": found_encoding.codec, "notices": text.notices, "objects": objects}
 
         dataset = arrow.build(text.batches(), lambda: text.schema, key, large=large, notes=text_notes)
     except (gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"not a gzip file, or cut short: {error}", where=source, remedy="compress it again") from None
-    return Loaded(dataset, source, kind, found_encoding.codec, tuple(text.notices))
+    return Loaded(dataset, source, kind, found_encoding.codec, tuple(text.notices), getattr(text, "objects", {}))
 
 
 def _open_text(kind: str, opener, encoding: Encoding, source: str) -> Delimited | JsonFile:

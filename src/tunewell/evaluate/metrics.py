@@ -3,6 +3,7 @@
 | kind | metrics |
 |---|---|
 | single-label | accuracy, f1_macro, f1_micro, f1_weighted, mcc, balanced_accuracy, log_loss, ece |
+| single-label, classes in order | these, mae (in steps between classes), quadratic_kappa (Cohen, 1968) |
 | multi-label | f1_micro, f1_macro, subset_accuracy, hamming_loss, average_precision |
 | regression | r2, pearson, spearman, mae, rmse |
 
@@ -28,6 +29,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "multi-label": ("f1_micro", "f1_macro", "subset_accuracy", "hamming_loss", "average_precision"),
     "regression": ("r2", "pearson", "spearman", "mae", "rmse"),
 }
+ORDERED = ("mae", "quadratic_kappa")  # beside the others, where classes have an order
 LOWER_IS_BETTER = frozenset({"log_loss", "ece", "hamming_loss", "mae", "rmse"})
 # What may be a headline metric (higher is better); the first is the default.
 HEADLINE: dict[str, tuple[str, ...]] = {
@@ -38,6 +40,7 @@ HEADLINE: dict[str, tuple[str, ...]] = {
 SHARES = frozenset({"accuracy", "subset_accuracy"})  # of rows answered right: Wilson's interval
 BOUNDS = {  # what a metric can be; 0 to 1 where not said
     "mcc": (-1.0, 1.0),
+    "quadratic_kappa": (-1.0, 1.0),
     "pearson": (-1.0, 1.0),
     "spearman": (-1.0, 1.0),
     "r2": (-math.inf, 1.0),
@@ -56,26 +59,35 @@ def kind_of(spec: Any) -> str:
     return "multi-label" if spec.multi_label else "single-label"
 
 
+def metrics_of(spec: Any) -> tuple[str, ...]:
+    """The metrics of a task."""
+    return METRICS[kind_of(spec)] + (ORDERED if getattr(spec, "ordered", False) else ())
+
+
+def headlines_of(spec: Any) -> tuple[str, ...]:
+    """Those of them that may be the headline metric; the first is the default."""
+    return HEADLINE[kind_of(spec)] + (("quadratic_kappa",) if getattr(spec, "ordered", False) else ())
+
+
 def check_metric(spec: Any, name: str) -> None:
     """Raise RecipeError unless this kind of task has a metric of that name."""
-    kind = kind_of(spec)
-    if name not in METRICS[kind]:
-        raise _unknown(kind, name, METRICS[kind])
+    if name not in metrics_of(spec):
+        raise _unknown(kind_of(spec), name, metrics_of(spec))
 
 
 def check_headline(spec: Any) -> None:
     """Raise RecipeError unless `spec.metric` can be the headline metric of this kind of task."""
     kind, name = kind_of(spec), spec.metric
-    if name in HEADLINE[kind]:
+    if name in headlines_of(spec):
         return
-    if name in METRICS[kind]:
+    if name in metrics_of(spec):
         raise RecipeError(
             f"`metric: {name}` cannot be the headline metric: lower is better",
             where="recipe",
-            expected=f"one of {', '.join(HEADLINE[kind])}",
+            expected=f"one of {', '.join(headlines_of(spec))}",
             remedy=f"`metric: {HEADLINE[kind][0]}`; `{name}` is reported all the same",
         )
-    raise _unknown(kind, name, HEADLINE[kind])
+    raise _unknown(kind, name, headlines_of(spec))
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> RecipeError:
@@ -134,7 +146,7 @@ def evaluate(
     if not n:
         raise _no_rows(split)
     targets = np.asarray(targets)
-    names = METRICS[kind_of(spec)]
+    names = metrics_of(spec)
     measure = measure_of(spec, scores, targets, names)
     values = {name: float(v[0]) for name, v in measure(np.ones((n, 1))).items()}
     resampled = replicates(measure, n, n_boot, seed)

@@ -97,9 +97,29 @@ def _single_label(scores: np.ndarray, targets: np.ndarray, names: Sequence[str])
         spread = (square - (guesses**2).sum(axis=0)) * (square - (support**2).sum(axis=0))
         mcc = divide(right * total - (support * guesses).sum(axis=0), np.sqrt(np.maximum(spread, 0.0)))
         out["mcc"] = np.nan_to_num(mcc, nan=0.0)
+        if "mae" in names:
+            out["mae"] = divide(np.abs(cells // n_classes - cells % n_classes) @ counts, total)
+        if "quadratic_kappa" in names:
+            out["quadratic_kappa"] = _quadratic_kappa(cells, n_classes, counts, support, guesses)
         return {name: out[name] for name in names}
 
     return measure
+
+
+def _quadratic_kappa(
+    cells: np.ndarray, n_classes: int, counts: np.ndarray, support: np.ndarray, guesses: np.ndarray
+) -> np.ndarray:
+    """Cohen's weighted kappa (1968): 1 − squared distances of truth and answer over those of independent ones.
+
+    Args:
+        cells: (K,) true · C + predicted; counts: (K, B); support, guesses: (C, B).
+    """
+    place = np.arange(n_classes, dtype=np.float64)
+    total = support.sum(axis=0)
+    seen = ((cells // n_classes - cells % n_classes) ** 2) @ counts
+    # the sum over i, j of (i - j)² s_i g_j / total, multiplied out
+    by_chance = place**2 @ (support + guesses) - 2 * divide((place @ support) * (place @ guesses), total)
+    return 1.0 - divide(seen, np.where(by_chance > 1e-9 * np.maximum(total, 1.0), by_chance, 0.0))
 
 
 # ---------------------------------------------------------------- several labels a row

@@ -15,12 +15,16 @@ WINDOW = 8192  # tokens that SmolLM2 was trained on; GGUF leaves the tokenizer w
 
 
 def unpacked(folder: str | Path) -> Path:
-    """The Transformers folder of an asset's folder; the folder itself where it holds no GGUF file.
+    """The Transformers folder of an asset's folder; the folder itself where it holds nothing to unpack.
 
     Raises:
         ModelError: the package `gguf` is missing.
     """
+    from tunewell.models import e5
+
     folder = Path(folder)
+    if (folder / e5.FILE).is_file():
+        return e5.unpacked(folder)
     files = sorted(folder.glob("*.gguf"))
     if not files:
         return folder

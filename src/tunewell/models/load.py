@@ -407,6 +407,10 @@ def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     """
     from transformers import AutoModelForSequenceClassification
 
+    from tunewell.models.prompt import is_prompted, load_prompted
+
+    if is_prompted(path):
+        return load_prompted(str(path), locate(str(path))).eval(), load_tokenizer(str(path), str(path))
     model, missing, folder = read_saved(AutoModelForSequenceClassification, path)
     if any(key.startswith(("classifier", "score", "pre_classifier", "head")) for key in missing):
         raise ModelError(

@@ -134,6 +134,11 @@ def usage(records: Records, folder: str) -> list[str]:
             f'tunewell.load_run("{records.folder.resolve().name}").predict(["a source text"])',
         ]
     pair = bool(records.check and "text_pair" in records.check.columns)
+    if "prompt" in (
+        records.recipe.get("strategy") or []
+    ):  # a masked language model, which its pattern turns to classes
+        asked = '["first text"], ["second text"]' if pair else '["some text"]'
+        return ["import tunewell", "", f'tunewell.load_run("{records.folder.resolve().name}").predict({asked})']
     text = '{"text": "first text", "text_pair": "second text"}' if pair else '"some text"'
     return [
         "from transformers import pipeline",

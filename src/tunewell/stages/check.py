@@ -41,7 +41,12 @@ def check_rows(job: Job, *, alone: bool = False) -> CheckReport:
     Args:
         alone: nothing but the check is wanted, see `tasks.base.Task.check`.
     """
+    from tunewell.data.check.base_model import unknown_language
+
     report = job.task.check(job, alone=alone)
+    if found := unknown_language(report, job.recipe.model):
+        report = report.model_copy(update={"findings": (*report.errors, found, *report.findings[len(report.errors) :])})
+        job.echo(f"check: {found.message} Try: {found.remedy}")
     counts = {s: sum(f.severity == s for f in report.findings) for s in ("error", "warning", "notice")}
     job.echo("check: " + ", ".join(f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items()))
     return report

@@ -149,7 +149,7 @@ def save(job: Job, model: Any) -> None:
     """model/ and task.json; the folder appears whole or not at all."""
     job.task.finish(job, model)
     model.eval()
-    tokenizer = job.tokenizer
+    tokenizer = job.input_tokenizer
     limit = tokenizer.model_max_length
 
     def write(path: Path) -> None:

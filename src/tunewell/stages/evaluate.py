@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,12 +146,22 @@ def evaluate_labelled_file(
     encoding: str,
     seed: int,
     task_name: str | None = None,
+    polarity: dict[str, str] | str | None = None,
+    echo: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
-    """`evaluate_file` for classes and scores."""
-    from tunewell.data.columns import canonical, resolve
+    """`evaluate_file` for classes and scores.
+
+    Args:
+        polarity: which labels of the file are which class; by default what the run was tuned with where it fits,
+            else what the labels tell by themselves (sentiment only).
+        echo: told which polarity was taken, where it is not the run's.
+    """
+    from tunewell.data.columns import canonical, refuse_objects, resolve
     from tunewell.data.load import load
     from tunewell.evaluate.metrics import evaluate
+    from tunewell.stages.prepare import relabelled
     from tunewell.tasks import targets
+    from tunewell.tasks.polarity import choose, describe
 
     predictor = Predictor.load(path, task_name=task_name)
     spec, known = predictor.spec, predictor.columns
@@ -168,10 +178,17 @@ def evaluate_labelled_file(
         source=file.source,
         evaluating=True,
     )
+    refuse_objects(file.objects, columns, source=file.source)
     dataset, _ = canonical(file.dataset, columns, source=file.source)
     if not len(dataset):
         raise DataError("no row with a text and a label", where=file.source, expected="at least one")
     if not spec.regression:
+        if polarity is not None or known.get("polarity") is not None:
+            labels = sorted(set(dataset["label"]))
+            chosen = choose(polarity, labels, source=file.source, otherwise=known.get("polarity"))
+            if chosen != known.get("polarity"):
+                echo(f"{file.source}: polarity: {describe(chosen)}")
+            dataset = relabelled(dataset, chosen, file.source)
         _refuse_unknown(dataset, spec, file.source)
     pairs = list(dataset["text_pair"]) if spec.pair else None
     return evaluate(

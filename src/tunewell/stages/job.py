@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tunewell.models.load import Encoder
     from tunewell.rank.records import Ranking
+    from tunewell.stages.prompting import Prompt
     from tunewell.tasks import TaskSpec
     from tunewell.tasks.base import Task
     from tunewell.train.tune import Scale
@@ -151,6 +152,18 @@ class Job:
         return load_encoder(self.recipe.model, self.recipe.revision, self.recipe.trust_remote_code, decoders=True)
 
     @cached_property
+    def prompt(self) -> Prompt | None:
+        """Pattern and words of `strategy: prompt`."""
+        from tunewell.stages.prompting import prompt_of
+
+        return prompt_of(self)
+
+    @property
+    def input_tokenizer(self) -> Any:
+        """What rows are encoded with for tuning and answering: the base model's tokenizer, or with a pattern around."""
+        return self.tokenizer if self.prompt is None else self.prompt.tokenizer
+
+    @cached_property
     def max_length(self) -> int:
         """Longest input in tokens of this run."""
         return self.task.max_length(self)
@@ -210,7 +223,7 @@ class Job:
         rows = self.splits[split]
         raw = logits(
             model,
-            self.tokenizer,
+            self.input_tokenizer,
             list(rows["text"]),
             pairs=list(rows["text_pair"]) if self.spec.pair else None,
             max_length=self.max_length,

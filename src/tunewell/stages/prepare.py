@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ CHOSEN = {DUPLICATE, BEYOND}  # rows left out although they could be learned fro
 DATA_KEYS = (
     "text",
     "text_pair",
+    "aspect",
+    "sentiment",
+    "polarity",
     "label",
     "question",
     "context",
@@ -143,7 +146,7 @@ def choose_task(recipe: Recipe) -> str:
 
 def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
     """`prepare` for classes and scores."""
-    from tunewell.data.columns import canonical, resolve
+    from tunewell.data.columns import canonical, refuse_objects, resolve
     from tunewell.data.load import load
     from tunewell.data.split import check_labels
     from tunewell.evaluate.metrics import check_headline
@@ -165,20 +168,23 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
     columns = resolve(
         loaded["train"].dataset,
         text=recipe.text,
-        text_pair=recipe.text_pair,
+        text_pair=recipe.text_pair or recipe.aspect,
         label=label,
         group=recipe.group,
-        task=recipe.task,
+        task=label_task(recipe),
         multi_label=recipe.multi_label,
         label_separator=recipe.label_separator,
         source=loaded["train"].source,
     )
     splits, dropped, read = {}, {}, {}
     for name, file in loaded.items():
+        refuse_objects(file.objects, columns, source=file.source)
         notices += list(file.notices)
         splits[name], dropped[name] = canonical(file.dataset, columns, source=file.source)
         read[name] = len(file.dataset)
     notices += list(columns.notices)
+    sources_of = {name: file.source for name, file in loaded.items()}
+    columns, splits, order = with_polarity(recipe, columns, splits, sources_of, notices)
 
     splits, missing = completed(
         splits,
@@ -201,6 +207,7 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
         multi_label=columns.multi_label,
         pair=columns.text_pair is not None,
         metric=recipe.metric,
+        order=order,
     )
     check_headline(spec)
     check_labels(splits, spec)
@@ -221,6 +228,60 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
     sources = _sources(recipe)
     files = {n: h for n, h in sources.items() if h and Path(getattr(recipe, n)).exists()}
     return Prepared(splits, spec, columns, accounts, _fingerprint(recipe, sources), notices, missing, files)
+
+
+def is_sentiment(recipe: Recipe) -> bool:
+    """Whether the recipe is for sentiment, by name or by keys that belong to it."""
+    from tunewell.tasks.registry import told_by_keys
+
+    told = told_by_keys(recipe.model_dump(exclude_unset=True)) if recipe.task == "auto" else recipe.task
+    return told == "sentiment"
+
+
+def label_task(recipe: Recipe) -> str:
+    """What `data.columns.resolve` is asked for: the task, of sentiment whether classes or scores."""
+    if not is_sentiment(recipe):
+        return recipe.task
+    told = {"classes": "text-classification", "scores": "text-regression"}
+    return told.get(recipe.sentiment, "auto" if recipe.polarity is None else "text-classification")
+
+
+def with_polarity(
+    recipe: Recipe, columns: Columns, splits: dict[str, Dataset], sources: dict[str, str], notices: list[str]
+) -> tuple[Columns, dict[str, Dataset], tuple[str, ...]]:
+    """Sentiment's labels as classes in order; everything as it is for other tasks and for scores.
+
+    Args:
+        notices: what labels were taken for is added.
+    """
+    from tunewell.tasks import polarity
+
+    if not is_sentiment(recipe) or columns.task == "text-regression":
+        return columns, splits, ()
+    if columns.multi_label:
+        raise DataError(
+            "several labels a row do not go with `task: sentiment`",
+            where=sources["train"],
+            expected="one label a row",
+            remedy="with one opinion an aspect: a row for each aspect, its column named by --aspect",
+        )
+    chosen = polarity.choose(recipe.polarity, sorted(set(splits["train"]["label"])), source=sources["train"])
+    made = {name: relabelled(rows, chosen, sources[name]) for name, rows in splits.items()}
+    found = set(made["train"]["label"])
+    notices.append(f"polarity: {polarity.describe(chosen)} (another with `polarity`)")
+    if len(found) < 2:
+        raise DataError(
+            f"after `polarity` all rows are {found.pop()!r}", where=sources["train"], expected="at least two classes"
+        )
+    return replace(columns, polarity=chosen), made, polarity.order(chosen, found)
+
+
+def relabelled(rows: Dataset, chosen: dict[str, str] | str, source: str) -> Dataset:
+    """Canonical rows with the classes that a polarity gives to their labels."""
+    from tunewell.tasks.polarity import apply
+
+    labels = apply(chosen, list(rows["label"]), list(rows["row"]), source=source)
+    return rows.remove_columns("label").add_column("label", labels).select_columns(rows.column_names)
 
 
 def completed(

@@ -69,7 +69,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     )
     training = tune_model(
         model,
-        job.tokenizer,
+        job.input_tokenizer,
         job.spec,
         job.splits["train"],
         recipe=job.recipe,

@@ -22,6 +22,7 @@ STRATEGIES: dict[str, str] = {
     "ewc": "tunewell.strategies.ewc:ElasticWeights",
     "mas": "tunewell.strategies.mas:MemoryAwareSynapses",
     "recadam": "tunewell.strategies.recadam:RecallAndLearn",
+    "prompt": "tunewell.strategies.prompt:Prompting",
     "lora": "tunewell.strategies.lora:LowRank",
     "ema": "tunewell.strategies.ema:MovingAverage",
     "swa": "tunewell.strategies.swa:StochasticWeightAveraging",
@@ -29,6 +30,7 @@ STRATEGIES: dict[str, str] = {
 }
 AUTO = "auto"  # no strategy of its own: a search among those of the table, see stages/search.py
 AFTERWARDS = ("average", "lines")  # work on tuned weights, so that they can be added without tuning again
+WITH_PROMPT = ("prompt", "average", "freeze", "llrd", "l2sp", "recadam", "ema", "swa", "sam")
 PULLS = ("l2sp", "ewc", "mas", "recadam")  # hold weights to those of the base model
 MOVES = (*PULLS, "distill", "llrd", *AFTERWARDS)  # mean something only where the encoder is tuned as a whole
 
@@ -57,6 +59,8 @@ def check_combination(names: list[str], freeze: str = "") -> list[str]:
     pulls = [name for name in names if name in PULLS]
     if len(pulls) > 1:
         problems.append(f"{_and(pulls)} all pull weights back to the base model: take one of them")
+    if "prompt" in names and (idle := [name for name in names if name not in WITH_PROMPT and name in STRATEGIES]):
+        problems.append(f"`prompt` goes with {', '.join(WITH_PROMPT[1:])}, not with {_and(idle)}")
     if "ema" in names and "swa" in names:
         problems.append("`ema` and `swa` are both averages along tuning: take one of them")
     if "lora" in names:

@@ -43,6 +43,8 @@ class Classification:
     def kind(self, job: Job) -> str:
         if job.spec.regression:
             return ""
+        if job.spec.ordered:
+            return f", {len(job.spec.labels)} classes in order: {' < '.join(job.spec.labels[:7])}"
         return ", several labels a row" if job.spec.multi_label else f", {len(job.spec.labels)} classes"
 
     def max_length(self, job: Job) -> int:
@@ -52,7 +54,7 @@ class Classification:
         if by_likelihood.chosen(job):
             return by_likelihood.max_length(job)
         limit = window(job.encoder.model, job.tokenizer)
-        return choose_max_length(job.recipe, job.splits, job.tokenizer, limit, job.spec.pair)
+        return choose_max_length(job.recipe, job.splits, job.input_tokenizer, limit, job.spec.pair)
 
     def preflight(self, job: Job) -> None:
         from tunewell.errors import RecipeError
@@ -60,6 +62,8 @@ class Classification:
 
         recipe = job.recipe
         by_likelihood.preflight(job)
+        if job.prompt is not None:  # its pattern and words, before anything is written
+            job.fresh_model()
         loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
         if recipe.class_weight == "balanced" and job.spec.regression:
             raise RecipeError(
@@ -72,10 +76,13 @@ class Classification:
         take seconds.
         """
         from tunewell.data.check import check as check_data
+        from tunewell.tasks.polarity import describe
 
         columns = job.prepared.columns
         roles = {"text": columns.text, "label": ", ".join(columns.label)}
         roles |= {k: v for k in ("text_pair", "group") if (v := getattr(columns, k))}
+        if columns.polarity is not None:
+            roles["polarity"] = describe(columns.polarity)
         vectors = None
         if not job.spec.multi_label and not (alone and len(job.splits["train"]) > EMBEDDED_ALONE):
             found = job.embed("train") if alone else job.vectors["train"]
@@ -97,22 +104,29 @@ class Classification:
         from tunewell.evaluate.baselines import run_baselines
         from tunewell.folder import fingerprint
         from tunewell.results import write_whole
+        from tunewell.stages.prompting import zero_shot
+
+        asked = (job.prompt.pattern, job.prompt.words) if job.prompt is not None else ()
 
         def make() -> None:
             splits = {**job.splits, "train": job.splits["train"].select(job.places["train"])}
             results = run_baselines(job.spec, splits, embeddings=job.vectors, seed=job.recipe.seed)
+            if job.prompt is not None:
+                results["zero-shot"] = zero_shot(job)
             buffer = io.BytesIO()
             scores = {name: r.scores["test"] for name, r in results.items()}
-            about = [{"name": name, "title": r.title, "seconds": r.seconds} for name, r in results.items()]
-            if (asked := by_likelihood.zero_shot(job)) is not None:
-                scores[asked["name"]] = asked.pop("scores")
-                about.append(asked)
+            about: list[dict[str, Any]] = [
+                {"name": name, "title": r.title, "seconds": r.seconds} for name, r in results.items()
+            ]
+            if (named := by_likelihood.zero_shot(job)) is not None:
+                scores[named["name"]] = named.pop("scores")
+                about.append(named)
             np.savez(buffer, **scores)  # type: ignore[arg-type]
             write_whole(job.folder / SCORES, buffer.getvalue())
             write_whole(job.folder / ABOUT, json.dumps(about))
             job.echo("baselines: " + ", ".join(a["title"] for a in about))
 
-        key = fingerprint(job.keys.data, job.recipe.seed, job.recipe.classify_by)
+        key = fingerprint(job.keys.data, job.recipe.seed, job.recipe.classify_by, *asked)
         job.folder.step("baselines", key, [SCORES, ABOUT], make, lambda: None)
 
     def base(self, baselines: dict[str, Estimate]) -> Estimate | None:
@@ -150,6 +164,10 @@ class Classification:
 
     def fresh_model(self, job: Job) -> Any:
         from tunewell.models.load import load_classifier
+        from tunewell.stages.prompting import prompted_model
+
+        if job.prompt is not None:
+            return prompted_model(job)
 
         if by_likelihood.chosen(job):
             return by_likelihood.load_base(job)
@@ -195,7 +213,7 @@ class Classification:
             fold_scale(model, job.scale.mean, job.scale.std)
 
     def describe(self, job: Job) -> dict[str, Any]:
-        columns = job.prepared.columns
+        columns, prompt = job.prepared.columns, job.prompt
         return {
             "spec": job.spec.to_dict(),
             "columns": {
@@ -204,10 +222,16 @@ class Classification:
                 "label": list(columns.label),
                 "group": columns.group,
                 "label_separator": columns.label_separator,
+                **({} if columns.polarity is None else {"polarity": columns.polarity}),
             },
             "max_length": job.max_length,
             "base_model": job.recipe.model,
             "classify_by": job.recipe.classify_by,
+            **(
+                {}
+                if prompt is None
+                else {"prompt": {"pattern": prompt.pattern, "words": prompt.spoken(job.spec.labels)}}
+            ),
         }
 
     def evaluate(self, job: Job) -> Evaluation:
@@ -221,5 +245,11 @@ class Classification:
         return evaluate_labelled_file(path, data, **options)
 
 
+@dataclass(frozen=True)
+class Sentiment(Classification):
+    """Opinions as classes in order or as scores; once the rows are read, it is one of the two tasks above."""
+
+
 CLASSIFICATION = Classification("text-classification", "Classes, one or several a text")
 REGRESSION = Classification("text-regression", "A number for a text")
+SENTIMENT = Sentiment("sentiment", "How negative or positive a text is, as a whole or about an aspect")

@@ -9,6 +9,7 @@ from typing import Any
 TASKS: dict[str, str] = {
     "text-classification": "tunewell.tasks.classification:CLASSIFICATION",
     "text-regression": "tunewell.tasks.classification:REGRESSION",
+    "sentiment": "tunewell.tasks.classification:SENTIMENT",
     "question-answering": "tunewell.tasks.question_answering.task:TASK",
     "text-generation": "tunewell.tasks.generation.task:GENERATION",
     "translation": "tunewell.tasks.generation.task:TRANSLATION",
@@ -30,6 +31,8 @@ KEYS: dict[str, str] = {
     "question": "question-answering",
     "answers": "question-answering",
     "messages": "text-generation",
+    "polarity": "sentiment",
+    "aspect": "sentiment",
     "source": "translation",
     "target": "translation",
 }

@@ -24,6 +24,7 @@ class TaskSpec:
         multi_label: several labels a row.
         metric: name of the headline metric; higher is better.
         pair: the input is a pair of texts.
+        ordered: the classes have an order, as in `labels` (sentiment): distances between them are measured.
     """
 
     name: str
@@ -31,6 +32,7 @@ class TaskSpec:
     multi_label: bool = False
     metric: str = "f1_macro"
     pair: bool = False
+    ordered: bool = False
 
     @property
     def regression(self) -> bool:
@@ -54,6 +56,7 @@ class TaskSpec:
             "multi_label": self.multi_label,
             "metric": self.metric,
             "pair": self.pair,
+            **({"ordered": True} if self.ordered else {}),
         }
 
     @classmethod
@@ -61,10 +64,22 @@ class TaskSpec:
         return cls(**{**values, "labels": tuple(values["labels"])})
 
 
-def spec_of(splits: dict[str, Dataset], *, task: str, multi_label: bool, pair: bool, metric: str = "auto") -> TaskSpec:
+def spec_of(
+    splits: dict[str, Dataset],
+    *,
+    task: str,
+    multi_label: bool,
+    pair: bool,
+    metric: str = "auto",
+    order: tuple[str, ...] = (),
+) -> TaskSpec:
     """The spec of canonical splits: the classes are those of the training rows, sorted.
 
-    Whole numbers are sorted by value ("2" before "10"), other labels as text.
+    Whole numbers are sorted by value ("2" before "10"), other labels as text; classes that have an order of their
+    own stand in that order.
+
+    Args:
+        order: classes from the lowest to the highest, where they have an order.
     """
     if metric == "auto":
         metric = "r2" if task == "text-regression" else "f1_micro" if multi_label else "f1_macro"
@@ -72,6 +87,8 @@ def spec_of(splits: dict[str, Dataset], *, task: str, multi_label: bool, pair: b
         return TaskSpec(task, metric=metric, pair=pair)
     column = splits["train"]["label"][:]
     names = {label for cell in column for label in cell} if multi_label else set(column)
+    if order:
+        return TaskSpec(task, tuple(n for n in order if n in names), multi_label, metric, pair, ordered=True)
     try:
         ordered = sorted(names, key=lambda name: (float(name), name))
     except ValueError:

@@ -93,6 +93,7 @@ class QuestionAnswering:
                     expected="cross-entropy of first and last token; leave it out",
                 )
         refuse_strategies(job, ("lpft", AUTO), "fits a head of classes or scores first")
+        refuse_strategies(job, ("prompt",), "answers with classes")
         if not job.tokenizer.is_fast:
             raise ModelError(
                 "has no fast tokenizer, which tells the characters of each token",
