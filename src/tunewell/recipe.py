@@ -130,6 +130,13 @@ class Recipe(BaseModel):
         None, "retention", "Floor on the mean retention of the base model's abilities (0.98 keeps 98 %).", gt=0, le=1
     )
     keep_worst: float | None = _key(None, "retention", "Floor on the retention of the worst probe.", gt=0, le=1)
+    monitor: Literal["watch", "stop", "rollback", "off"] | None = _key(
+        None,
+        "retention",
+        "While tuning, estimate from a few general texts what is kept: `watch` shows it, `stop` ends tuning where it "
+        "falls below `keep`, `rollback` also goes back to the last state above. Default: watch, where packaged "
+        "probes are measured.",
+    )
     probes: StringList = _key(
         ["auto"],
         "retention",
@@ -285,6 +292,8 @@ class Recipe(BaseModel):
             problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
         if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
             problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
+        if self.monitor in ("stop", "rollback"):
+            problems += self._undecidable()
         if self.text_pair is not None and self.text_pair == self.text:
             problems.append("text_pair must be another column than text")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
@@ -292,6 +301,19 @@ class Recipe(BaseModel):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _undecidable(self) -> list[str]:
+        """What is wrong with a monitor that is to decide."""
+        problems, mode = [], f"`monitor: {self.monitor}`"
+        if not self.keep:
+            problems.append(f"{mode} holds tuning to a budget: say how much is to be kept, such as `keep: 0.98`")
+        if self.strategy == [AUTO]:
+            problems.append(f"{mode} would cut the search of `auto` short, which watches by itself: leave it out")
+        if self.monitor == "rollback" and (means := [s for s in self.strategy or [] if s in ("ema", "swa")]):
+            problems.append(
+                f"`{means[0]}` leaves a mean of many states, so that {mode} has no single one to go back to"
+            )
+        return problems
 
     @property
     def strategies(self) -> tuple[str, ...]:

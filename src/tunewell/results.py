@@ -313,6 +313,21 @@ class Choice(Record):
 # ---------------------------------------------------------------- training and run
 
 
+class MonitorRecord(Record):
+    """What was read while tuning, see `tunewell.train.monitor`; the readings themselves stand in the history."""
+
+    mode: Literal["watch", "stop", "rollback"]
+    statistic: str  # "structure" (embeddings) or "kl" (next-token probabilities)
+    texts: int
+    readings: int
+    seconds: float
+    share: float  # of tuning's time
+    floor: float | None  # None: nothing was held to it
+    estimate: float | None  # of the weights that tuning left
+    ended_at: int | None = None  # step at which a reading below the floor ended tuning
+    back_to: int | None = None  # step whose weights `rollback` put back
+
+
 class Training(Record):
     """What tuning did and what it took."""
 
@@ -333,6 +348,7 @@ class Training(Record):
     trainable_parameters: int
     nonfinite_steps: tuple[int, ...] = ()
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
+    monitor: MonitorRecord | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
 
 

@@ -32,7 +32,9 @@ def general_file(tmp_path_factory: pytest.TempPathFactory, make_reviews) -> str:
 def small_job(tiny_model: Path, make_reviews, general_file: str, tmp_path: Path):
     """Call with strategies and recipe keys; gives weights, record, the model itself and the strategies."""
 
-    def run(*names: str, folder: str = "run", callbacks: tuple = (), rows: int = 48, **keys: Any) -> SimpleNamespace:
+    def run(
+        *names: str, folder: str = "run", callbacks: tuple = (), rows: int = 48, monitor: Any = None, **keys: Any
+    ) -> SimpleNamespace:
         from datasets import Dataset
 
         from tunewell.models.embed import logits
@@ -70,6 +72,7 @@ def small_job(tiny_model: Path, make_reviews, general_file: str, tmp_path: Path)
             echo=lambda line: None,
             progress=False,
             callbacks=callbacks,
+            monitor=monitor,
         )
         weights = {k: v.clone() for k, v in model.state_dict().items()}
         return SimpleNamespace(
