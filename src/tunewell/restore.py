@@ -72,17 +72,17 @@ def restore(
         raise RunFolderError(
             "is the run itself", where=str(target), expected="another folder", remedy="name another --output_dir"
         )
-    _check_base(run)
+    check_base(run)
     keys = {"output_dir": str(target), "overwrite_output_dir": overwrite}
     recipe = run.recipe.model_copy(update=keys)
     with Job(recipe, output_dir=target, echo=echo, progress=progress, command=command) as job:
-        _check_rows(run, job)
-        _take_over(run, job)
+        check_rows(run, job)
+        take_over(run, job)
         job.begin()
         job.__dict__["scale"] = Scale()  # the saved head answers in the user's units already
         model, _ = load_tuned(run.model_path)
         base, tuned = encoder_weights(job.fresh_model()), encoder_weights(model)
-        _check_shapes(run, base, tuned)
+        check_shapes(run, base, tuned)
         model.base_model.load_state_dict(scaled(base, tuned, alpha) if layerwise else interpolate(base, tuned, alpha))
         probe_base(job)
         choice = _choice(run, job, model, {"layerwise": alpha} if layerwise else {"alpha": alpha})
@@ -96,7 +96,7 @@ def restore(
     return Run(target)
 
 
-def _check_base(run: Run) -> None:
+def check_base(run: Run) -> None:
     from tunewell.models.load import locate
 
     name = run.recipe.model
@@ -111,7 +111,7 @@ def _check_base(run: Run) -> None:
         ) from error
 
 
-def _check_rows(run: Run, job: Job) -> None:
+def check_rows(run: Run, job: Job) -> None:
     import json
 
     path = run.dir / "split.json"
@@ -125,7 +125,7 @@ def _check_rows(run: Run, job: Job) -> None:
         )
 
 
-def _check_shapes(run: Run, base: dict[str, Any], tuned: dict[str, Any]) -> None:
+def check_shapes(run: Run, base: dict[str, Any], tuned: dict[str, Any]) -> None:
     if {k: v.shape for k, v in base.items()} != {k: v.shape for k, v in tuned.items()}:
         raise ModelError(
             "is another model now than the one this run was tuned from: its weights have other names or shapes",
@@ -135,7 +135,7 @@ def _check_shapes(run: Run, base: dict[str, Any], tuned: dict[str, Any]) -> None
         )
 
 
-def _take_over(run: Run, job: Job) -> None:
+def take_over(run: Run, job: Job) -> None:
     """Copy the records that do not depend on the tuned weights, with the marks of their steps."""
     from tunewell.folder import RunFolder
 

@@ -157,6 +157,24 @@ def restored_table(before: Run, after: Run) -> str:
     return "\n".join([*parts, "", f"model   {after.model_path}", f"report  {after.report_path}"])
 
 
+def merged_table(run: Run) -> str:
+    """A merged model beside those that it is made of, on validation and the select halves; then what was measured."""
+    metric = run.summary.metric
+    rows = [["", f"validation {metric}", "95 % interval", "kept", "worst"]]
+    for c in run.choice.candidates:
+        mean, worst = (e.value if e is not None else None for e in (c.retention_mean, c.retention_worst))
+        name = c.name + (" (chosen)" if c.chosen else "")
+        rows.append([name, number(c.score.value, 4), interval(c.score, 4), number(mean, 4), number(worst, 4)])
+    parts = ["", table(rows, right=(1, 3, 4)), ""]
+    parts.append(f"  test {metric} {number(run.summary.test.value, 4)} ({interval(run.summary.test, 4)})")
+    if run.retention is not None:
+        kept = run.retention.mean
+        parts.append(f"  kept, on the report halves: {number(kept.value, 4)} ({interval(kept, 4)})")
+    if run.summary.kept is not None:
+        parts.append(f"  the first run's budget: {'met' if run.summary.kept else 'NOT MET'}")
+    return "\n".join([*parts, "", f"model   {run.model_path}", f"report  {run.report_path}"])
+
+
 def probe_table(probes: Sequence[ProbeResult]) -> str:
     """What one model knows: each probe's value."""
     rows = [["probe", "metric", "value", "95 % interval", "chance"]]
