@@ -152,6 +152,11 @@ def restored_table(before: Run, after: Run) -> str:
         for title, a, b in pairs:
             rows.append([title, number(a.value, 4), number(b.value, 4), change(a, b), interval(b, 4)])
     parts = ["", table(rows, right=(1, 2, 3))]
+    if (about := after.summary.restored or {}).get("way"):
+        way = [["taken back", f"{about['probe']}, select half", f"validation {after.summary.metric}"]]
+        way += [[s["layer"] or "nothing", number(s["kept"], 4), number(s["score"], 4)] for s in about["way"]]
+        parts = ["", table(way, right=(1, 2)), *parts]
+        parts.append(f"  {about['probe']} to keep {about['keep']:g}: {'met' if about['met'] else 'NOT MET'} as chosen")
     if after.summary.kept is not None:
         parts.append(f"  the run's budget: {'met' if after.summary.kept else 'NOT MET'}")
     return "\n".join([*parts, "", f"model   {after.model_path}", f"report  {after.report_path}"])
