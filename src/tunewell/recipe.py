@@ -183,6 +183,22 @@ class Recipe(BaseModel):
     mas_weight: float = _key(
         20.0, "strategies", "`mas`: weight of the pull, by sensitivity, to the base model's weights.", ge=0
     )
+    ewc_fisher: Literal["auto", "embeddings", "likelihood"] = _key(
+        "auto",
+        "strategies",
+        "`ewc`: whose Fisher information: that of pooled embeddings, or of the language model's own likelihood; "
+        "`auto` takes likelihood for decoders, embeddings for encoders.",
+    )
+    gpm_threshold: float = _key(
+        0.9,
+        "strategies",
+        "`gpm`: share of the energy of general text's inputs that is held; 0 holds nothing.",
+        ge=0,
+        le=1,
+    )
+    anchor_weight: float = _key(
+        1.0, "strategies", "`anchor`: weight of the distance to the base model on the task's own inputs.", ge=0
+    )
     recadam_pull: float = _key(
         5000.0, "strategies", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0
     )
@@ -194,10 +210,10 @@ class Recipe(BaseModel):
         ge=0,
         le=1,
     )
-    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora"] = _key(
+    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft"] = _key(
         "lora", "strategies", "`lora`: the kind of adapter."
     )
-    lora_rank: int = _key(8, "strategies", "`lora`: rank of the adapters.", ge=1)
+    lora_rank: int = _key(8, "strategies", "`lora`: rank of the adapters; of `oft` the size of a rotation.", ge=1)
     lora_alpha: float = _key(16.0, "strategies", "`lora`: scale of the adapters, divided by the rank.", ge=0)
     lora_targets: StringList = _key(
         ["all-linear"], "strategies", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."

@@ -145,7 +145,7 @@ class Task(Protocol):
         ...
 
 
-FOR_CLASSES = ("distill", "lpft", "ewc", "mas", AUTO)  # need labels or an encoder's sentence embeddings
+FOR_CLASSES = ("distill", "lpft", "mas", AUTO)  # need labels or an encoder's sentence embeddings
 
 
 def refuse_strategies(job: Job, refused: Sequence[str], why: str) -> None:
