@@ -303,6 +303,7 @@ class Choice(Record):
     met: bool | None  # None: no budget was set
     candidates: tuple[Candidate, ...]
     reason: str
+    stopped: dict[str, str] = {}  # of a search: candidates that were not tuned to the end, and why
     costs: dict[str, float] = {}  # of a search: tuning time of each candidate over that of plain tuning
 
     @property

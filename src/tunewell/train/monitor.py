@@ -203,7 +203,7 @@ class Monitor(TrainerCallback):
         self._steps.append(time.perf_counter() - self._began)
         if not self._due(state.global_step) and state.global_step != state.max_steps:
             return
-        value = self._take(state, control)
+        value = self.take(state, control)
         pace = float(np.median(self._steps))
         self._next = state.global_step + max(1, math.ceil(self._cost / (SHARE * max(pace, 1e-9))))
         if not self.decides or self.floor is None:
@@ -224,7 +224,8 @@ class Monitor(TrainerCallback):
         assert self.trainer is not None
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 
-    def _take(self, state: Any, control: Any) -> float:
+    def take(self, state: Any, control: Any) -> float:
+        """A reading for the log; returns the estimate."""
         assert self.trainer is not None
         started, model = time.perf_counter(), self._model()
         with contextlib.ExitStack() as stack:  # what validation scores is what is read
