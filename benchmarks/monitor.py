@@ -3,7 +3,8 @@
 For every set, strategy, learning rate and seed a model is tuned; at a few steps along the way the statistics of
 the monitor's sample are read and the retention suite is measured. Over all these checkpoints: Spearman's
 correlation of each statistic with the mean retention of the probes, with a 95 % bootstrap interval over tunings
-(checkpoints of one tuning are not independent), the slope of retention on the statistic, and the error of the estimate.
+(checkpoints of one tuning are not independent), the slope of retention on the statistic, and the mean absolute error:
+of a statistic with that slope, of `kept_estimate` as it is.
 
     python benchmarks/monitor.py --data-root FOLDER                              # MiniLM, some hours
     python benchmarks/monitor.py --data-root FOLDER --model splade-tiny --rows 400 --seeds 1    # minutes
@@ -98,7 +99,7 @@ def summary(tunings: list[list[dict[str, Any]]], statistic: str, seed: int = 0) 
     low, high = np.nanquantile(draws, [0.025, 0.975])
     lost, gone = 1 - x, 1 - y
     slope = float((lost * gone).sum() / max((lost * lost).sum(), 1e-12))
-    error = float(np.abs(1 - slope * lost - y).mean())
+    error = float(np.abs((x if statistic == "kept_estimate" else 1 - slope * lost) - y).mean())
     return {"spearman": spearman(x, y), "low": float(low), "high": float(high), "slope": slope, "error": error,
             "n": len(x)}  # fmt: skip
 

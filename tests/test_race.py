@@ -64,8 +64,9 @@ def test_points_are_read_from_a_finished_tuning():
 def test_more_of_what_keeps_enough_is_pointless():
     def made(name: str, score: float, kept: float, **parameters: float) -> Candidate:
         mean = Estimate(value=kept)
-        return Candidate(name=name, strategy=(name,), parameters=parameters, score=Estimate(value=score, low=score - 0.02),
-                         retention_mean=mean, retention_worst=mean, meets=None)  # fmt: skip
+        near = Estimate(value=score, low=score - 0.02)
+        return Candidate(name=name, strategy=(name,), parameters=parameters, score=near, retention_mean=mean,
+                         retention_worst=mean, meets=None)  # fmt: skip
 
     plain = made("plain", 0.9, 0.8)
     assert pointless([plain, made("distill", 0.85, 0.99), made("distill, alpha 0.5", 0.7, 1.0, alpha=0.5)], 0.98, None)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tunewell.recipe import Recipe
 from tunewell.retention import estimate
-from tunewell.train.monitor import KEY, Monitor, kept_of, sample_texts
+from tunewell.train.monitor import KEY, Monitor, sample_texts
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_readings_stand_in_the_run_folder_and_are_of_the_weights(small_job, watc
     before = embed(load_encoder(str(tuned.model.name_or_path)).model, tuned.tokenizer, texts, max_length=48)
     after = embed(tuned.model, tuned.tokenizer, texts, max_length=48)
     order = np.argsort([len(tuned.tokenizer(t)["input_ids"]) for t in texts], kind="stable")
-    wanted = kept_of(estimate.structure(before[order], after[order]))
+    wanted = estimate.kept_structure(estimate.structure(before[order], after[order]))
     assert tuned.record.monitor.estimate == pytest.approx(wanted, abs=1e-4)
     assert tuned.record.monitor.ended_at is None
 

@@ -174,11 +174,11 @@ class Monitor(TrainerCallback):
 
     def read(self, model: Any) -> dict[str, float]:
         """The estimate of what is kept and the statistic behind it, for the log."""
-        from tunewell.retention.estimate import forward_kl, kept_bits, structure
+        from tunewell.retention.estimate import forward_kl, kept_bits, kept_structure, structure
 
         if self.kind == "structure":
             found = structure(self._base["vectors"], self._vectors(model))
-            return {KEY: round(kept_of(found), 6), "structure": round(found, 6)}
+            return {KEY: round(kept_structure(found), 6), "structure": round(found, 6)}
         import torch
 
         logits, _ = self._logits(model)
@@ -312,14 +312,6 @@ class Memory:
         m.readings, m.kept_step = int(readings), int(kept_step)
         m.crossed = (int(step), value) if step >= 0 else None
         self.weights = {k[8:]: v for k, v in state.items() if k.startswith("weights.")}
-
-
-def kept_of(found: float) -> float:
-    """Retention of an encoder's probes that a reading of `structure` foretells: 1 − SLOPE · (1 − structure)."""
-    return 1 - SLOPE * (1 - found)
-
-
-SLOPE = 1.0  # PLACEHOLDER until measured
 
 
 def is_decoder(model: Any) -> bool:
