@@ -184,6 +184,13 @@ class Recipe(BaseModel):
         None, "retention", "Floor on the mean retention of the base model's abilities (0.98 keeps 98 %).", gt=0, le=1
     )
     keep_worst: float | None = _key(None, "retention", "Floor on the retention of the worst probe.", gt=0, le=1)
+    monitor: Literal["watch", "stop", "rollback", "off"] | None = _key(
+        None,
+        "retention",
+        "While tuning, estimate from a few general texts what is kept: `watch` shows it, `stop` ends tuning where it "
+        "falls below `keep`, `rollback` also goes back to the last state above. Default: watch, where packaged "
+        "probes are measured.",
+    )
     probes: StringList = _key(
         ["auto"],
         "retention",
@@ -242,6 +249,22 @@ class Recipe(BaseModel):
     mas_weight: float = _key(
         20.0, "strategies", "`mas`: weight of the pull, by sensitivity, to the base model's weights.", ge=0
     )
+    ewc_fisher: Literal["auto", "embeddings", "likelihood"] = _key(
+        "auto",
+        "strategies",
+        "`ewc`: whose Fisher information: that of pooled embeddings, or of the language model's own likelihood; "
+        "`auto` takes likelihood for decoders, embeddings for encoders.",
+    )
+    gpm_threshold: float = _key(
+        0.9,
+        "strategies",
+        "`gpm`: share of the energy of general text's inputs that is held; 0 holds nothing.",
+        ge=0,
+        le=1,
+    )
+    anchor_weight: float = _key(
+        1.0, "strategies", "`anchor`: weight of the distance to the base model on the task's own inputs.", ge=0
+    )
     recadam_pull: float = _key(
         5000.0, "strategies", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0
     )
@@ -253,10 +276,10 @@ class Recipe(BaseModel):
         ge=0,
         le=1,
     )
-    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora"] = _key(
+    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft"] = _key(
         "lora", "strategies", "`lora`: the kind of adapter."
     )
-    lora_rank: int = _key(8, "strategies", "`lora`: rank of the adapters.", ge=1)
+    lora_rank: int = _key(8, "strategies", "`lora`: rank of the adapters; of `oft` the size of a rotation.", ge=1)
     lora_alpha: float = _key(16.0, "strategies", "`lora`: scale of the adapters, divided by the rank.", ge=0)
     lora_targets: StringList = _key(
         ["all-linear"], "strategies", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."
@@ -361,6 +384,8 @@ class Recipe(BaseModel):
             problems.append("`do_sample: true` and `num_beams` above 1 exclude each other: draw or search")
         if self.num_beams == 1 and self.length_penalty != 1:
             problems.append("length_penalty only matters to the beam search: set num_beams above 1")
+        if self.monitor in ("stop", "rollback"):
+            problems += self._undecidable()
         if self.text_pair is not None and self.text_pair == self.text:
             problems.append("text_pair must be another column than text")
         if self.aspect is not None and self.text_pair is not None:
@@ -384,6 +409,19 @@ class Recipe(BaseModel):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _undecidable(self) -> list[str]:
+        """What is wrong with a monitor that is to decide."""
+        problems, mode = [], f"`monitor: {self.monitor}`"
+        if not self.keep:
+            problems.append(f"{mode} holds tuning to a budget: say how much is to be kept, such as `keep: 0.98`")
+        if self.strategy == [AUTO]:
+            problems.append(f"{mode} would cut the search of `auto` short, which watches by itself: leave it out")
+        if self.monitor == "rollback" and (means := [s for s in self.strategy or [] if s in ("ema", "swa")]):
+            problems.append(
+                f"`{means[0]}` leaves a mean of many states, so that {mode} has no single one to go back to"
+            )
+        return problems
 
     @property
     def strategies(self) -> tuple[str, ...]:

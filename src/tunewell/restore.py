@@ -1,7 +1,8 @@
 """Taking back part of what tuning changed, without training: `tunewell restore RUN --alpha 0.7`.
 
 The encoder's weights become (1 − α) · base + α · tuned (WiSE-FT; Wortsman et al., 2022), or layer by
-layer, the first layer keeping α and the last all (LiNeS; Wang et al., 2024). The result is a run folder
+layer, the first layer keeping α and the last all (LiNeS; Wang et al., 2024). Or whole layers go back, as few as
+regain a named probe (see `regain`). The result is a run folder
 of its own with validation, test and retention measured again, so that it can be compared, gated,
 served or restored further.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +32,10 @@ STEPS = ("check", "baselines", "probe-before-select", "probe-before-report")
 def restore(
     path: str | Path,
     *,
-    alpha: float,
+    alpha: float | None = None,
     layerwise: bool = False,
+    probe: str | None = None,
+    keep: float | None = None,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     echo: Callable[[str], None] = lambda line: None,
@@ -43,17 +47,20 @@ def restore(
     Args:
         path: a finished run. alpha: share of the change that is kept: 0 the base model, 1 the tuned one.
         layerwise: the first layer keeps `alpha` of its change, the last all, those between in proportion.
-        output_dir: folder of the restored run; by default `<run>-alpha<alpha>` beside it.
+        probe: instead of `alpha`: layers go back to the base model until this probe keeps `keep` (by default what the
+            run's recipe keeps, else 0.98) on its select half, at least cost in validation score.
+        output_dir: folder of the restored run; by default `<run>-alpha<alpha>` or `<run>-<probe>` beside it.
         overwrite: start afresh in a folder that holds another run.
 
     Returns:
         The restored run, complete with report.
 
     Raises:
-        RecipeError: alpha is not between 0 and 1. ModelError: the base model is gone or is another one.
+        RecipeError: alpha is not between 0 and 1, or no such probe.
+        ModelError: the base model is gone or is another one.
         DataError: the data files are gone or changed. RunFolderError: not a run, or a folder that is taken.
     """
-    from tunewell.models.load import load_tuned
+    from tunewell.regain import FLOOR, regain
     from tunewell.run import Run, load_run
     from tunewell.stages.choose import encoder_weights, save
     from tunewell.stages.evaluate import evaluate_tuned
@@ -64,39 +71,65 @@ def restore(
     from tunewell.strategies.lines import scaled
     from tunewell.train.tune import Scale
 
-    if not 0 <= alpha <= 1:
+    _check_wanted(alpha, layerwise, probe, keep)
+    if alpha is not None and not 0 <= alpha <= 1:
         raise RecipeError(f"`alpha: {alpha:g}`", where="alpha", expected="a number from 0 (base model) to 1 (tuned)")
     run, started = load_run(path), time.perf_counter()
-    target = Path(output_dir) if output_dir else run.dir.with_name(f"{run.dir.name}-alpha{alpha:g}")
+    suffix = f"alpha{alpha:g}" if probe is None else probe
+    target = Path(output_dir) if output_dir else run.dir.with_name(f"{run.dir.name}-{suffix}")
     if target.resolve() == run.dir.resolve():
         raise RunFolderError(
             "is the run itself", where=str(target), expected="another folder", remedy="name another --output_dir"
         )
-    _check_base(run)
+    check_base(run)
     keys = {"output_dir": str(target), "overwrite_output_dir": overwrite}
     recipe = run.recipe.model_copy(update=keys)
     with Job(recipe, output_dir=target, echo=echo, progress=progress, command=command) as job:
-        _check_rows(run, job)
-        _take_over(run, job)
+        check_rows(run, job)
+        take_over(run, job)
         job.begin()
         job.__dict__["scale"] = Scale()  # the saved head answers in the user's units already
-        model, _ = load_tuned(run.model_path)
+        model = job.task.load_tuned(job, run.model_path)
         base, tuned = encoder_weights(job.fresh_model()), encoder_weights(model)
-        _check_shapes(run, base, tuned)
-        model.base_model.load_state_dict(scaled(base, tuned, alpha) if layerwise else interpolate(base, tuned, alpha))
+        check_shapes(run, base, tuned)
         probe_base(job)
-        choice = _choice(run, job, model, {"layerwise": alpha} if layerwise else {"alpha": alpha})
+        if probe is None:
+            assert alpha is not None
+            new = scaled(base, tuned, alpha) if layerwise else interpolate(base, tuned, alpha)
+            parameters = {"layerwise" if layerwise else "alpha": alpha}
+            about: dict[str, Any] = {"run": str(run.dir), "alpha": alpha, "layerwise": layerwise}
+        else:
+            floor = keep or run.recipe.keep or FLOOR
+            way, new = regain(job, model, base, tuned, probe, floor)
+            parameters = {"layers back": float(len(way) - 1)}
+            about = {"run": str(run.dir), "probe": probe, "keep": floor, "met": way[-1].kept >= floor}
+            about["way"] = [asdict(step) for step in way]
+        model.base_model.load_state_dict(new)
+        choice = _choice(run, job, model, parameters)
         save(job, model)
         choice.write(job.folder / "choice.json")
         evaluation, retention = evaluate_tuned(job), probe_tuned(job)
         summary = summarise(job, run.training, choice, evaluation, retention, time.perf_counter() - started)
-        about = {"run": str(run.dir), "alpha": alpha, "layerwise": layerwise}
         summary.model_copy(update={"restored": about}).write(job.folder / "summary.json")
         echo(f"report: {tell(job)}")
     return Run(target)
 
 
-def _check_base(run: Run) -> None:
+def _check_wanted(alpha: float | None, layerwise: bool, probe: str | None, keep: float | None) -> None:
+    """Either how much of the change is kept, or what is to be regained."""
+    if (alpha is None) == (probe is None):
+        raise RecipeError(
+            "neither `alpha` nor `probe` is given" if alpha is None else "`alpha` and `probe` are both given",
+            where="restore",
+            expected="--alpha 0.7, or --probe similarity",
+        )
+    if probe is not None and layerwise:
+        raise RecipeError("`layerwise` scales by `alpha`", where="layerwise", expected="--alpha, or --probe alone")
+    if keep is not None and (probe is None or not 0 < keep <= 1):
+        raise RecipeError(f"`keep: {keep:g}`", where="keep", expected="a number up to 1, together with --probe")
+
+
+def check_base(run: Run) -> None:
     from tunewell.models.load import locate
 
     name = run.recipe.model
@@ -111,7 +144,7 @@ def _check_base(run: Run) -> None:
         ) from error
 
 
-def _check_rows(run: Run, job: Job) -> None:
+def check_rows(run: Run, job: Job) -> None:
     import json
 
     path = run.dir / "split.json"
@@ -125,7 +158,7 @@ def _check_rows(run: Run, job: Job) -> None:
         )
 
 
-def _check_shapes(run: Run, base: dict[str, Any], tuned: dict[str, Any]) -> None:
+def check_shapes(run: Run, base: dict[str, Any], tuned: dict[str, Any]) -> None:
     if {k: v.shape for k, v in base.items()} != {k: v.shape for k, v in tuned.items()}:
         raise ModelError(
             "is another model now than the one this run was tuned from: its weights have other names or shapes",
@@ -135,7 +168,7 @@ def _check_shapes(run: Run, base: dict[str, Any], tuned: dict[str, Any]) -> None
         )
 
 
-def _take_over(run: Run, job: Job) -> None:
+def take_over(run: Run, job: Job) -> None:
     """Copy the records that do not depend on the tuned weights, with the marks of their steps."""
     from tunewell.folder import RunFolder
 

@@ -303,6 +303,7 @@ class Choice(Record):
     met: bool | None  # None: no budget was set
     candidates: tuple[Candidate, ...]
     reason: str
+    stopped: dict[str, str] = {}  # of a search: candidates that were not tuned to the end, and why
     costs: dict[str, float] = {}  # of a search: tuning time of each candidate over that of plain tuning
 
     @property
@@ -311,6 +312,21 @@ class Choice(Record):
 
 
 # ---------------------------------------------------------------- training and run
+
+
+class MonitorRecord(Record):
+    """What was read while tuning, see `tunewell.train.monitor`; the readings themselves stand in the history."""
+
+    mode: Literal["watch", "stop", "rollback"]
+    statistic: str  # "structure" (embeddings) or "kl" (next-token probabilities)
+    texts: int
+    readings: int
+    seconds: float
+    share: float  # of tuning's time
+    floor: float | None  # None: nothing was held to it
+    estimate: float | None  # of the weights that tuning left
+    ended_at: int | None = None  # step at which a reading below the floor ended tuning
+    back_to: int | None = None  # step whose weights `rollback` put back
 
 
 class Training(Record):
@@ -333,6 +349,7 @@ class Training(Record):
     trainable_parameters: int
     nonfinite_steps: tuple[int, ...] = ()
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
+    monitor: MonitorRecord | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
 
 
@@ -355,4 +372,5 @@ class Summary(Record):
     peak_memory_mb: float
     verdict: tuple[str, ...] = ()
     ranked: dict[str, Any] | None = None  # of `model: auto`: chosen, why, candidates with their scores
+    merged: dict[str, Any] | None = None  # of `tunewell merge`: of which runs, and how
     restored: dict[str, Any] | None = None  # of `tunewell restore`: from which run, alpha, before and after

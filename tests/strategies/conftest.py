@@ -32,7 +32,15 @@ def general_file(tmp_path_factory: pytest.TempPathFactory, make_reviews) -> str:
 def small_job(tiny_model: Path, make_reviews, general_file: str, tmp_path: Path):
     """Call with strategies and recipe keys; gives weights, record, the model itself and the strategies."""
 
-    def run(*names: str, folder: str = "run", callbacks: tuple = (), rows: int = 48, **keys: Any) -> SimpleNamespace:
+    def run(
+        *names: str,
+        folder: str = "run",
+        callbacks: tuple = (),
+        rows: int = 48,
+        monitor: Any = None,
+        model: Any = None,
+        **keys: Any,
+    ) -> SimpleNamespace:
         from datasets import Dataset
 
         from tunewell.models.embed import logits
@@ -42,12 +50,13 @@ def small_job(tiny_model: Path, make_reviews, general_file: str, tmp_path: Path)
         from tunewell.tasks import TaskSpec
         from tunewell.train.tune import tune
 
+        place = str(model or tiny_model)
         spec = TaskSpec("text-classification", ("negative", "positive"))
         data = make_reviews(rows)
         texts, labels = [t for t, _ in data], np.array([int(label == "positive") for _, label in data])
         recipe = load_recipe(strategy=list(names) or ["plain"], **{"general_text": general_file, **OPTIONS, **keys})
-        tokenizer = load_tokenizer("tiny", str(tiny_model))
-        model = load_classifier(str(tiny_model), spec, seed=recipe.seed)
+        tokenizer = load_tokenizer("tiny", place)
+        model = load_classifier(place, spec, seed=recipe.seed)
         base = {k: v.clone() for k, v in model.state_dict().items()}
         strategies = [strategy_class(s)(recipe.model_dump()) for s in recipe.strategies]
         scores: list[float] = []
@@ -70,6 +79,7 @@ def small_job(tiny_model: Path, make_reviews, general_file: str, tmp_path: Path)
             echo=lambda line: None,
             progress=False,
             callbacks=callbacks,
+            monitor=monitor,
         )
         weights = {k: v.clone() for k, v in model.state_dict().items()}
         return SimpleNamespace(

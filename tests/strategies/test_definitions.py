@@ -314,7 +314,7 @@ def test_lines_by_hand():
     assert found == pytest.approx([1.2, 1.2, 1.6, 2.0, 2.0])
 
 
-@pytest.mark.parametrize("variant", ["lora", "dora", "rslora", "pissa", "olora"])
+@pytest.mark.parametrize("variant", ["lora", "dora", "rslora", "pissa", "olora", "corda", "oft"])
 def test_merged_adapters_answer_as_unmerged(small_job, variant):
     from transformers import TrainerCallback
 
@@ -324,7 +324,9 @@ def test_merged_adapters_answer_as_unmerged(small_job, variant):
 
     class Look(TrainerCallback):
         def on_train_end(self, args, state, control, model=None, **_):
-            seen["names"] = [n for n, p in model.named_parameters() if p.requires_grad and ".lora_" in n]
+            seen["names"] = [
+                n for n, p in model.named_parameters() if p.requires_grad and (".lora_" in n or ".oft_" in n)
+            ]
             seen["logits"] = logits(model, seen["tokenizer"], seen["texts"], max_length=32)
 
     first = small_job(folder="plain", max_steps=1)
@@ -332,8 +334,9 @@ def test_merged_adapters_answer_as_unmerged(small_job, variant):
     tuned = small_job("lora", lora_variant=variant, lora_rank=2, folder=variant, callbacks=(Look(),), max_steps=6)
     merged = logits(tuned.model, tuned.tokenizer, tuned.texts, max_length=32)
     assert abs(merged - seen["logits"]).max() < 1e-5
-    assert len(seen["names"]) >= 2 * 6 * 2  # two matrices for each of six layers in both blocks
-    assert not [n for n, _ in tuned.model.named_parameters() if "lora" in n]
+    matrices = 1 if variant == "oft" else 2  # a rotation, or two factors
+    assert len(seen["names"]) >= matrices * 6 * 2  # for each of six layers in both blocks
+    assert not [n for n, _ in tuned.model.named_parameters() if "lora" in n or "oft" in n]
     assert not [n for n, m in tuned.model.named_modules() if "peft" in type(m).__module__]
 
 

@@ -22,6 +22,8 @@ ZERO = {
     "ema": {"ema_decay": 0.0},
     "swa": {"swa_start": 1.0},
     "sam": {"sam_rho": 0.0},
+    "gpm": {"gpm_threshold": 0.0},
+    "anchor": {"anchor_weight": 0.0},
 }
 NO_ZERO = {"freeze", "lpft", "lora"}  # freeze: see gradual; lpft has no strength; lora at 0 is freezing
 # settings that make a strategy's own state matter within 8 steps
@@ -35,7 +37,13 @@ STRONG = {
     "freeze": {"freeze": "gradual"},
     "lora": {"lora_variant": "pissa", "lora_rank": 2},
 }
-TOGETHER = [("lpft", "distill"), ("lora", "ema", "sam"), ("ewc", "llrd", "swa"), ("freeze", "distill")]
+TOGETHER = [
+    ("gpm", "anchor"),
+    ("lpft", "distill"),
+    ("lora", "ema", "sam"),
+    ("ewc", "llrd", "swa"),
+    ("freeze", "distill"),
+]
 TRAINED = [(name,) for name in STRATEGIES if name not in ("average", "lines")] + TOGETHER
 
 

@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rank": ("tunewell.cli.rank", "Compare base models on your data without tuning them."),
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
         "restore": ("tunewell.cli.restore", "Take back part of what tuning changed, without training."),
+        "merge": ("tunewell.cli.merge", "Make one model of several runs of a task, without training."),
         "gate": ("tunewell.cli.gate", "Hold a finished run to floors: exit code 0 or 3, for CI."),
         "influence": ("tunewell.cli.influence", "The training rows behind a prediction; rows with wrong labels."),
         "report": ("tunewell.cli.report", "Write the report of a run again, in English or Chinese."),

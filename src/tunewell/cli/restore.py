@@ -9,6 +9,7 @@ from tunewell.cli.base import Command, command_line, say, show_progress
 _EXAMPLES = (
     "tunewell restore runs/reviews --alpha 0.7",
     "tunewell restore runs/reviews --alpha 0.3 --layerwise --output_dir runs/reviews-kept",
+    "tunewell restore runs/reviews --probe similarity --keep 0.98",
 )
 
 
@@ -17,14 +18,23 @@ _EXAMPLES = (
 @click.option(
     "--alpha",
     type=float,
-    required=True,
     metavar="NUMBER",
     help="Share of the change kept: 0 the base model, 1 as tuned.",
 )
 @click.option("--layerwise", is_flag=True, help="The first layer keeps alpha of its change, the last all (LiNeS).")
-@click.option("--output_dir", metavar="TEXT", help="Folder of the restored run; by default <run>-alpha<alpha>.")
+@click.option("--probe", metavar="NAME", help="Take whole layers back, as few as regain this probe, instead of alpha.")
+@click.option("--keep", type=float, metavar="NUMBER", help="How much the probe is to keep; by default as the run.")
+@click.option("--output_dir", metavar="TEXT", help="Folder of the restored run; by default <run>-<alpha or probe>.")
 @click.option("--overwrite_output_dir", is_flag=True, help="Start afresh in a folder that holds another run.")
-def command(run: str, alpha: float, layerwise: bool, output_dir: str | None, overwrite_output_dir: bool) -> None:
+def command(
+    run: str,
+    alpha: float | None,
+    layerwise: bool,
+    probe: str | None,
+    keep: float | None,
+    output_dir: str | None,
+    overwrite_output_dir: bool,
+) -> None:
     """Re-weight a tuned model between its base model and itself, measure it again, and say what was regained.
 
     RUN is a finished run, whose base model and data must still be there. Nothing is trained; the restored
@@ -38,6 +48,8 @@ def command(run: str, alpha: float, layerwise: bool, output_dir: str | None, ove
         run,
         alpha=alpha,
         layerwise=layerwise,
+        probe=probe,
+        keep=keep,
         output_dir=output_dir,
         overwrite=overwrite_output_dir,
         echo=say,

@@ -154,9 +154,32 @@ def restored_table(before: Run, after: Run) -> str:
         for title, a, b in pairs:
             rows.append([title, number(a.value, 4), number(b.value, 4), change(a, b), interval(b, 4)])
     parts = ["", table(rows, right=(1, 2, 3))]
+    if (about := after.summary.restored or {}).get("way"):
+        way = [["taken back", f"{about['probe']}, select half", f"validation {after.summary.metric}"]]
+        way += [[s["layer"] or "nothing", number(s["kept"], 4), number(s["score"], 4)] for s in about["way"]]
+        parts = ["", table(way, right=(1, 2)), *parts]
+        parts.append(f"  {about['probe']} to keep {about['keep']:g}: {'met' if about['met'] else 'NOT MET'} as chosen")
     if after.summary.kept is not None:
         parts.append(f"  the run's budget: {'met' if after.summary.kept else 'NOT MET'}")
     return "\n".join([*parts, "", f"model   {after.model_path}", f"report  {after.report_path}"])
+
+
+def merged_table(run: Run) -> str:
+    """A merged model beside those that it is made of, on validation and the select halves; then what was measured."""
+    metric = run.summary.metric
+    rows = [["", f"validation {metric}", "95 % interval", "kept", "worst"]]
+    for c in run.choice.candidates:
+        mean, worst = (e.value if e is not None else None for e in (c.retention_mean, c.retention_worst))
+        name = c.name + (" (chosen)" if c.chosen else "")
+        rows.append([name, number(c.score.value, 4), interval(c.score, 4), number(mean, 4), number(worst, 4)])
+    parts = ["", table(rows, right=(1, 3, 4)), ""]
+    parts.append(f"  test {metric} {number(run.summary.test.value, 4)} ({interval(run.summary.test, 4)})")
+    if run.retention is not None:
+        kept = run.retention.mean
+        parts.append(f"  kept, on the report halves: {number(kept.value, 4)} ({interval(kept, 4)})")
+    if run.summary.kept is not None:
+        parts.append(f"  the first run's budget: {'met' if run.summary.kept else 'NOT MET'}")
+    return "\n".join([*parts, "", f"model   {run.model_path}", f"report  {run.report_path}"])
 
 
 def probe_table(probes: Sequence[ProbeResult]) -> str:

@@ -13,7 +13,7 @@ from tunewell.report.explanations import pieces_of
 from tunewell.report.records import Records, read, usage
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
-from tunewell.results import Candidate, Evaluation, Training, write_whole
+from tunewell.results import Candidate, Evaluation, MonitorRecord, Training, write_whole
 
 __all__ = ["build", "render", "verdict"]
 MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
@@ -84,6 +84,7 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
     """What tuning did, as (name, value)."""
     if training is None:
         return []
+    watched = [(w["monitor"], _watched(training.monitor, w))] if training.monitor is not None else []
     return [
         (w["strategy"], " + ".join(training.strategy)),
         (w["steps"], f"{training.steps:,} ({training.epochs:g} ×)"),
@@ -95,7 +96,18 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
         (w["padding"], f"{training.padding_share:.1%}"),
         (w["memory"], f"{training.peak_memory_mb:,.0f} MB"),
         (w["time_tile"], duration(training.seconds)),
+        *watched,
     ]
+
+
+def _watched(monitor: MonitorRecord, w: dict[str, str]) -> str:
+    """What the monitor did, in a few words."""
+    text = w["monitor_fact"].format(mode=monitor.mode, n=monitor.readings, share=f"{monitor.share:.1%}")
+    if monitor.ended_at is not None:
+        text += " · " + w["monitor_ended"].format(step=monitor.ended_at, floor=f"{monitor.floor or 0:g}")
+    if monitor.back_to is not None:
+        text += " · " + w["monitor_back"].format(step=monitor.back_to)
+    return text
 
 
 def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
@@ -236,6 +248,18 @@ def _history_charts(training: Training, metric: str, w: dict[str, str]) -> dict[
     if len(rate := series("learning_rate")) > 1:
         made["rate"] = charts.lines(
             [(w["rate"], "other", rate)], title=w["rate"], x_label=w["step"], y_label=w["rate"], height=170
+        )
+    if kept := series("kept_estimate"):
+        monitor = training.monitor
+        held = monitor.floor if monitor is not None else None
+        floor = [(w["monitor_floor"], "bad", [(kept[0][0], held), (kept[-1][0], held)])] if held else []
+        made["monitor"] = charts.lines(
+            [(w["monitor_estimate"], "main", kept), *floor],
+            title=w["monitor"],
+            x_label=w["step"],
+            y_label=w["retention"],
+            dots=True,
+            height=220,
         )
     if score := series(f"eval_{metric}"):
         made["score"] = charts.lines(

@@ -31,6 +31,8 @@ class TaskJob(Job):
         head_first: fit the new head on the frozen body first (LP-FT; Kumar et al., 2022).
     """
 
+    watched = False  # a task is measured against the base model after it is tuned
+
     def __init__(
         self,
         recipe: Recipe,

@@ -57,6 +57,8 @@ class Job:
 
     hooks: Sequence[Any] = ()
     callbacks: Sequence[Any] = ()
+    watched: bool = True  # by a monitor, where the recipe does not say
+    monitor: Any = None  # the one that watches the tuning at work
 
     def __init__(
         self,

@@ -27,7 +27,9 @@ STRATEGY_KEYS = {
     "freeze": ("freeze",),
     "llrd": ("llrd_decay",),
     "l2sp": ("l2sp_weight",),
-    "ewc": ("ewc_weight",),
+    "ewc": ("ewc_weight", "ewc_fisher"),
+    "gpm": ("gpm_threshold",),
+    "anchor": ("anchor_weight",),
     "mas": ("mas_weight",),
     "recadam": ("recadam_pull", "recadam_k", "recadam_t0"),
     "lora": ("lora_variant", "lora_rank", "lora_alpha", "lora_targets", "lora_rate_factor"),
@@ -58,6 +60,8 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     # averaging happens after tuning, so that it can be added or changed without tuning again
     training["strategies"] = [s for s in recipe.strategies if s not in (*AFTERWARDS, "plain")]
     training |= {k: getattr(recipe, k) for s in recipe.strategies for k in STRATEGY_KEYS.get(s, ())}
+    if recipe.monitor in ("stop", "rollback"):  # a run that is only watched gives the same weights
+        training["monitor"] = (recipe.monitor, recipe.keep)
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training)
     budget: tuple[Any, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)

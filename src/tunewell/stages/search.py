@@ -6,6 +6,9 @@
 3. Distillation on a small general batch, together with LP-FT where that has kept more than plain tuning.
 4. The same with a four times stronger distillation.
 
+A tuning that is hopeless is stopped on the way (see `race`), and the stronger distillation is left out where the
+weaker one has kept enough and it is the score that it lacks.
+
 Each tuning has a folder of its own, train/<name>, and goes on from its checkpoint when it was stopped.
 After each, its candidates are measured on validation and the select halves. The search ends when one is
 inside the budget with a validation score not below the interval of plain tuning's, or when the next
@@ -15,7 +18,7 @@ and the choice among them follows the rule of every run (retention/budget.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +27,8 @@ from tunewell.retention.budget import choose as choose_by_budget
 from tunewell.retention.budget import meets
 from tunewell.stages.choose import choose_and_save, encoder_weights, measuring, save, score_candidates
 from tunewell.stages.job import Job
+from tunewell.stages.probe import measures
+from tunewell.stages.race import Point, Race, points_of
 from tunewell.stages.tune import place, strategies_of, tune, weights_of
 from tunewell.strategies import AFTERWARDS, AUTO
 from tunewell.train.hooks import hooks
@@ -75,6 +80,8 @@ def search(job: Job) -> tuple[Training, Choice]:
         f"auto: may cost up to {recipe.max_cost:g} times plain tuning, stops when enough is kept: {', '.join(lines)}"
     )
     assert job.max_length  # worked out here, once for all rungs
+    stopped: dict[str, str] = {}
+    raced: dict[str, dict[int, Point]] = {}
     options = measuring(job)
     candidates: list[Candidate] = []
     trainings: dict[str, Training] = {}
@@ -84,8 +91,15 @@ def search(job: Job) -> tuple[Training, Choice]:
         if trainings and spent + rung.cost * trainings["plain"].seconds > recipe.max_cost * trainings["plain"].seconds:
             job.echo(f"auto: {rung.name} is not tried: it would pass max_cost {recipe.max_cost:g}")
             break
+        if rung.stronger != 1 and pointless(candidates, recipe.keep, recipe.keep_worst):
+            job.echo(f"auto: {rung.name} is not tried: the weaker one keeps enough, it is the score that it lacks")
+            break
         child = _child(job, rung)
+        race = _race(child, raced, candidates)
         trainings[rung.name] = tune(child)
+        raced[rung.name] = points_of(trainings[rung.name], job.spec.metric)
+        if race.stopped:
+            stopped[rung.name] = race.stopped
         model, base = _models(child)
         found, _ = score_candidates(
             model, recipe=recipe, base=base, strategies=strategies_of(child), names=(rung.name,), **options
@@ -101,9 +115,9 @@ def search(job: Job) -> tuple[Training, Choice]:
     choice = choose_by_budget(candidates, keep=recipe.keep, keep_worst=recipe.keep_worst)
     plain = max(trainings["plain"].seconds, 1e-9)
     costs = {name: round(t.seconds / plain, 3) for name, t in trainings.items()}
-    choice = choice.model_copy(
-        update={"costs": costs, "reason": f"{choice.reason}; auto: {sum(costs.values()):.2f} × plain tuning's time"}
-    )
+    reason = f"{choice.reason}; auto: {sum(costs.values()):.2f} × plain tuning's time"
+    reason += "".join(f"; {name} was {why}" for name, why in stopped.items())
+    choice = choice.model_copy(update={"costs": costs, "stopped": stopped, "reason": reason})
     owner, number = owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)]
     model, base = _models(owner)
     tuned = encoder_weights(model)
@@ -150,9 +164,30 @@ def enough(candidates: Sequence[Candidate], keep: float | None, keep_worst: floa
     return best
 
 
+def pointless(candidates: Sequence[Candidate], keep: float | None, keep_worst: float | None) -> bool:
+    """Whether distillation as it is, the last that was tuned, keeps enough at a score below plain tuning's interval."""
+    plain, last = candidates[0].score, next(c for c in reversed(candidates) if not c.parameters)
+    floor = plain.low if plain.low is not None else plain.value
+    if "distill" not in last.name or floor is None or last.score.value is None:
+        return False
+    return bool(meets(last, keep, keep_worst)) and last.score.value < floor
+
+
+def _race(child: Job, raced: Mapping[str, Mapping[int, Point]], candidates: Sequence[Candidate]) -> Race:
+    """Let a rung run against those before it."""
+    score = candidates[0].score if candidates else None
+    known = score is not None and score.low is not None and score.high is not None
+    clear = (score.high - score.low) / (2 * 1.96) if known else 0.0  # type: ignore[union-attr,operator]
+    race = Race(lambda: child.monitor, child.spec.metric, raced, clear, child.echo)
+    child.callbacks = [*child.callbacks, race]
+    return race
+
+
 def _child(job: Job, rung: Rung) -> Job:
     """The job of one rung."""
     keys: dict[str, Any] = {"strategy": [*rung.trained, *AFTERWARDS]}
+    if job.recipe.monitor is None and measures(job):  # what a race is judged by
+        keys["monitor"] = "watch"
     if rung.stronger != 1:
         keys["distill_weight"] = job.recipe.distill_weight * rung.stronger
     return job.with_keys(rung.name, **keys)

@@ -30,6 +30,37 @@ def strategies_of(job: Job) -> list[Any]:
     return [strategy_class(name)(keys) for name in job.recipe.strategies]
 
 
+def monitor_of(job: Job) -> Any:
+    """The recipe's monitor; None where nothing is to be watched.
+
+    Raises:
+        RecipeError: a monitor is asked for by name, and there is nothing that it could read.
+    """
+    from tunewell.errors import RecipeError
+    from tunewell.train.monitor import Monitor
+
+    recipe = job.recipe
+    mode = recipe.monitor or ("watch" if job.watched and recipe.probes != ["none"] else "off")
+    if mode == "off":
+        return None
+    if not job.task.measurable(job):
+        if recipe.monitor is None:
+            return None
+        raise RecipeError(
+            f"`monitor: {mode}` has nothing to read: there is no probe for this kind of model",
+            where="monitor",
+            expected="an encoder or a decoder, or `monitor: off`",
+        )
+    return Monitor(
+        mode,
+        floor=recipe.keep,
+        source=recipe.general_text,
+        samples=recipe.general_samples,
+        seed=recipe.seed,
+        echo=job.echo,
+    )
+
+
 def tune(job: Job) -> Training:
     """Tune, going on from the last whole checkpoint if there is one; write the weights of the best validation score."""
     from safetensors.torch import save_file
@@ -67,6 +98,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         f"tune: {' + '.join(s.name for s in made)}, {len(job.splits['train']):,} rows, "
         f"at most {job.max_length} tokens each, {'bf16' if job.bf16 else 'fp32'}"
     )
+    job.monitor = monitor_of(job)
     training = tune_model(
         model,
         job.input_tokenizer,
@@ -82,5 +114,6 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         echo=job.echo,
         progress=job.progress,
         callbacks=job.callbacks,
+        monitor=job.monitor,
     )
     return model, training

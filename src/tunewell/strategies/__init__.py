@@ -21,6 +21,8 @@ STRATEGIES: dict[str, str] = {
     "l2sp": "tunewell.strategies.l2sp:L2SP",
     "ewc": "tunewell.strategies.ewc:ElasticWeights",
     "mas": "tunewell.strategies.mas:MemoryAwareSynapses",
+    "gpm": "tunewell.strategies.gpm:GradientProjection",
+    "anchor": "tunewell.strategies.anchor:Anchor",
     "recadam": "tunewell.strategies.recadam:RecallAndLearn",
     "prompt": "tunewell.strategies.prompt:Prompting",
     "lora": "tunewell.strategies.lora:LowRank",
@@ -32,7 +34,8 @@ AUTO = "auto"  # no strategy of its own: a search among those of the table, see 
 AFTERWARDS = ("average", "lines")  # work on tuned weights, so that they can be added without tuning again
 WITH_PROMPT = ("prompt", "average", "freeze", "llrd", "l2sp", "recadam", "ema", "swa", "sam")
 PULLS = ("l2sp", "ewc", "mas", "recadam")  # hold weights to those of the base model
-MOVES = (*PULLS, "distill", "llrd", *AFTERWARDS)  # mean something only where the encoder is tuned as a whole
+# mean something only where the encoder is tuned as a whole
+MOVES = (*PULLS, "distill", "anchor", "gpm", "llrd", *AFTERWARDS)
 
 
 def check_combination(names: list[str], freeze: str = "") -> list[str]:
@@ -64,7 +67,7 @@ def check_combination(names: list[str], freeze: str = "") -> list[str]:
     if "ema" in names and "swa" in names:
         problems.append("`ema` and `swa` are both averages along tuning: take one of them")
     if "lora" in names:
-        if held := [name for name in names if name in (*PULLS, "llrd")]:
+        if held := [name for name in names if name in (*PULLS, "llrd", "gpm")]:
             verb = "works" if len(held) == 1 else "work"
             problems.append(f"`lora` freezes the base model's weights, which {_and(held)} {verb} on")
         if "freeze" in names:

@@ -7,7 +7,7 @@ pooler and the head stay as tuned. No training: each α in `lines_alphas` is one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,19 +29,26 @@ class LayerScaling:
 
 def scaled(base: Weights, tuned: Weights, alpha: float) -> Weights:
     """base + λ(l) · (tuned − base), layer by layer; names as in the base model's state."""
-    from tunewell.strategies.layers import within
-
-    numbers = {name: within(name) for name in tuned}
-    last = max((n for n in numbers.values() if n is not None), default=1)
+    numbers = place(tuned)
+    last = max((n for name, n in numbers.items() if "pooler" not in name), default=1)
     out = {}
     for name, weight in tuned.items():
-        number = numbers[name]
-        if number is None:
-            number = last + 1 if "pooler" in name else 1 if "embed" in name else last
-        share = 1.0 if number > last else factor(number, last, alpha)
+        share = 1.0 if numbers[name] > last else factor(numbers[name], last, alpha)
         whole = share == 1.0 or name not in base or not weight.is_floating_point()
         out[name] = weight if whole else base[name].lerp(weight, share)
     return out
+
+
+def place(names: Iterable[str]) -> dict[str, int]:
+    """Name -> number of its layer from 1; embeddings go with the first, a pooler stands above the last."""
+    from tunewell.strategies.layers import within
+
+    found = {name: within(name) for name in names}
+    last = max((n for n in found.values() if n is not None), default=1)
+    return {
+        name: n if n is not None else last + 1 if "pooler" in name else 1 if "embed" in name else last
+        for name, n in found.items()
+    }
 
 
 def factor(layer: int, layers: int, alpha: float) -> float:

@@ -1,8 +1,9 @@
 """Low-rank adapters: the base weights are frozen and a small product of two matrices is learned beside them.
 
 Made by PEFT: LoRA (Hu et al., 2022), DoRA (Liu et al., 2024), rsLoRA (Kalajdzievski, 2023), PiSSA (Meng
-et al., 2024) and OLoRA (Büyükakyüz, 2024), by `lora_variant`. The head is tuned as usual. At the end the
-adapters are merged: the run gives a plain model, as every other strategy does. Adapters take a larger
+et al., 2024), OLoRA (Büyükakyüz, 2024), CorDA in its knowledge-preserving mode (Yang et al., 2024) and OFT, which
+turns weights instead of adding to them (Qiu et al., 2023), by `lora_variant`. The head is tuned as usual. At the
+end the adapters are merged: the run gives a plain model, as every other strategy does. Adapters take a larger
 learning rate than whole weights (Biderman et al., 2024, LoRA learns less and forgets less):
 `lora_rate_factor` times that of the recipe.
 """
@@ -21,40 +22,90 @@ ATTENTION = ("attention", "attn")
 
 class LowRank:
     name = "lora"
-    title = "Low-rank adapters (LoRA, DoRA, rsLoRA, PiSSA, OLoRA)"
+    title = "Low-rank adapters (LoRA, DoRA, rsLoRA, PiSSA, OLoRA, CorDA) and rotations (OFT)"
     paper = "Hu et al., 2022, LoRA: low-rank adaptation of large language models"
     reshapes = True  # `finish` takes the adapters out, so it comes last
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.variant, self.rank, self.alpha = (options[f"lora_{k}"] for k in ("variant", "rank", "alpha"))
+        self.general = options["general_text"], options["general_samples"]
         self.targets, self.factor = list(options["lora_targets"]), float(options["lora_rate_factor"])
 
     def prepare(self, tuning: Tuning) -> None:
         import torch
         from peft import LoraConfig
         from peft.tuners.lora import LoraModel
+        from peft.tuners.lora.config import CordaConfig
 
         from tunewell.strategies.layers import depths
 
         places = depths(tuning.model)
         head = [name for name, place in places.items() if place == max(places.values())]
-        config = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            target_modules=self._modules(tuning.model),
-            lora_dropout=0.0,
-            use_dora=self.variant == "dora",
-            use_rslora=self.variant == "rslora",
-            init_lora_weights=self.variant if self.variant in ("pissa", "olora") else True,
-        )
+        modules = self._modules(tuning.model)
         with torch.random.fork_rng():  # so that dropout draws what it would draw without adapters
             torch.manual_seed(tuning.seed)
-            self.tuner = LoraModel(tuning.model, config, "default")
+            if self.variant == "oft":
+                self.tuner = self._rotations(tuning, modules)
+            else:
+                config = LoraConfig(
+                    r=self.rank,
+                    lora_alpha=self.alpha,
+                    target_modules=modules,
+                    lora_dropout=0.0,
+                    use_dora=self.variant == "dora",
+                    use_rslora=self.variant == "rslora",
+                    corda_config=CordaConfig(corda_method="kpm") if self.variant == "corda" else None,
+                    init_lora_weights=self.variant if self.variant in ("pissa", "olora", "corda") else True,
+                )
+                if self.variant == "corda":
+                    self._decompose(tuning, config)
+                self.tuner = LoraModel(tuning.model, config, "default")
         for name, p in tuning.model.named_parameters():
             if name in head:
                 p.requires_grad_(True)
         trained = sum(p.numel() for p in tuning.model.parameters() if p.requires_grad)
         tuning.echo(f"lora: {self.variant}, rank {self.rank}, {trained:,} parameters are tuned")
+
+    def _decompose(self, tuning: Tuning, config: Any) -> None:
+        """CorDA: adapters take the directions that matter least for the inputs that general text gives each layer."""
+        import contextlib
+        import io
+
+        import torch
+        from peft.tuners.lora.corda import preprocess_corda
+
+        from tunewell.strategies.quadratic import general_batches
+
+        tuning.echo("lora: corda, gathering the inputs that general text gives to each layer")
+        training = tuning.model.training
+
+        def run() -> None:
+            with torch.no_grad():
+                for batch in general_batches(tuning, self.general, 1):  # PEFT takes one text at a time
+                    tuning.model.base_model(**batch)
+
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar of its own
+            preprocess_corda(tuning.model, config, run_model=run)
+        tuning.model.train(training)
+
+    def _rotations(self, tuning: Tuning, modules: list[str]) -> Any:
+        """OFT: each layer's inputs are turned in blocks of `lora_rank`.
+
+        Raises:
+            RecipeError: the inputs of a layer are no multiple of the block.
+        """
+        from peft import OFTConfig
+        from peft.tuners.oft import OFTModel
+
+        for name in modules:
+            inputs = tuning.model.get_submodule(name).in_features
+            if inputs % self.rank or self.rank < 2:
+                raise RecipeError(
+                    f"`lora_rank: {self.rank}` does not cut the {inputs} inputs of {name} into blocks",
+                    where="lora_rank",
+                    expected="for `lora_variant: oft` a number of 2 or more that divides the inputs of every layer",
+                )
+        return OFTModel(tuning.model, OFTConfig(r=0, oft_block_size=self.rank, target_modules=modules), "default")
 
     def _modules(self, model: Any) -> list[str]:
         """Names of the linear layers that get an adapter.
@@ -93,7 +144,8 @@ class LowRank:
         return sorted(chosen)
 
     def rate_factors(self, model: Any) -> dict[str, float]:
-        return {name: self.factor for name, _ in model.named_parameters() if ".lora_" in name}
+        made = {name for name, _ in model.named_parameters() if ".lora_" in name or ".oft_" in name}
+        return dict.fromkeys(sorted(made), self.factor)
 
     def finish(self, model: Any) -> None:
         self.tuner.merge_and_unload()

@@ -164,7 +164,7 @@ class Task(Protocol):
         ...
 
 
-FOR_CLASSES = ("distill", "lpft", "ewc", "mas", "prompt", AUTO)  # need labels or an encoder's sentence embeddings
+FOR_CLASSES = ("distill", "lpft", "mas", "prompt", AUTO)  # need labels or an encoder's sentence embeddings
 
 
 def refuse_strategies(job: Job, refused: Sequence[str], why: str) -> None:

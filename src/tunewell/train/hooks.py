@@ -5,6 +5,7 @@
     rate_factors  factors of the learning rate, by parameter name
     begin_step    before an optimiser step's first forward pass
     extra_loss    once a step: a term to add to the task's loss
+    batch_loss    the same, given the step's first batch and the model's outputs for it
     perturb       after a batch's backward pass: move the weights, so that the gradient is taken there instead
     after_backward  gradients are there and not yet clipped: add to them
     before_step, after_step  around the optimiser's update
@@ -86,6 +87,12 @@ class Hooks(Protocol):
 
     def extra_loss(self, model: PreTrainedModel, step: int) -> torch.Tensor | None:
         """A scalar to add to the task's loss at optimiser step `step` (counted from 0), or None."""
+        ...
+
+    def batch_loss(
+        self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], outputs: Any, step: int
+    ) -> torch.Tensor | None:
+        """As `extra_loss`, with the batch (labels taken out) and the model's outputs at hand."""
         ...
 
     def perturb(self, model: PreTrainedModel) -> Callable[[], None] | None:

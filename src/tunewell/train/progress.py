@@ -73,6 +73,8 @@ class Bar(TrainerCallback):
             shown["rate"] = f"{float(logs['learning_rate']):.1e}"
         if f"eval_{self.metric}" in logs:
             shown[self.metric] = f"{float(logs[f'eval_{self.metric}']):.4f}"
+        if "kept_estimate" in logs:
+            shown["kept"] = f"≈{float(logs['kept_estimate']):.3f}"
         self.bar.set_postfix({**getattr(self, "_shown", {}), **shown}, refresh=False)
         self._shown = {**getattr(self, "_shown", {}), **shown}
 

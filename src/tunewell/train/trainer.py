@@ -153,6 +153,10 @@ class TunewellTrainer(Trainer):
                     term = extra_loss(self.accelerator.unwrap_model(model), step)
                     if term is not None:
                         loss = loss + term
+                for batch_loss in hooks(self.strategies, "batch_loss"):
+                    term = batch_loss(self.accelerator.unwrap_model(model), inputs, outputs, step)
+                    if term is not None:
+                        loss = loss + term
         return (loss, outputs) if both else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:

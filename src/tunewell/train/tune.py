@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
     from tunewell.tasks.base import Inputs
     from tunewell.train.hooks import Strategy
+    from tunewell.train.monitor import Monitor
 
 TOKENS_A_ROW = 128  # the token budget of a batch is this times per_device_train_batch_size
 
@@ -111,6 +112,7 @@ def tune(
     progress: bool = True,
     callbacks: Sequence[Any] = (),
     inputs: Inputs | None = None,
+    monitor: Monitor | None = None,
 ) -> Training:
     """Tune `model` in place; afterwards it holds the weights of the best validation score.
 
@@ -121,6 +123,7 @@ def tune(
         inputs: encoded rows, collator and loss of a task that brings its own (see `tasks.base`); then `train`
             and `targets` are not read.
         folder: for checkpoints and metrics.jsonl; a checkpoint found there is continued.
+        monitor: reads along the way what is kept, and may end tuning.
 
     Raises:
         TrainingError: the loss stays non-finite, or memory runs out.
@@ -194,6 +197,8 @@ def tune(
         row_loss=row_loss,
         float_labels=spec.problem_type != "single_label_classification",
     )
+    if monitor is not None:
+        monitor.prepare(model, tokenizer, bf16=bf16, tokens=tuning.tokens, steps=steps, cache=tuning.cache)
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
@@ -243,6 +248,8 @@ def tune(
         MetricsFile(folder / "metrics.jsonl"),
         *callbacks,
     ]
+    if monitor is not None:
+        watchers.insert(1, monitor)
     if recipe.early_stopping_patience:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     trainer = TunewellTrainer(
@@ -256,10 +263,12 @@ def tune(
         rate_factors=factors,
         model_loss=inputs.loss if inputs is not None else None,
         token_loss=tokens,
-        strategies=strategies,
+        strategies=[*strategies, *([monitor.memory] if monitor is not None else [])],
         validate=validate,
         callbacks=watchers,
     )
+    if monitor is not None:
+        monitor.trainer = trainer
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -283,16 +292,23 @@ def tune(
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
     model.eval()
-    finish(model, strategies, trainer.state.best_model_checkpoint)
-    exchange.close()
     state, counts = trainer.state, trainer.counts
+    if monitor is not None and monitor.roll_back(model):
+        finish(model, strategies, None)
+        state.best_global_step, state.best_metric = monitor.kept_step, validate(model)[spec.metric]
+    else:
+        finish(model, strategies, state.best_model_checkpoint)
+    if monitor is not None:
+        monitor.close(model)
+    exchange.close()
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
+    seconds = counts.earlier + time.perf_counter() - started
     return Training(
         strategy=tuple(s.name for s in strategies),
         steps=state.global_step,
         epochs=round(float(state.epoch or 0), 4),
-        best_step=state.best_global_step or state.global_step,
+        best_step=state.global_step if state.best_global_step is None else state.best_global_step,
         best_score=state.best_metric,
         stopped_early=state.global_step < steps,
         learning_rate=rate,
@@ -300,12 +316,13 @@ def tune(
         examples=counts.examples,
         tokens=counts.tokens,
         padding_share=counts.padding / max(1, counts.padding + counts.tokens),
-        seconds=counts.earlier + time.perf_counter() - started,
+        seconds=seconds,
         peak_memory_mb=peak_memory_mb(),
         parameters=parameters,
         trainable_parameters=trainable,
         cpu_seconds=round(time.process_time() - cpu, 2),
         nonfinite_steps=tuple(counts.nonfinite_steps),
+        monitor=monitor.record(seconds) if monitor is not None else None,
         history=history,
     )
 

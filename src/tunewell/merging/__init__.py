@@ -1,0 +1,1 @@
+"""Several tuned models made into one without training: `tunewell merge`."""
