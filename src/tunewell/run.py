@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import GateError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
-from tunewell.results import BaselineResult, CheckReport, Choice, Estimate, Evaluation, Retention, Summary, Training
+from tunewell.results import (
+    BaselineResult,
+    Calibration,
+    CheckReport,
+    Choice,
+    Estimate,
+    Evaluation,
+    Retention,
+    Summary,
+    Training,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,6 +106,12 @@ class Run:
 
         path = self.dir / "explanations.json"
         return Explanations.load(path) if path.is_file() else None
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Whether probabilities mean what they say, on test; None for tasks whose answers are texts."""
+        path = self.dir / "calibration.json"
+        return Calibration.load(path) if path.is_file() else None
 
     @property
     def report_path(self) -> Path:

@@ -11,6 +11,7 @@ from tunewell.report import charts
 from tunewell.report.charts import Point
 from tunewell.report.explanations import pieces_of
 from tunewell.report.records import Records, read, usage
+from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
 from tunewell.results import Candidate, Evaluation, Training, write_whole
@@ -109,6 +110,8 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made["retention"] = _retention_chart(records, w)
     if records.choice is not None and any(_known(c) for c in records.choice.candidates):
         made["frontier"] = _frontier_chart(records, w)
+    if records.calibration is not None:
+        made |= trust_charts(records.calibration, w)
     if records.training is not None:
         made |= _history_charts(records.training, evaluation.metric if evaluation else "", w)
     if records.check is not None and records.check.class_counts.get("train"):

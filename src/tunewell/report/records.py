@@ -14,6 +14,7 @@ from tunewell.errors import DamagedRecordError, RunFolderError
 from tunewell.explain.records import Explanations
 from tunewell.results import (
     BaselineResult,
+    Calibration,
     CheckReport,
     Choice,
     Evaluation,
@@ -43,6 +44,7 @@ class Records:
     samples: dict[str, Any]  # test rows with answers side by side, for tasks whose answers are texts
     audit: dict[str, Any]  # what carries loss, for generated answers
     explanations: Explanations | None = None
+    calibration: Calibration | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -87,6 +89,7 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "samples.json", json.loads),
         _mapping(folder / "audit.json", json.loads),
         get("explanations.json", Explanations),
+        get("calibration.json", Calibration),
     )
 
 

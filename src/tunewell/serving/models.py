@@ -51,7 +51,8 @@ class Served:
         from tunewell.tasks.spec import scores_of
 
         p = self.predictor
-        return scores_of(p.spec, logits_of(p.model, p.tokenizer, encoded, batch_size=batch_size, bf16=self.bf16))
+        raw = scores_of(p.spec, logits_of(p.model, p.tokenizer, encoded, batch_size=batch_size, bf16=self.bf16))
+        return p.calibrated(raw)
 
     def answers(self, scores: np.ndarray, top_k: int | None, probabilities: bool) -> list[dict[str, Any]]:
         """One dict a text; `probabilities` by label, the likeliest first when `top_k` asks for so many."""

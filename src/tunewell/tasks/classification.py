@@ -51,9 +51,11 @@ class Classification:
 
     def preflight(self, job: Job) -> None:
         from tunewell.errors import RecipeError
+        from tunewell.stages.calibrate import refuse
         from tunewell.train.losses import loss_for
 
         recipe = job.recipe
+        refuse(job)
         loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
         if recipe.class_weight == "balanced" and job.spec.regression:
             raise RecipeError(
