@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("tunewell.cli.evaluate", "Measure a tuned model on a file, with intervals."),
         "predict": ("tunewell.cli.predict", "Label a file (or standard input) of any size."),
         "explain": ("tunewell.cli.explain", "Show which words decided, and how true that explanation is."),
+        "drift": ("tunewell.cli.drift", "Show what tuning changed inside the model, layer by layer."),
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
         "restore": ("tunewell.cli.restore", "Take back part of what tuning changed, without training."),
         "gate": ("tunewell.cli.gate", "Hold a finished run to floors: exit code 0 or 3, for CI."),

@@ -9,6 +9,7 @@ from typing import Any
 from tunewell.errors import RecipeError
 from tunewell.report import charts
 from tunewell.report.charts import Point
+from tunewell.report.drift import drift_charts, legend
 from tunewell.report.explanations import pieces_of
 from tunewell.report.records import Records, read, usage
 from tunewell.report.trust import trust_charts
@@ -59,6 +60,7 @@ def render(records: Records, lang: str = "en") -> str:
         classes=CLASSES,
         recipe=_recipe(records),
         facts=_facts(records.training, w),
+        drift_legend=legend(records.drift) if records.drift is not None else [],
     )
 
 
@@ -112,6 +114,8 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made["frontier"] = _frontier_chart(records, w)
     if records.calibration is not None:
         made |= trust_charts(records.calibration, w)
+    if records.drift is not None:
+        made |= drift_charts(records.drift, w)
     if records.training is not None:
         made |= _history_charts(records.training, evaluation.metric if evaluation else "", w)
     if records.check is not None and records.check.class_counts.get("train"):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from tunewell.errors import DamagedRecordError, RunFolderError
+from tunewell.explain.drift import Drift
 from tunewell.explain.records import Explanations
 from tunewell.results import (
     BaselineResult,
@@ -45,6 +46,7 @@ class Records:
     audit: dict[str, Any]  # what carries loss, for generated answers
     explanations: Explanations | None = None
     calibration: Calibration | None = None
+    drift: Drift | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -90,6 +92,7 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "audit.json", json.loads),
         get("explanations.json", Explanations),
         get("calibration.json", Calibration),
+        get("drift.json", Drift),
     )
 
 
