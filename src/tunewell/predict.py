@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tunewell.data.write_rows import Columns
+    from tunewell.results import Calibrator
 
 THRESHOLD = 0.5  # of multi-label probabilities
+CALIBRATION, CONFORMAL = "calibration.json", "conformal.npz"  # of a run folder, beside task.json
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Predictor:
     Attributes:
         spec: the task; labels are in the order of the probabilities.
         text_column, text_pair_column: the columns that the run was trained on, None for a plain folder.
+        calibrator: the run's map of probabilities, None for a plain folder; `raw_scores` are those before it.
+        run: the run folder, None for a plain folder.
     """
 
     model: PreTrainedModel
@@ -41,6 +45,8 @@ class Predictor:
     source: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
     scorer: Any = None  # of a decoder that tells classes by likelihood: `scores` of texts and second texts
+    calibrator: Calibrator | None = None
+    run: Path | None = None
 
     # what `tunewell predict` asks of everything that predicts
     usual = ("text", "sentence", "review", "content", "body", "message", "comment")
@@ -119,6 +125,8 @@ class Predictor:
             batch_size,
             str(folder),
             columns,
+            calibrator=read_calibrator(folder.parent),
+            run=folder.parent,
         )
 
     @classmethod
@@ -134,7 +142,21 @@ class Predictor:
         return cls(model, tokenizer, spec, length, *names, batch_size, str(folder), columns, scorer)
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Probabilities (n, C), or predicted values (n,) for regression.
+        """Probabilities (n, C) after the run's calibration, or predicted values (n,) for regression.
+
+        Raises:
+            DataError: see `raw_scores`.
+        """
+        return self.calibrated(self.raw_scores(texts, pairs))
+
+    def calibrated(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities (n, C) as `scores` gives them, of those that the model itself gives."""
+        from tunewell.evaluate.calibrators import calibrated
+
+        return scores if self.calibrator is None else calibrated(self.calibrator, scores)
+
+    def raw_scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Probabilities (n, C) of the model itself, or predicted values (n,) for regression.
 
         Raises:
             DataError: pairs are missing, or are not as many as texts.
@@ -223,6 +245,18 @@ def read_task(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def read_calibrator(folder: Path) -> Calibrator | None:
+    """The map of probabilities of a run folder, None where there is none.
+
+    Raises:
+        DamagedRecordError: calibration.json is damaged.
+    """
+    from tunewell.results import Calibration
+
+    path = folder / CALIBRATION
+    return Calibration.load(path).calibrator if path.is_file() else None
 
 
 def _belongs(described: dict[str, Any], model: Any) -> bool:

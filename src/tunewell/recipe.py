@@ -350,6 +350,12 @@ class Recipe(BaseModel):
     explain: int = _key(
         12, "output", "Test rows whose deciding words the report shows, and tests; 0 for none.", ge=0, le=1000
     )
+    calibrate: Literal["auto", "temperature", "isotonic", "none"] = _key(
+        "auto",
+        "output",
+        "Map of the probabilities, fitted on validation, that `predict` and `serve` apply; answers stay the same. "
+        "`auto` takes the one with the least cross-validated log loss, or none where nothing is gained.",
+    )
     lang: Literal["en", "zh"] = _key("en", "output", "Language of the report.")
     save_total_limit: int = _key(2, "output", "Checkpoints kept while training; the best is never deleted.", ge=1)
 

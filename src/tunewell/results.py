@@ -229,6 +229,70 @@ class BaselineResult(Record):
     comparison: Comparison | None = None
 
 
+# ---------------------------------------------------------------- trust
+
+
+class Calibrator(Record):
+    """A map of probabilities, fitted on validation; see `evaluate.calibrators`."""
+
+    method: Literal["none", "temperature", "isotonic"]
+    temperature: float = 1.0
+    knots: tuple[float, ...] = ()  # isotonic: probabilities, rising, and what they become
+    values: tuple[float, ...] = ()
+    n: int = 0  # validation rows
+    multi_label: bool = False
+
+
+class Coverage(Record):
+    """Prediction sets with one promise, measured on test."""
+
+    method: str  # "lac", "aps"; for regression "distance"
+    coverage: float  # promised
+    threshold: float
+    measured: Estimate  # share of test rows whose set holds the truth
+    size: float  # mean number of labels in a set, or the interval's width
+    single: float = 0.0  # share of sets with one label
+    empty: float = 0.0
+
+    @property
+    def below(self) -> bool:
+        """Whether the truth is in the sets less often than promised, beyond chance."""
+        return self.measured.high is not None and self.measured.high < self.coverage
+
+
+class RiskPoint(Record):
+    """When this share of the rows is answered, the surest first, `risk` of the answers are wrong."""
+
+    coverage: float
+    threshold: float  # the least sure answer among them
+    risk: Estimate
+
+
+class Abstention(Record):
+    """Risk against coverage on test."""
+
+    aurc: Estimate
+    best: float  # of the order with all wrong answers last
+    error: float  # with every row answered: what a random order gets
+    points: tuple[RiskPoint, ...]
+    curve: tuple[tuple[float, float], ...]  # (coverage, risk)
+
+
+class Calibration(Record):
+    """`calibration.json`: whether probabilities mean what they say, before and after a map fitted on validation."""
+
+    asked: str  # the recipe's `calibrate`
+    calibrator: Calibrator
+    reason: str
+    validation: dict[str, Estimate] = {}  # method -> cross-validated log loss
+    before: dict[str, Estimate] = {}  # on test: ece, ece_equal_mass, ece_debiased, log_loss, brier
+    after: dict[str, Estimate] = {}
+    bins_before: tuple[CalibrationBin, ...] = ()  # of equal mass
+    bins_after: tuple[CalibrationBin, ...] = ()
+    sets: tuple[Coverage, ...] = ()
+    abstention: Abstention | None = None
+
+
 # ---------------------------------------------------------------- retention
 
 

@@ -18,11 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import GateError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
-from tunewell.results import BaselineResult, CheckReport, Choice, Estimate, Evaluation, Retention, Summary, Training
+from tunewell.results import (
+    BaselineResult,
+    Calibration,
+    CheckReport,
+    Choice,
+    Estimate,
+    Evaluation,
+    Retention,
+    Summary,
+    Training,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from tunewell.explain.drift import Drift
     from tunewell.explain.records import Explanation, Explanations
 
 
@@ -96,6 +107,20 @@ class Run:
 
         path = self.dir / "explanations.json"
         return Explanations.load(path) if path.is_file() else None
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Whether probabilities mean what they say, on test; None for tasks whose answers are texts."""
+        path = self.dir / "calibration.json"
+        return Calibration.load(path) if path.is_file() else None
+
+    @cached_property
+    def drift(self) -> Drift | None:
+        """What tuning changed inside the model; None where it was not measured."""
+        from tunewell.explain.drift import Drift
+
+        path = self.dir / "drift.json"
+        return Drift.load(path) if path.is_file() else None
 
     @property
     def report_path(self) -> Path:
@@ -191,6 +216,7 @@ def run(
     """
     from tunewell.stages.baselines import baselines
     from tunewell.stages.check import check
+    from tunewell.stages.drift import drift_tuned
     from tunewell.stages.evaluate import evaluate_tuned
     from tunewell.stages.explain import explain_tuned
     from tunewell.stages.job import Job
@@ -224,6 +250,7 @@ def run(
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
         explain_tuned(job)
+        drift_tuned(job)
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)

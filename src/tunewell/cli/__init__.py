@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "predict": ("tunewell.cli.predict", "Label a file (or standard input) of any size."),
         "explain": ("tunewell.cli.explain", "Show which words decided, and how true that explanation is."),
         "rank": ("tunewell.cli.rank", "Compare base models on your data without tuning them."),
+        "drift": ("tunewell.cli.drift", "Show what tuning changed inside the model, layer by layer."),
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
         "restore": ("tunewell.cli.restore", "Take back part of what tuning changed, without training."),
         "merge": ("tunewell.cli.merge", "Make one model of several runs of a task, without training."),

@@ -19,6 +19,7 @@ _EXAMPLES = (
     "tunewell predict runs/reviews new.csv -o labelled.csv",
     "tunewell predict runs/reviews new.parquet --text body -o labelled.parquet",
     "echo 'what a lovely day' | tunewell predict runs/reviews -",
+    "tunewell predict runs/reviews new.csv -o labelled.csv --coverage 0.9",
     "zcat new.jsonl.gz | tunewell predict runs/reviews - --format jsonl | head",
 )
 _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
@@ -34,6 +35,19 @@ _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
 @click.option("--encoding", default="auto", metavar="TEXT", help="Character encoding of a text file. [auto]")
 @click.option("--task_name", metavar="TEXT", help="Which task of a sequence; needed where RUN has several.")
 @click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Rows a batch. [64]")
+@click.option(
+    "--coverage",
+    type=float,
+    metavar="NUMBER",
+    help="Add `prediction_set`: labels that hold the true one with this probability, such as 0.9 (an interval for "
+    "scores).",
+)
+@click.option(
+    "--conformal",
+    default="lac",
+    metavar="NAME",
+    help="With --coverage: lac (smallest sets) or aps (sets that adapt to the row). [lac]",
+)
 def command(
     run: str,
     data: str,
@@ -44,6 +58,8 @@ def command(
     encoding: str,
     task_name: str | None,
     batch_size: int,
+    coverage: float | None,
+    conformal: str,
 ) -> None:
     """Label a file, or standard input, with a tuned model; files may be larger than memory.
 
@@ -63,12 +79,20 @@ def command(
     if data == STDIN and sys.stdin.isatty():
         say("reading from the terminal, one text a line; Ctrl-D ends")
     waits = data == STDIN and sys.stdin.isatty()
+    if coverage is not None:
+        from tunewell.evaluate.conformal import check_coverage
+
+        check_coverage(coverage)
     with open_rows(data, format=format_ or "auto", encoding=encoding, chunk_rows=1 if waits else 1024) as rows:
         target = format_of(output, rows.format)
         _check_output(output)
         from tunewell.predict import load_predictor
 
         predictor = load_predictor(run, batch_size=batch_size, task_name=task_name)
+        if coverage is not None:
+            from tunewell.prediction_sets import SetPredictor
+
+            predictor = SetPredictor(predictor, coverage, conformal)
         column = column_of(rows, text, predictor, "text")
         pair = None
         if predictor.pair or text_pair is not None:

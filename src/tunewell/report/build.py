@@ -9,8 +9,10 @@ from typing import Any
 from tunewell.errors import RecipeError
 from tunewell.report import charts
 from tunewell.report.charts import Point
+from tunewell.report.drift import drift_charts, legend
 from tunewell.report.explanations import pieces_of
 from tunewell.report.records import Records, read, usage
+from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
 from tunewell.results import Candidate, Evaluation, MonitorRecord, Training, write_whole
@@ -58,6 +60,7 @@ def render(records: Records, lang: str = "en") -> str:
         classes=CLASSES,
         recipe=_recipe(records),
         facts=_facts(records.training, w),
+        drift_legend=legend(records.drift) if records.drift is not None else [],
     )
 
 
@@ -121,6 +124,10 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made["retention"] = _retention_chart(records, w)
     if records.choice is not None and any(_known(c) for c in records.choice.candidates):
         made["frontier"] = _frontier_chart(records, w)
+    if records.calibration is not None:
+        made |= trust_charts(records.calibration, w)
+    if records.drift is not None:
+        made |= drift_charts(records.drift, w)
     if records.training is not None:
         made |= _history_charts(records.training, evaluation.metric if evaluation else "", w)
     if records.check is not None and records.check.class_counts.get("train"):

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import yaml
 
 from tunewell.errors import DamagedRecordError, RunFolderError
+from tunewell.explain.drift import Drift
 from tunewell.explain.records import Explanations
 from tunewell.results import (
     BaselineResult,
+    Calibration,
     CheckReport,
     Choice,
     Evaluation,
@@ -44,6 +46,8 @@ class Records:
     audit: dict[str, Any]  # what carries loss, for generated answers
     explanations: Explanations | None = None
     ranking: dict[str, Any] | None = None  # of `model: auto`: candidates with scores and costs
+    calibration: Calibration | None = None
+    drift: Drift | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -89,6 +93,8 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "audit.json", json.loads),
         get("explanations.json", Explanations),
         _mapping(folder / "ranking.json", json.loads) or None,
+        get("calibration.json", Calibration),
+        get("drift.json", Drift),
     )
 
 

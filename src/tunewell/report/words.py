@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tunewell.report import words_more
+
 EN = {
     "title": "Fine-tuning report",
     "gained": "Gained",
@@ -374,4 +376,4 @@ ZH = {
     "x_comprehensiveness": "完备性（高为好）",
     "x_sufficiency": "充分性（低为好）",
 }
-WORDS = {"en": EN, "zh": ZH}
+WORDS = {"en": EN | words_more.EN, "zh": ZH | words_more.ZH}

@@ -61,7 +61,7 @@ class Served:
         if bf16 and len(again := np.flatnonzero(close_calls(scores, p.spec.multi_label))):
             few = {key: [rows[i] for i in again] for key, rows in encoded.items()}
             scores[again] = scores_of(p.spec, logits_of(p.model, p.tokenizer, few, batch_size=batch_size))
-        return scores
+        return p.calibrated(scores)
 
     def answers(self, scores: np.ndarray, top_k: int | None, probabilities: bool) -> list[dict[str, Any]]:
         """One dict a text; `probabilities` by label, the likeliest first when `top_k` asks for so many."""

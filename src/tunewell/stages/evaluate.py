@@ -13,9 +13,10 @@ import numpy as np
 
 from tunewell.errors import DataError
 from tunewell.folder import fingerprint
-from tunewell.predict import Predictor, decide
+from tunewell.predict import CALIBRATION, CONFORMAL, Predictor, decide
 from tunewell.results import BaselineResult, Evaluation, write_whole
 from tunewell.stages.baselines import baseline_scores
+from tunewell.stages.calibrate import CALIBRATED, calibrate
 from tunewell.stages.job import Job
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def round_trip(folder: Path, dataset: Dataset, scores: np.ndarray) -> float:
     """
     few = dataset.select(range(min(len(dataset), ROUND_TRIP_ROWS)))
     fresh = Predictor.load(folder)
-    again = fresh.scores(list(few["text"]), list(few["text_pair"]) if fresh.spec.pair else None)
+    again = fresh.raw_scores(list(few["text"]), list(few["text_pair"]) if fresh.spec.pair else None)
     difference = largest_difference(scores[: len(few)], again)
     if not difference <= ROUND_TRIP_LIMIT:
         raise RuntimeError(
@@ -84,9 +85,11 @@ def evaluate_tuned(job: Job) -> Evaluation:
     """The chosen model on test, against each baseline; predictions; the round trip of the saved folder."""
     folder = job.folder
     outputs = ["evaluation.json", "validation.json", "baselines.json", "predictions.csv"]
+    if job.spec.name in CALIBRATED:
+        outputs += [CALIBRATION] if job.spec.multi_label else [CALIBRATION, CONFORMAL]
     return folder.step(
         "evaluate",
-        fingerprint(job.keys.choice, folder.steps.get("baselines")),
+        fingerprint(job.keys.choice, folder.steps.get("baselines"), job.recipe.calibrate),
         outputs,
         lambda: job.task.evaluate(job),
         lambda: Evaluation.load(folder / "evaluation.json"),
@@ -103,9 +106,10 @@ def evaluate_labels(job: Job) -> Evaluation:
     scores = {}
     for name in ("validation", "test"):
         rows = job.splits[name]
-        scores[name] = predictor.scores(list(rows["text"]), list(rows["text_pair"]) if spec.pair else None)
+        scores[name] = predictor.raw_scores(list(rows["text"]), list(rows["text_pair"]) if spec.pair else None)
     difference = round_trip(folder / "model", job.splits["test"], scores["test"])
     job.echo(f"round trip: the saved model gives its predictions again (largest difference {difference:.1e})")
+    scores = calibrate(job, scores)
     truth = job.targets("test")
     tuned = evaluate(spec, scores["test"], truth, split="test", seed=seed)
     results = [

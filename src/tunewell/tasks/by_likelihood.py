@@ -138,7 +138,10 @@ def inputs(job: Job) -> Inputs:
     def tokens(model: Any) -> TokenLoss:
         return token_loss(model, writer, packing=job.recipe.packing, echo=job.echo)
 
-    return Inputs(Dataset.from_dict(inputs_of(rows)), writer.collate, writer.loss, writer.max_length, tokens)
+    whole = "anchor" in job.recipe.strategies  # compares whole logits, which the fast way never makes
+    return Inputs(
+        Dataset.from_dict(inputs_of(rows)), writer.collate, writer.loss, writer.max_length, None if whole else tokens
+    )
 
 
 def zero_shot(job: Job) -> dict[str, Any] | None:

@@ -58,12 +58,14 @@ class Classification:
 
     def preflight(self, job: Job) -> None:
         from tunewell.errors import RecipeError
+        from tunewell.stages.calibrate import refuse
         from tunewell.train.losses import loss_for
 
         recipe = job.recipe
         by_likelihood.preflight(job)
         if job.prompt is not None:  # its pattern and words, before anything is written
             job.fresh_model()
+        refuse(job)
         loss_for(job.spec, recipe.loss, label_smoothing=recipe.label_smoothing_factor)
         if recipe.class_weight == "balanced" and job.spec.regression:
             raise RecipeError(

@@ -270,7 +270,10 @@ class Generation:
         def tokens(model: Any) -> TokenLoss:
             return token_loss(model, writer, packing=job.recipe.packing, echo=job.echo)
 
-        return Inputs(Dataset.from_dict(inputs_of(encoded)), writer.collate, writer.loss, longest, tokens)
+        whole = "anchor" in job.recipe.strategies  # compares whole logits, which the fast way never makes
+        return Inputs(
+            Dataset.from_dict(inputs_of(encoded)), writer.collate, writer.loss, longest, None if whole else tokens
+        )
 
     # ------------------------------------------------------------ answers
 
