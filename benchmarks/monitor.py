@@ -63,7 +63,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             kept = compare(self.before, after, seed=1, n_boot=2)
             monitor = self.work.monitor
             found = monitor.read(model)
-            if monitor.kind == "structure":
+            if monitor.kind == "cosine":
                 found |= statistics(monitor._base["vectors"], monitor._vectors(model))
             probes = {p.name: p.retention.value for p in kept.probes}
             rows.append({"step": state.global_step, "kept": kept.mean.value, "worst": kept.worst.value,

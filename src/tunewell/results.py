@@ -382,7 +382,7 @@ class MonitorRecord(Record):
     """What was read while tuning, see `tunewell.train.monitor`; the readings themselves stand in the history."""
 
     mode: Literal["watch", "stop", "rollback"]
-    statistic: str  # "structure" (embeddings) or "kl" (next-token probabilities)
+    statistic: str  # "cosine" (embeddings) or "kl" (next-token probabilities)
     texts: int
     readings: int
     seconds: float

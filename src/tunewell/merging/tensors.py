@@ -30,7 +30,7 @@ def trim(tau: torch.Tensor, density: float) -> torch.Tensor:
     """The ⌊density · n⌋ entries of the largest size; the others 0.
 
     >>> import torch
-    >>> trim(torch.tensor([3.0, -1.0, 2.0, -4.0]), 0.5).tolist()
+    >>> trim(torch.tensor([3.0, 1.0, 2.0, -4.0]), 0.5).tolist()
     [3.0, 0.0, 0.0, -4.0]
     """
     import torch

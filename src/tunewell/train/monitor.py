@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tunewell.train.trainer import TunewellTrainer
 
 SHARE = 0.03  # of the step time that readings may take
-TEXTS = {"structure": 64, "kl": 16}  # of the sample
-LONGEST = {"structure": 48, "kl": 48}  # tokens of a text
+TEXTS = {"cosine": 64, "kl": 16}  # of the sample
+LONGEST = {"cosine": 48, "kl": 48}  # tokens of a text
 POSITIONS = 256  # tokens whose next-token probabilities are compared; (256, 49,152) floats are 50 MB
 LEAST_READINGS = 8  # of a run whose readings decide
 WARM_UP = 3  # steps before the step time is taken as measured
@@ -95,7 +95,7 @@ class Monitor(TrainerCallback):
         """
         from tunewell.models.embed import encode, pad
 
-        self.kind = "kl" if is_decoder(model) else "structure"
+        self.kind = "kl" if is_decoder(model) else "cosine"
         texts = sample_texts(self._general, TEXTS[self.kind], self._seed)
         encoded = encode(tokenizer, texts, None, LONGEST[self.kind])
         lengths = [len(ids) for ids in encoded["input_ids"]]
@@ -110,7 +110,7 @@ class Monitor(TrainerCallback):
         if self.decides:
             self.every = max(1, min(self.every, steps // LEAST_READINGS))
         self._base = self._cached(model, cache / f"monitor-{self.kind}.npz")
-        what = {"structure": "embeddings", "kl": "next-token probabilities"}[self.kind]
+        what = {"cosine": "embeddings", "kl": "next-token probabilities"}[self.kind]
         held = f", held to {self.floor:g}" if self.decides and self.floor else ""
         self._echo(f"monitor: {what} of {self.texts} general texts against the base model{held}")
 
@@ -120,7 +120,7 @@ class Monitor(TrainerCallback):
         if path.is_file():
             with np.load(path, allow_pickle=False) as file:
                 return {k: file[k] for k in file.files}
-        made = {"vectors": self._vectors(model)} if self.kind == "structure" else self._probabilities(model)
+        made = {"vectors": self._vectors(model)} if self.kind == "cosine" else self._probabilities(model)
 
         def save(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -174,11 +174,11 @@ class Monitor(TrainerCallback):
 
     def read(self, model: Any) -> dict[str, float]:
         """The estimate of what is kept and the statistic behind it, for the log."""
-        from tunewell.retention.estimate import forward_kl, kept_bits, kept_structure, structure
+        from tunewell.retention.estimate import forward_kl, kept_bits, kept_cosine, mean_cosine
 
-        if self.kind == "structure":
-            found = structure(self._base["vectors"], self._vectors(model))
-            return {KEY: round(kept_structure(found), 6), "structure": round(found, 6)}
+        if self.kind == "cosine":
+            found = mean_cosine(self._base["vectors"], self._vectors(model))
+            return {KEY: round(kept_cosine(found), 6), "cosine": round(found, 6)}
         import torch
 
         logits, _ = self._logits(model)
