@@ -38,6 +38,15 @@ def score_all(work: Path, root: Path, tasks: list[str], models: list[str], seed:
                     record(path, {"task": task, "model": model, "seed": seed, **found})
                     print(f"{who} {task:<14} {model:<22} {found['cpu']:.1f} s", flush=True)
     scores, others = known(files["ours"]), known(files["peer"]) if options.peer else {}
+    from scipy.stats import rankdata
+
+    from tunewell.rank.order import HALVES
+
+    for task in tasks:  # the order of a ranking depends on all its candidates
+        rows_of = [row for k, row in scores.items() if k[0] == task]
+        ranks = sum(rankdata([row["scores"][half] for row in rows_of]) for half in HALVES)
+        for row, r in zip(rows_of, ranks, strict=True):
+            row["lead"] = float(r)
     return {k: {**row, "peer": others.get(k, {}).get("peer", {}), "peer_cpu": others.get(k, {}).get("cpu")}
             for k, row in scores.items()}  # fmt: skip
 
@@ -50,7 +59,7 @@ def ours(keys: dict[str, Any], model: Path, rows: int | None) -> dict[str, Any]:
     ranking = tunewell.rank(models=[str(model)], rows=rows, fresh=True, echo=lambda line: None, progress=False, **keys)
     best = ranking.best
     cost = {"seconds": best.tuning_seconds, "memory": best.memory_mb, "step": best.step_seconds}
-    return {"lead": best.score, "scores": best.scores, "cpu": time.process_time() - started, "cost": cost}
+    return {"scores": best.scores, "cpu": time.process_time() - started, "cost": cost}
 
 
 def peer(keys: dict[str, Any], model: Path, rows: int | None) -> dict[str, Any]:

@@ -36,14 +36,14 @@ def test_a_run_takes_the_first_and_tells_why(tiny_csv: Path, tmp_path: Path, two
     ranked = run.summary.ranked
     assert ranked is not None
     assert ranked["chosen"] == best
-    assert ranked["why"].startswith("highest linear probe")
+    assert ranked["why"].startswith("first of 2 by ranks")
     assert set(ranked["candidates"]) == set(two_at_hand)
     assert ranked["skipped"] == {"some-decoder": "a decoder"}
     assert ranked["rows"] == run.summary.n_train == 84  # nothing of validation and test
     page = run.report_path.read_text(encoding="utf-8")
     assert "Why this base model" in page
     assert "some-decoder" in page
-    assert any(line.startswith(f"model: {best} chosen: highest") for line in said)
+    assert any(line.startswith(f"model: {best} chosen: first") for line in said)
 
     # the same command goes on with the same model, though another would be chosen now
     two_at_hand.pop()

@@ -26,9 +26,9 @@ def test_a_model_that_cannot_tell_words_apart_comes_last(tiny_csv: Path, tiny_mo
     ranking = tunewell.rank(str(tiny_csv), models=[str(blank_model), str(tiny_model)], **QUIET)
     best, last = ranking.models
     assert [best.name, last.name] == [str(tiny_model), str(blank_model)]
-    assert best.score > last.score + 0.2
-    assert best.by.endswith("(f1_macro)")
-    assert best.why.startswith("highest")
+    assert (best.score, last.score) == (1.0, 0.0)
+    assert best.scores["probe_mean"] > last.scores["probe_mean"] + 0.2
+    assert best.why.startswith("first of 2 by ranks")
     assert "below the best" in last.why
     assert (ranking.task, ranking.metric, ranking.seed) == ("text-classification", "f1_macro", 42)
     assert ranking.rows == ranking.of_rows == 84  # of 120, the rest being validation and test
@@ -92,7 +92,7 @@ def test_one_that_cannot_be_loaded_is_named_and_left_out(tiny_csv: Path, tiny_mo
 
 
 def test_scores_of_a_regression(tmp_path: Path, tiny_model: Path, blank_model: Path, make_reviews, save_csv) -> None:
-    rows = [(text, 0.5 * len(text.split()) + (label == "positive")) for text, label in make_reviews(120)]
+    rows = [(text, 0.25 * ("crew" in text) + (label == "positive")) for text, label in make_reviews(120)]
     file = save_csv(tmp_path / "scores.csv", rows)
     names = [str(tiny_model), str(blank_model)]
     ranking = tunewell.rank(str(file), models=names, task="text-regression", **QUIET)
@@ -147,7 +147,7 @@ def test_order_and_reasons() -> None:
         ]
     )
     assert [m.name for m in rows] == ["large", "twin", "small", "cut", "decoder"]
-    assert rows[0].why == "highest probe of 4; small scores about as high in 10% of the time"
+    assert rows[0].why == "first of 4 by probe; small scores about as high in 10% of the time"
     assert rows[2].why == "0.0005 below the best; 10% of its time to tune"
     assert "its window of 128 tokens cuts 20% of the rows; its tokenizer does not know 5% of the text" in rows[3].why
     assert rows[4].why == "does not fit: a decoder"
@@ -192,3 +192,18 @@ def test_a_decoder_is_scored_on_classes_but_does_not_fit(tiny_csv: Path, tiny_mo
     ranking = tunewell.rank(str(tiny_csv), models=[str(blank_decoder), str(tiny_model)], **QUIET)
     assert [m.fits for m in ranking.models] == [True, False]
     assert ranking.models[1].why.startswith("does not fit: a decoder")
+
+
+def test_the_score_is_the_mean_of_two_ranks() -> None:
+    from tunewell.rank.order import combined
+
+    rows = [
+        made("a", 0.0, scores={"probe_mean": 0.9, "logme_head": -1.0}),
+        made("b", 0.0, scores={"probe_mean": 0.8, "logme_head": 2.0}),
+        made("c", 0.0, scores={"probe_mean": 0.7, "logme_head": -1.0}),
+    ]
+    # by the probe a, b, c; by LogME b, then a and c alike: (2 + 0.5) / 4, (1 + 2) / 4, (0 + 0.5) / 4
+    assert [m.score for m in combined(rows)] == [0.625, 0.75, 0.125]
+    assert [m.score for m in combined(rows[:1])] == [1.0]
+    written = made("d", -1.5, scores={"bits_per_byte": 1.5})
+    assert combined([written, written])[0].score == -1.5

@@ -90,7 +90,20 @@ def ranking_table(ranking: Ranking) -> str:
     """The order, what each candidate would cost, and why."""
     from tunewell.cli.show import WIDTH, duration, number, printable, table
 
-    head = ["", "model", "score", "M", "tokens/s", "to tune", "memory", "window", "cut", "unknown", "char/token"]
+    head = [
+        "",
+        "model",
+        "score",
+        "probe" if "probe_mean" in ranking.best.scores else "bits/byte",
+        "M",
+        "tokens/s",
+        "to tune",
+        "memory",
+        "window",
+        "cut",
+        "unknown",
+        "char/token",
+    ]
     rows = [[*head, "licence"]]
     for i, m in enumerate(ranking.models, 1):
         rows.append(
@@ -98,6 +111,7 @@ def ranking_table(ranking: Ranking) -> str:
                 str(i) if m.fits else "–",
                 m.name,
                 number(m.score),
+                number(m.scores.get("probe_mean", m.scores.get("bits_per_byte"))),
                 f"{m.parameters / 1e6:.1f}",
                 f"{m.tokens_per_second:,.0f}",
                 duration(m.tuning_seconds),
@@ -110,7 +124,7 @@ def ranking_table(ranking: Ranking) -> str:
             ]
         )
     shown = f"{ranking.rows:,} of {ranking.of_rows:,} training rows (seed {ranking.seed})"
-    parts = [f"{ranking.task}, by {ranking.by} on {shown}", "", table(rows, right=tuple(range(2, 11))), ""]
+    parts = [f"{ranking.task}, by {ranking.by} on {shown}", "", table(rows, right=tuple(range(2, 12))), ""]
     for m in ranking.models:
         parts.append(textwrap.fill(printable(f"{m.name}: {m.why}"), WIDTH, subsequent_indent="  "))
     for s in ranking.skipped:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import ModelError, RecipeError, TunewellError
 from tunewell.rank.candidates import at_hand, check_task, named
-from tunewell.rank.order import ordered
+from tunewell.rank.order import HALVES, combined, ordered
 from tunewell.rank.records import Ranked, Ranking, Skipped
 from tunewell.rank.rows import ROWS, Sample, draw
 
@@ -74,7 +74,8 @@ def compare(
             echo(f"rank: {name} skipped: {error.what}")
             continue
         found.append(one)
-        echo(f"rank: {name} {one.score:.4f}" + (" (from the cache)" if cached else ""))
+        shown = ", ".join(f"{k} {one.scores[k]:.4f}" for k in (*HALVES, "bits_per_byte") if k in one.scores)
+        echo(f"rank: {name}: {shown}" + (" (from the cache)" if cached else ""))
     if not found:
         raise ModelError(
             "no candidate could be measured" if wanted else f"no model for {spec.name} is at hand",
@@ -83,7 +84,7 @@ def compare(
             remedy="; ".join(f"{s.name}: {s.reason.splitlines()[0]}" for s in skipped)[:1000]
             or "name candidates with --models",
         )
-    order = ordered(found)
+    order = ordered(combined(found))
     return Ranking(
         task=spec.name,
         metric=spec.metric,

@@ -9,13 +9,12 @@ import numpy as np
 from tunewell.rank import cost
 from tunewell.rank.cover import cover
 from tunewell.rank.measure import Advance, Judged, scores_of
+from tunewell.rank.order import BY
 from tunewell.rank.rows import Sample
 from tunewell.recipe import Recipe
 
 if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
-
-LEAD = "probe_last"  # see order.py
 
 
 def judge(name: str, path: str, kind: str, sample: Sample, recipe: Recipe, advance: Advance) -> Judged:
@@ -44,11 +43,7 @@ def judge(name: str, path: str, kind: str, sample: Sample, recipe: Recipe, advan
     encoded = encode(tokenizer, texts, pairs, max_length)
     step = cost.measured_step(model.base_model, pad(tokenizer, encoded, near), _loss, bf16=bf16)
     speed = passed.tokens / max(passed.seconds, 1e-9)
-    return Judged(_name(sample), scores[LEAD], scores, layer, speed, step, covered, limit, max_length, model.base_model)
-
-
-def _name(sample: Sample) -> str:
-    return f"linear probe ({sample.spec.metric})"
+    return Judged(BY, 1.0, scores, layer, speed, step, covered, limit, max_length, model.base_model)
 
 
 def _loss(model: Any, batch: dict[str, Any]) -> Any:

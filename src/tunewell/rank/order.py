@@ -1,4 +1,10 @@
-"""From scores to an order, and why. Which score leads was chosen by measurement, see docs/log.md."""
+"""From scores to an order, and why.
+
+For classes and scores the order goes by the mean of two ranks: of a probe's score on the mean of the layers (what the
+body holds), and of LogME on what the head reads (what a tuning can start from). Either alone misses something: a body
+cut after its first layers has good features and a first token that says nothing, and a short tuning of it fails. The
+pair was chosen on two tasks that the benchmark does not report (`benchmarks/rank.py --choice`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,23 @@ from dataclasses import replace
 from tunewell.rank.records import Ranked
 
 CLOSE = 0.01  # share of the score's range within which two candidates are told to be alike
+
+
+HALVES = ("probe_mean", "logme_head")
+BY = "ranks of probe and head"
+
+
+def combined(models: Sequence[Ranked]) -> list[Ranked]:
+    """The models with their scores: 1 for one that is best by both halves, 0 for the last by both.
+
+    Written answers keep theirs, the negative bits a byte.
+    """
+    from scipy.stats import rankdata
+
+    if len(models) < 2 or not all(half in m.scores for m in models for half in HALVES):
+        return [replace(m, score=1.0) if all(half in m.scores for half in HALVES) else m for m in models]
+    ranks = sum(rankdata([m.scores[half] for m in models]) - 1 for half in HALVES)
+    return [replace(m, score=float(r) / (2 * (len(models) - 1))) for m, r in zip(models, ranks, strict=True)]
 
 
 def ordered(models: Sequence[Ranked]) -> tuple[Ranked, ...]:
@@ -23,7 +46,7 @@ def _why(model: Ranked, place: int, rows: Sequence[Ranked]) -> str:
     words = []
     if place == 0:
         rivals = [m for m in rows[1:] if m.fits]
-        words.append(f"highest {model.by} of {1 + len(rivals)}" if rivals else "the only one that fits")
+        words.append(f"first of {1 + len(rivals)} by {model.by}" if rivals else "the only one that fits")
         spread = best.score - rivals[-1].score if rivals else 0.0
         like = [m for m in rivals if best.score - m.score <= CLOSE * spread and m.tuning_seconds < best.tuning_seconds]
         if like:

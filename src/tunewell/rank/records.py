@@ -14,7 +14,8 @@ class Ranked:
         name: as it was given: asset, folder or hub id.
         kind: "encoder", "decoder" or "encoder-decoder".
         fits, fit: whether the task is tuned on this kind of model, and why.
-        score: what the order goes by; higher is better, comparable within one ranking only. `by` names it.
+        score: what the order goes by, named by `by`; higher is better, to be compared within one ranking only: the
+            mean share of the other candidates that it beats by two scores, or minus the bits a byte of answers.
         scores: every score that is defined here, by name.
         layer: the layer whose features score highest (0: the word embeddings); None where none was compared.
         parameters: of the whole model. hidden_size, layers: of its body.
