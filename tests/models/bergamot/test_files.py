@@ -12,7 +12,7 @@ import torch
 from tunewell.errors import AssetError, ModelError
 from tunewell.models.bergamot import convert, register
 from tunewell.models.bergamot.marian_file import FLOAT32, INTGEMM8, read_marian
-from tunewell.models.bergamot.vocabulary import fast_tokenizer, fields, read_pieces
+from tunewell.models.bergamot.vocabulary import fast_tokenizer, fields, missing_characters, read_pieces
 
 SETTINGS = {
     "type": "transformer", "dec-cell": "ssru", "transformer-decoder-autoreg": "rnn", "tied-embeddings-all": True,
@@ -220,7 +220,14 @@ def test_a_folder_of_ones_own_is_converted_into_the_cache(spm, tmp_path, monkeyp
         "model.bin", "vocab.spm",
     ]  # fmt: skip
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(found), AutoTokenizer.from_pretrained(found)
-    assert model.config.vocab_size == words + 1 == len(tokenizer) and model.config.eos_token_id == 0
+    extra = missing_characters(read_pieces(spm)[0])
+    assert model.config.vocab_size == words + len(extra) + 1 == len(tokenizer) and model.config.eos_token_id == 0
+    table, bias = model.encoder.embed_tokens.weight, model.lm_head.bias
+    braces = tokenizer("{x}")["input_ids"][-4:-1]
+    assert "{" in extra and tokenizer.unk_token_id not in braces and min(braces) >= words
+    assert torch.equal(table[words:-1], table[[1]].expand(len(extra), -1)) and not table[-1].any()
+    assert torch.equal(bias[words:-1], bias[[1]].expand(len(extra))) and bias[-1] == -1e4
+    assert tokenizer.decode(tokenizer("the {cat}")["input_ids"], skip_special_tokens=True) == "the {cat}"
     marian(folder / "model.bin", whole_model(words=words - 1))
     with pytest.raises(ModelError, match=f"{words - 1} embeddings, its vocabulary {words} pieces"):
         locate(str(folder))
@@ -272,4 +279,7 @@ def test_it_translates_as_its_own_runtime_does(packaged):
             assert written == list(pairs.values())
         else:
             assert written[0] == next(iter(pairs.values()))
-    assert sum(p.numel() for p in model.parameters()) == 16_907_265
+    extra = {"bergamot-en-pt": 9, "bergamot-pt-en": 8}[name]  # signs that the vocabulary lacks
+    assert sum(p.numel() for p in model.parameters()) == 16_907_265 + extra * 257
+    for text in ("{a}", "<b>x</b>", "user@host"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text

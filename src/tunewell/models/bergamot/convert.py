@@ -68,7 +68,7 @@ def convert(folder: Path, path: Path) -> None:
 
     from tunewell.models.bergamot import register
     from tunewell.models.bergamot.model import NEVER, BergamotForConditionalGeneration
-    from tunewell.models.bergamot.vocabulary import fast_tokenizer
+    from tunewell.models.bergamot.vocabulary import fast_tokenizer, missing_characters, read_pieces
     from tunewell.models.load import quietly
 
     weights, vocabularies = sorted(folder.glob(WEIGHTS)), sorted(folder.glob(VOCABULARY))
@@ -81,16 +81,20 @@ def convert(folder: Path, path: Path) -> None:
     register()
     file = read_marian(weights[0])
     config = config_of(file, str(weights[0]))
-    tokenizer = fast_tokenizer(vocabularies[0], config.max_position_embeddings)
-    if len(tokenizer) != config.vocab_size:
+    pieces, _ = read_pieces(vocabularies[0])
+    if len(pieces) != config.vocab_size - 1:
         raise ModelError(
-            f"has {config.vocab_size - 1:,} embeddings, its vocabulary {len(tokenizer) - 1:,} pieces",
+            f"has {config.vocab_size - 1:,} embeddings, its vocabulary {len(pieces):,} pieces",
             where=str(folder),
             expected="the vocabulary that the model was trained with",
         )
+    extra = missing_characters(pieces)
+    tokenizer = fast_tokenizer(vocabularies[0], config.max_position_embeddings, extra)
+    arrays = widened(state_of(file, config, str(weights[0]), NEVER), tokenizer.unk_token_id, len(extra))
+    config.vocab_size = len(tokenizer)
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     config.decoder_start_token_id = tokenizer.pad_token_id
-    state = {name: torch.from_numpy(value) for name, value in state_of(file, config, str(weights[0]), NEVER).items()}
+    state = {name: torch.from_numpy(value) for name, value in arrays.items()}
     model = BergamotForConditionalGeneration(config)
     missing, unexpected = model.load_state_dict(state, strict=False)
     if missing or unexpected:
@@ -159,6 +163,21 @@ def state_of(file: MarianFile, config: BergamotConfig, where: str, never: float)
                 raise ModelError(f"holds {name}, which is not known", where=where, expected="Bergamot's layers")
             state[key] = value.ravel() if value.shape[0] == 1 else np.ascontiguousarray(value.T)
     return state
+
+
+def widened(state: dict[str, np.ndarray], unknown: int, extra: int) -> dict[str, np.ndarray]:
+    """Rows for `extra` more pieces before that of the padding token, each a copy of the unknown piece's.
+
+    So a model that never saw braces or the signs of tags reads and writes as before, and can learn them. Between
+    equal logits the first is taken, which is the unknown piece.
+    """
+    out = dict(state)
+    for name in ("encoder.embed_tokens.weight", "lm_head.weight", "lm_head.bias"):
+        if name in state:
+            value = state[name]
+            copies = np.repeat(value[unknown : unknown + 1], extra, axis=0)
+            out[name] = np.concatenate([value[:-1], copies, value[-1:]])
+    return out
 
 
 def renamed(name: str) -> str | None:

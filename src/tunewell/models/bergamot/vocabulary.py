@@ -7,7 +7,7 @@ wanted, so the few fields are read here, without the packages sentencepiece and 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,16 +97,28 @@ def read_pieces(path: str | Path) -> tuple[list[tuple[str, float, int]], dict[st
     return pieces, found
 
 
-def fast_tokenizer(path: str | Path, window: int) -> Any:
+def missing_characters(pieces: list[tuple[str, float, int]]) -> list[str]:
+    """ASCII characters that the pieces cannot write: often braces and the signs of tags.
+
+    >>> "{" in missing_characters([("a", -1.0, NORMAL)]), "a" in missing_characters([("a", -1.0, NORMAL)])
+    (True, False)
+    """
+    known = {text for text, _, _ in pieces}
+    return [chr(point) for point in range(33, 127) if chr(point) not in known]
+
+
+def fast_tokenizer(path: str | Path, window: int, extra: Sequence[str] = ()) -> Any:
     """The vocabulary of a file as a `PreTrainedTokenizerFast` that ends every text; `<pad>` is its last entry.
 
     Args:
-        window: `model_max_length` in tokens.
+        window: `model_max_length` in tokens. extra: pieces behind those of the file, as unlikely as its rarest.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     pieces, found = read_pieces(path)
+    rarest = min(score for _, score, _ in pieces)
+    pieces = pieces + [(text, rarest, NORMAL) for text in extra]
     kinds = [kind for _, _, kind in pieces]
     ends = [text for text, _, kind in pieces if kind == CONTROL and text == "</s>"]
     if UNKNOWN not in kinds or not ends:
