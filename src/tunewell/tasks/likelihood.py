@@ -140,7 +140,7 @@ class LabelLikelihood:
                                 input_ids=tail, attention_mask=longer, position_ids=at, past_key_values=cache,
                                 use_cache=True,
                             ).logits  # fmt: skip
-                            cache.crop(width)
+                            cache.crop(-tail.shape[1])  # the question alone again
                             wanted = torch.tensor(name[1:], device=device)
                             each = torch.log_softmax(logits.float(), -1)
                             total = total + each[:, torch.arange(len(wanted)), wanted].sum(1)

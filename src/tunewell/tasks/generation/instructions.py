@@ -12,7 +12,7 @@ from tunewell.data.split import text_key
 from tunewell.evaluate.answers import Figures, ratio
 from tunewell.results import Finding
 from tunewell.tasks.checking import SHOWN, example
-from tunewell.tasks.generation.score import exact, rouge_l, token_f1
+from tunewell.tasks.generation.score import exact, refuses, repetition, rouge_l, token_f1
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,13 +48,17 @@ def figures(
     """All metrics of one model; what is written is scored on the rows at `place` alone."""
     n = len(rows)
     references = rows["label"]
-    each = {name: np.full(n, np.nan) for name in ("exact_match", "token_f1", "rouge_l", "ended")}
+    each = {
+        name: np.full(n, np.nan) for name in ("exact_match", "token_f1", "rouge_l", "ended", "refusals", "repetition")
+    }
     if written is not None:
         for i, text in zip(place, written, strict=True):
             reference = references[int(i)]
             each["exact_match"][i] = exact(text, reference)
             each["token_f1"][i] = token_f1(text, reference)
             each["rouge_l"][i] = rouge_l(text, reference)
+            each["refusals"][i] = refuses(text)
+            each["repetition"][i] = repetition(text)
         if ended is not None:
             each["ended"][place] = ended
     metrics = likelihood_metrics(likelihood, n) | {name: ratio(values) for name, values in each.items()}

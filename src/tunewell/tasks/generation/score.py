@@ -69,3 +69,33 @@ def longest_common(a: Sequence[str], b: Sequence[str]) -> int:
             row[j] = left + 1 if x == y else max(above, row[j - 1])
             left = above
     return row[-1]
+
+
+REFUSALS = re.compile(
+    r"\b(?:i(?:'|’)?m sorry|i am sorry|i apologi[sz]e|i can(?:'|’)?t|i cannot|i can not|i(?:'|’)?m (?:not able|unable)|"
+    r"i am (?:not able|unable)|i won(?:'|’)?t|as an ai|as a language model|i(?:'|’)?m just an ai)\b"
+    r"|抱歉|对不起|我无法|我不能|作为一个?(?:人工智能|AI|语言模型)",
+    re.IGNORECASE,
+)
+BEGINNING = 120  # characters in which a refusal shows itself
+RUN = 4  # units of a run that counts as repeated
+
+
+def refuses(text: str) -> float:
+    """1.0 when an answer begins by declining, in English or Chinese; by its wording alone.
+
+    >>> refuses("I'm sorry, but I can't help with that."), refuses("Paris."), refuses("对不起，我不能回答。")
+    (1.0, 0.0, 1.0)
+    """
+    return float(REFUSALS.search(text[:BEGINNING]) is not None)
+
+
+def repetition(text: str) -> float:
+    """Share of an answer's runs of four units that stood there before (rep-4 of Welleck et al., 2020); 0 without any.
+
+    >>> repetition("a b c d a b c d"), repetition("one two three")
+    (0.2, 0.0)
+    """
+    units = words(text)
+    runs = [tuple(units[i : i + RUN]) for i in range(len(units) - RUN + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
