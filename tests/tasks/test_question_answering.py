@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -409,9 +408,36 @@ def test_findings_of_questions():
     from tunewell.tasks.question_answering.checks import findings
 
     row = {"text": "q", "text_pair": "c", "source": "d", "row": 1}
-    rows = Dataset.from_list([{**row, "label": ["c"]}, {**row, "label": []}])
-    found = findings({"train": rows, "test": rows}, {"train": [0], "test": []}, 30)
-    assert Counter(f.code for f in found) == {"conflicting-answers": 2, "answer-cut-away": 1}
+    rows = Dataset.from_list([
+        {**row, "label": ["c"], "starts": [0], "moved": 1}, {**row, "label": [], "starts": [], "moved": 0}
+    ])  # fmt: skip
+    other = Dataset.from_list([
+        {**row, "label": ["c"], "starts": [0], "moved": 0}, {**row, "text_pair": "new", "label": [], "moved": 0}
+    ])  # fmt: skip
+    found = findings({"train": rows, "test": other}, {"train": [0], "test": []}, 30)
+    counts = {(f.code, f.split): f.count for f in found}
+    assert counts == {
+        ("conflicting-answers", "train"): 2,
+        ("answer-cut-away", "train"): 1,
+        ("answer-offset", "train"): 1,
+        ("shared-contexts", "train/test"): 1,
+    }
+    (moved,) = [f for f in found if f.code == "answer-offset"]
+    assert moved.examples[0].note == "'c' taken at 0"
+
+
+def test_the_check_tells_of_moved_answers(tmp_path, tiny_model):
+    """An answer that stands two characters further on than its offset says, in a file of 20."""
+    from tunewell.recipe import load_recipe
+    from tunewell.run import check_only
+
+    rows = questions(20)
+    planted = next(r for r in rows if r["answers"]["text"])
+    planted["answers"]["answer_start"] = [s + 2 for s in planted["answers"]["answer_start"]]
+    path = tmp_path / "qa.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
+    report = check_only(load_recipe(None, train=str(path), model=str(tiny_model)))
+    assert sum(f.count for f in report.findings if f.code == "answer-offset") == 1
 
 
 def test_shared_data_is_read(tmp_path):

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 
 def findings(splits: dict[str, Dataset], unreachable: dict[str, list[int]], longest: int) -> list[Finding]:
-    """Answers cut away, contradicting answers to one question, how many have none.
+    """Answers cut away or not at their offset, contradicting answers to one question, contexts in two splits, how many
+    questions have no answer.
 
     Args:
         unreachable: split -> rows whose answer lies whole in no window, or is longer than `longest` tokens.
     """
     return [
         *_repeated(splits),
+        *_moved(splits),
+        *_shared(splits),
         *_cut_away(splits, unreachable, longest),
         *_unanswerable(splits),
     ]
@@ -53,6 +56,49 @@ def _repeated(splits: dict[str, Dataset]) -> Iterator[Finding]:
                 "answered in one row and unanswerable in another: no model can be right on both.",
                 examples=tuple(shown),
                 remedy="bring the answers of one question together in one row",
+            )
+
+
+def _moved(splits: dict[str, Dataset]) -> Iterator[Finding]:
+    for name, rows in splits.items():
+        places = [i for i, n in enumerate(rows["moved"]) if n]
+        if places:
+            share = len(places) / len(rows)
+            yield Finding(
+                code="answer-offset",
+                severity="warning" if share > 0.05 else "notice",
+                split=name,
+                title="Answers that do not stand at their offset",
+                count=len(places),
+                message=f"{len(places):,} rows of {name} ({share:.1%}) have answers that do not stand where "
+                "answer_start says; the nearest place where they do stand was taken.",
+                examples=tuple(
+                    example(rows[i], rows[i]["text"], f"{rows[i]['label'][0]!r} taken at {rows[i]['starts'][0]}")
+                    for i in places[:SHOWN]
+                ),
+                remedy="offsets count characters from 0; those of bytes or of a text that was changed later do not fit",
+            )
+
+
+def _shared(splits: dict[str, Dataset]) -> Iterator[Finding]:
+    """Other questions on the same text in two splits: the model has seen the text of the test."""
+    known = set(splits["train"]["text_pair"])
+    for name in ("validation", "test"):
+        if name not in splits:
+            continue
+        rows = splits[name]
+        places = [i for i, context in enumerate(rows["text_pair"]) if context in known]
+        if places:
+            yield Finding(
+                code="shared-contexts",
+                severity="warning",
+                split=f"train/{name}",
+                title="Texts that hold answers in two splits",
+                count=len(places),
+                message=f"{len(places):,} of {len(rows):,} questions of {name} ({len(places) / len(rows):.1%}) are on "
+                f"a text that is also in train: scores on {name} say little about new texts.",
+                examples=tuple(example(rows[i], rows[i]["text"]) for i in places[:SHOWN]),
+                remedy="keep all questions on one text in one split; files split by tunewell do",
             )
 
 

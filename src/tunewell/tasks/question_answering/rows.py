@@ -1,7 +1,8 @@
 """Files to rows of questions: SQuAD 1.1 and 2.0 JSON, flat rows, CSV.
 
 Canonical rows have `text` (the question), `text_pair` (the context), `label` (the reference answers, none for
-an unanswerable question), `starts` (their character offsets), `id`, `group`, `row` and `source`.
+an unanswerable question), `starts` (their character offsets), `moved` (how many of them did not stand where the
+file said), `id`, `group`, `row` and `source`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def canonical(loaded: Loaded, roles: Roles) -> tuple[list[dict[str, Any]], dict[
         if not isinstance(context, str) or not context.strip():
             dropped["no context"] += 1
             continue
-        texts, starts, lost = [], [], 0
+        texts, starts, lost, elsewhere = [], [], 0, 0
         for text, start in answers_of(q["answers"], q.get("start"), where):
             if start is not None:  # an answer is the same without the spaces around it
                 start += len(text) - len(text.lstrip())
@@ -102,6 +103,7 @@ def canonical(loaded: Loaded, roles: Roles) -> tuple[list[dict[str, Any]], dict[
                 lost += 1
                 continue
             mended["answer not at its offset"] += moved
+            elsewhere += moved
             texts.append(text)
             starts.append(place)
         if lost and not texts:
@@ -114,6 +116,7 @@ def canonical(loaded: Loaded, roles: Roles) -> tuple[list[dict[str, Any]], dict[
                 "text_pair": context,
                 "label": texts,
                 "starts": starts,
+                "moved": elsewhere,
                 "id": str(q["id"]) if q.get("id") is not None else str(number),
                 "group": str(q["group"]) if q.get("group") is not None else _key(context),
                 "row": int(q.get("row", number)),

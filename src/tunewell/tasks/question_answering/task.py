@@ -489,6 +489,7 @@ def _features() -> Any:
             "text_pair": text,
             "label": List(text),
             "starts": List(Value("int64")),
+            "moved": Value("int64"),
             "id": text,
             "group": text,
             "row": Value("int64"),
