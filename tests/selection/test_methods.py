@@ -127,8 +127,8 @@ def test_diverse_margin_spreads_over_uncertain_rows_and_turns_to_rare_classes():
 
 def test_auto_begins_with_typical_rows():
     x = blobs()
-    cold = Candidates(x, x[:15], np.full((100, 2), 0.5), None, None, np.array([8, 7]))
-    warm = Candidates(x, x[:16], np.full((100, 2), 0.5), None, None, np.array([8, 8]))
+    cold = Candidates(x, x[:3], np.full((100, 2), 0.5), None, None, np.array([2, 1]))
+    warm = Candidates(x, x[:4], np.full((100, 2), 0.5), None, None, np.array([2, 2]))
     assert (settle("auto", cold), settle("auto", warm)) == ("typiclust", "diverse_margin")
     assert settle("auto", Candidates(x, x[:90])) == "typiclust"
     assert settle("margin", cold) == "margin"

@@ -325,11 +325,11 @@ def test_bits_per_byte_by_hand(tiny_decoder, tokenizer):
     from transformers import AutoModelForCausalLM
 
     from tunewell.retention.forgetting import compare, point
-    from tunewell.retention.language import LanguageSuite, surprise_of
+    from tunewell.retention.language import LanguageSuite, bits, surprise_of
 
     model = AutoModelForCausalLM.from_pretrained(tiny_decoder).eval()
     texts = ("the hotel was good", "the crew was rude today and the room")
-    suite = LanguageSuite("report", {"news": texts})
+    suite = LanguageSuite("report", (bits("news", "News", texts),))
     base = suite.measure(surprise_of(model, tokenizer))
     with torch.no_grad():
         for p in model.parameters():

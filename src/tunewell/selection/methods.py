@@ -18,7 +18,7 @@ Chosen = tuple[np.ndarray, np.ndarray]
 NEIGHBOURS = 20  # of a row's typicality
 CAL_NEIGHBOURS = 10
 MOST_CLUSTERS = 500
-COLD = 8  # labels a class below which uncertainty says little
+COLD = 2  # labels a class below which uncertainty says little
 WIDE = 10  # times n: the uncertain rows among which `auto` spreads
 
 
@@ -138,7 +138,7 @@ def diverse_margin(c: Candidates, n: int, rng: np.random.Generator) -> Chosen:
 
 
 def auto(c: Candidates, n: int, rng: np.random.Generator) -> Chosen:
-    """`typiclust` while a class has fewer than 8 labels on average or there is no model, then `diverse_margin`."""
+    """`typiclust` while a class has fewer than 2 labels on average or there is no model, then `diverse_margin`."""
     return METHODS[settle("auto", c)].choose(c, n, rng)
 
 

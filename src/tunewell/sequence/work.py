@@ -45,7 +45,7 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
     from tunewell.stages.prepare import prepare
     from tunewell.tasks import task_of
 
-    locate(spec.recipe_of(spec.tasks[0]).model)
+    model_path = locate(spec.recipe_of(spec.tasks[0]).model)
     out: list[Any] = []
     errors: list[tuple[str, TunewellError]] = []
     for task in spec.tasks:
@@ -57,7 +57,10 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
                     expected="a column with one class a row",
                 )  # fmt: skip
             _same_head(spec, task, prepared, out)
-            seen = SimpleNamespace(recipe=spec.recipe_of(task), spec=prepared.spec, task=task_of(prepared.spec.name))
+            seen = SimpleNamespace(
+                recipe=spec.recipe_of(task), spec=prepared.spec, task=task_of(prepared.spec.name),
+                model_path=model_path, prompt=None,
+            )  # fmt: skip
             preflight(seen)  # type: ignore[arg-type]
             out.append(prepared)
         except TunewellError as error:
