@@ -47,6 +47,8 @@ def _values(field: Any) -> str:
             return " or ".join(words(k) for k in get_args(kind) if k is not NoneType)
         if origin is list:
             return "list of " + {"text": "texts", "number": "numbers"}[words(get_args(kind)[0])]
+        if origin is dict:
+            return "mapping"
         return {str: "text", int: "whole number", float: "number", bool: "true, false"}[kind]
 
     limits = []
