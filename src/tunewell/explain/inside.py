@@ -75,9 +75,7 @@ def look_inside(
         found = [p[k] for p in parts]
         return None if any(f is None for f in found) else np.concatenate(found, axis=1)[:, order]  # type: ignore[arg-type]
 
-    embeddings = joined(1)
-    assert embeddings is not None
-    return Inside(embeddings, joined(2), joined(3))
+    return Inside(np.asarray(joined(1)), joined(2), joined(3))
 
 
 @contextlib.contextmanager
