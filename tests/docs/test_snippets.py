@@ -90,8 +90,10 @@ def test_shell(snippet: Snippet) -> None:
 
 
 def shared_options(script: str) -> str:
-    common = ROOT / Path(script).parent / "common.py"
-    return common.read_text(encoding="utf-8") if common.is_file() else ""
+    """The files beside a script that it imports."""
+    folder = ROOT / Path(script).parent
+    names = re.findall(r"^from (\w+) import", (ROOT / script).read_text(encoding="utf-8"), re.MULTILINE)
+    return "".join(p.read_text(encoding="utf-8") for name in names if (p := folder / f"{name}.py").is_file())
 
 
 def parse(arguments: list[str]) -> None:
