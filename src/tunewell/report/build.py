@@ -10,6 +10,7 @@ from tunewell.errors import RecipeError
 from tunewell.report import charts
 from tunewell.report.charts import Point
 from tunewell.report.drift import drift_charts, legend
+from tunewell.report.engine import engine
 from tunewell.report.explanations import pieces_of
 from tunewell.report.records import Records, read, usage
 from tunewell.report.trust import trust_charts
@@ -34,33 +35,28 @@ def build(run_dir: str | Path, lang: str = "en") -> Path:
 
 def render(records: Records, lang: str = "en") -> str:
     """The page as HTML. All text from data is escaped by the template."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     if lang not in WORDS:
         raise RecipeError(f"`lang: {lang}`", where="lang", expected=" or ".join(WORDS))
     w = WORDS[lang]
-    engine = Environment(
-        loader=PackageLoader("tunewell.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {"number": number, "interval": interval, "duration": duration, "pieces_of": pieces_of}
-    return engine.get_template("report.html").render(
-        w=w,
-        lang=lang,
-        r=records,
-        verdict=verdict(records, lang),
-        name=records.folder.resolve().name,
-        charts=_charts(records, w),
-        usage="\n".join(usage(records, f"{records.folder.resolve().name}/model")),
-        confusions=_confusions(records.evaluation),
-        matrix=MATRIX,
-        classes=CLASSES,
-        recipe=_recipe(records),
-        facts=_facts(records.training, w),
-        drift_legend=legend(records.drift) if records.drift is not None else [],
+    return (
+        engine(pieces_of=pieces_of)
+        .get_template("report.html")
+        .render(
+            w=w,
+            lang=lang,
+            r=records,
+            verdict=verdict(records, lang),
+            name=records.folder.resolve().name,
+            charts=_charts(records, w),
+            usage="\n".join(usage(records, f"{records.folder.resolve().name}/model")),
+            confusions=_confusions(records.evaluation),
+            matrix=MATRIX,
+            classes=CLASSES,
+            recipe=_recipe(records),
+            facts=_facts(records.training, w),
+            drift_legend=legend(records.drift) if records.drift is not None else [],
+        )
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tunewell.curve.records import LearningCurve
 from tunewell.curve.words import law_line, points_of, sentences
 from tunewell.report import charts
-from tunewell.report.verdict import duration, number
+from tunewell.report.engine import engine
 from tunewell.report.words import WORDS
 from tunewell.results import write_whole
 
@@ -64,18 +64,9 @@ def build(folder: str | Path, curve: LearningCurve, lang: str = "en") -> Path:
 
 def render(folder: Path, curve: LearningCurve, lang: str = "en") -> str:
     """The page as HTML. All text from data is escaped by the template."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     w = {**WORDS[lang], **CURVE_WORDS[lang]}
-    engine = Environment(
-        loader=PackageLoader("tunewell.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {"number": number, "duration": duration, "points": points_of}
     recipe, environment = folder / "recipe.yaml", folder / "environment.json"
     rows: list[dict[str, Any]] = []
     for size, mean in curve.means().items():
@@ -83,17 +74,21 @@ def render(folder: Path, curve: LearningCurve, lang: str = "en") -> str:
         rows.append(
             {"size": size, "mean": mean, "scores": [p.score for p in found], "seconds": sum(p.seconds for p in found)}
         )
-    return engine.get_template("curve.html").render(
-        w=w,
-        lang=lang,
-        c=curve,
-        name=folder.resolve().name,
-        verdict=sentences(curve, lang),
-        laws=law_line(curve, lang),
-        chart=Markup(_chart(curve, w)),
-        rows=rows,
-        recipe=recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else "",
-        environment=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
+    return (
+        engine(points=points_of)
+        .get_template("curve.html")
+        .render(
+            w=w,
+            lang=lang,
+            c=curve,
+            name=folder.resolve().name,
+            verdict=sentences(curve, lang),
+            laws=law_line(curve, lang),
+            chart=Markup(_chart(curve, w)),
+            rows=rows,
+            recipe=recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else "",
+            environment=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
+        )
     )
 
 

@@ -7,8 +7,9 @@ number on hover or keyboard focus; blue and orange can be told apart by colour-b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tunewell.report.engine import engine
 from tunewell.report.words import WORDS
 
 if TYPE_CHECKING:
@@ -19,26 +20,9 @@ def page(explanations: Sequence[Explanation], *, name: str, lang: str = "en") ->
     """A self-contained page: opens from disk, light or dark. All text from data is escaped by the template."""
     from tunewell import __version__
 
-    return engine().get_template("explanations.html").render(
+    return engine(pieces_of=pieces_of).get_template("explanations.html").render(
         w=WORDS[lang], lang=lang, name=name, found=explanations, version=__version__
     )  # fmt: skip
-
-
-def engine() -> Any:
-    """The templates, with the filters that they use."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    from tunewell.report.verdict import duration, interval, number
-
-    made = Environment(
-        loader=PackageLoader("tunewell.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"number": number, "interval": interval, "duration": duration, "pieces_of": pieces_of}
-    return made
 
 
 def pieces_of(e: Explanation, part: int) -> list[tuple[str, float | None, float, str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.report import charts
 from tunewell.report.charts import Point
+from tunewell.report.engine import engine
 from tunewell.report.verdict import duration, interval, number
 from tunewell.report.words import WORDS
 from tunewell.results import Estimate, write_whole
@@ -109,32 +110,27 @@ def build(folder: str | Path, summary: SequenceSummary, lang: str = "en") -> Pat
 
 def render(folder: Path, summary: SequenceSummary, lang: str = "en") -> str:
     """The page as HTML. All text from data is escaped by the template."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     w = {**WORDS[lang], **SEQUENCE_WORDS[lang]}
-    engine = Environment(
-        loader=PackageLoader("tunewell.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {"number": number, "interval": interval, "duration": duration}
     recipe = folder / "sequence.yaml"
-    return engine.get_template("sequence.html").render(
-        w=w,
-        lang=lang,
-        s=summary,
-        name=folder.resolve().name,
-        verdict=verdict(summary, w),
-        tiles=[(name, _figure(summary, name)) for name in FIGURES],
-        charts=defaultdict(Markup, {k: Markup(v) for k, v in _charts(summary, w).items()}),
-        table=_table(summary),
-        legend=[(task, TONES[j % len(TONES)]) for j, task in enumerate(summary.tasks)],
-        recipe=recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else "",
-        environment=_environment(folder),
-        square=len(summary.matrix) == len(summary.tasks) > 1,
+    return (
+        engine()
+        .get_template("sequence.html")
+        .render(
+            w=w,
+            lang=lang,
+            s=summary,
+            name=folder.resolve().name,
+            verdict=verdict(summary, w),
+            tiles=[(name, _figure(summary, name)) for name in FIGURES],
+            charts=defaultdict(Markup, {k: Markup(v) for k, v in _charts(summary, w).items()}),
+            table=_table(summary),
+            legend=[(task, TONES[j % len(TONES)]) for j, task in enumerate(summary.tasks)],
+            recipe=recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else "",
+            environment=_environment(folder),
+            square=len(summary.matrix) == len(summary.tasks) > 1,
+        )
     )
 
 
