@@ -73,6 +73,16 @@ def unspaced(character: str) -> bool:
     return any(low <= point <= high for low, high in UNSPACED) and unicodedata.category(character)[0] in "LNM"
 
 
+def units(text: str) -> list[tuple[int, int]]:
+    """Words of a text as (start, end) characters; single characters in scripts without spaces.
+
+    >>> text = "It's 很好!"
+    >>> [text[a:b] for a, b in units(text)]
+    ["It's", '很', '好', '!']
+    """
+    return spans_of(text, [i for i, c in enumerate(text) if unspaced(c)])
+
+
 def spans_of(text: str, starts: Sequence[int] = ()) -> list[tuple[int, int]]:
     """Words of a text as (start, end) characters.
 
