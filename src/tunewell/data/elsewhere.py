@@ -34,14 +34,9 @@ UNPACKED = 2 << 30  # bytes that a spreadsheet may unpack to
 REMOTE = 20 << 30  # bytes of a remote file
 _URL = re.compile(r"^([a-z][a-z0-9+.\-]+)://", re.IGNORECASE)
 _PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "hf": "huggingface_hub",
-}
+    "http": "'tunewell[data]'", "https": "'tunewell[data]'", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
+    "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub",
+}  # fmt: skip
 
 
 def is_elsewhere(source: str) -> bool:

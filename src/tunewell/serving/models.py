@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ class Served:
     predictor: Predictor
     version: str
     bf16: bool = False
+    fast: Any = None  # the model with its weights in bfloat16, so that they are not converted for every batch
     loaded: float = field(default_factory=time.time)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[list[int]]]:
@@ -56,9 +58,9 @@ class Served:
         from tunewell.tasks.spec import scores_of
 
         p = self.predictor
-        bf16 = self.bf16 and not p.spec.regression
-        scores = scores_of(p.spec, logits_of(p.model, p.tokenizer, encoded, batch_size=batch_size, bf16=bf16))
-        if bf16 and len(again := np.flatnonzero(close_calls(scores, p.spec.multi_label))):
+        model = p.model if self.fast is None else self.fast
+        scores = scores_of(p.spec, logits_of(model, p.tokenizer, encoded, batch_size=batch_size))
+        if self.fast is not None and len(again := np.flatnonzero(close_calls(scores, p.spec.multi_label))):
             few = {key: [rows[i] for i in again] for key, rows in encoded.items()}
             scores[again] = scores_of(p.spec, logits_of(p.model, p.tokenizer, few, batch_size=batch_size))
         return p.calibrated(scores)
@@ -88,7 +90,7 @@ class Served:
             "multi_label": spec.multi_label,
             "text_pairs": spec.pair,
             "max_length": self.predictor.max_length,
-            "precision": "bf16, close calls in fp32" if self.bf16 and not spec.regression else "fp32",
+            "precision": "bf16, close calls in fp32" if self.fast is not None else "fp32",
             "loaded": round(self.loaded, 3),
         }
 
@@ -114,7 +116,8 @@ def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 6
         ModelError: no such folder, a run without a model, not a classifier or regressor.
     """
     predictor = Predictor.load(Path(path), batch_size=batch_size)
-    served = Served(name, Path(path), predictor, _version(Path(predictor.source)), bf16)
+    fast = copy.deepcopy(predictor.model).bfloat16() if bf16 and not predictor.spec.regression else None
+    served = Served(name, Path(path), predictor, _version(Path(predictor.source)), bf16, fast)
     for texts in (*([text] for text in WARM_TEXTS), list(WARM_TEXTS) * 8):
         served.scores(served.encode(texts, texts if predictor.spec.pair else None), batch_size)
     return served
