@@ -23,7 +23,7 @@ _EXAMPLES = (
 @click.option(
     "--bf16/--no-bf16",
     default=None,
-    help="Calculate in bfloat16, and close calls again in fp32: the same labels, probabilities within about 0.01. "
+    help="Calculate in bfloat16, and close calls again in fp32: the same labels, probabilities within about 0.02. "
     "[where the processor has it]",
 )
 @click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Texts a batch. [64]")

@@ -51,7 +51,7 @@ class Served:
     def scores(self, encoded: dict[str, list[list[int]]], batch_size: int) -> np.ndarray:
         """Probabilities (n, C) or values (n,) of encoded texts, in batches of like length.
 
-        In bf16, probabilities are off by about 0.01 at the most; rows that this could turn are calculated
+        In bf16, probabilities are off by about 0.02 at the most; rows that this could turn are calculated
         again in fp32, so that the labels are those of fp32.
         """
         from tunewell.models.embed import logits_of
