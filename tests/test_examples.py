@@ -13,12 +13,6 @@ import pytest
 
 from tunewell.recipe import load_recipe
 
-_spec = importlib.util.spec_from_file_location("tiny_writers", Path(__file__).parent / "tasks" / "conftest.py")
-assert _spec is not None and _spec.loader is not None
-_writers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_writers)
-tiny_decoder = _writers.tiny_decoder
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 TESTED = {"quickstart", "sklearn_pipeline", "your_own_probe", "pairs_regression", "chinese_reviews", "which_model",

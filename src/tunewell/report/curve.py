@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tunewell.curve.records import LearningCurve
 from tunewell.curve.words import law_line, points_of, sentences
 from tunewell.report import charts
-from tunewell.report.engine import engine
+from tunewell.report.engine import engine, environment_of
 from tunewell.report.words import WORDS
 from tunewell.results import write_whole
 
@@ -67,7 +66,7 @@ def render(folder: Path, curve: LearningCurve, lang: str = "en") -> str:
     from markupsafe import Markup
 
     w = {**WORDS[lang], **CURVE_WORDS[lang]}
-    recipe, environment = folder / "recipe.yaml", folder / "environment.json"
+    recipe = folder / "recipe.yaml"
     rows: list[dict[str, Any]] = []
     for size, mean in curve.means().items():
         found = [p for p in curve.points if p.size == size]
@@ -87,7 +86,7 @@ def render(folder: Path, curve: LearningCurve, lang: str = "en") -> str:
             chart=Markup(_chart(curve, w)),
             rows=rows,
             recipe=recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else "",
-            environment=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
+            environment=environment_of(folder),
         )
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -21,3 +23,11 @@ def engine(**filters: Callable[..., Any]) -> Any:
     )
     made.filters |= {"number": number, "interval": interval, "duration": duration, **filters}
     return made
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """What a folder's work ran on; blanks where its environment.json is missing or damaged."""
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {"created": "", "tunewell": "", "command": "", "packages": {}}

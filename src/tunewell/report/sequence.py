@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewell.report import charts
 from tunewell.report.charts import Point
-from tunewell.report.engine import engine
+from tunewell.report.engine import engine, environment_of
 from tunewell.report.verdict import duration, interval, number
 from tunewell.report.words import WORDS
 from tunewell.results import Estimate, write_whole
@@ -128,17 +127,10 @@ def render(folder: Path, summary: SequenceSummary, lang: str = "en") -> str:
             table=_table(summary),
             legend=[(task, TONES[j % len(TONES)]) for j, task in enumerate(summary.tasks)],
             recipe=recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else "",
-            environment=_environment(folder),
+            environment=environment_of(folder),
             square=len(summary.matrix) == len(summary.tasks) > 1,
         )
     )
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {"created": "", "tunewell": "", "packages": {}}
 
 
 def verdict(summary: SequenceSummary, w: dict[str, str]) -> list[str]:

@@ -7,18 +7,40 @@ Sorted conformal scores of the validation rows go into conformal.npz, so that `p
 from __future__ import annotations
 
 import io
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.errors import RecipeError
+from tunewell.errors import RecipeError, RunFolderError
 from tunewell.evaluate import conformal
 from tunewell.predict import CALIBRATION, CONFORMAL
 from tunewell.results import Calibration, Calibrator, Coverage, Estimate, write_whole
 from tunewell.stages.job import Job
 
+if TYPE_CHECKING:
+    from tunewell.run import Run
+
 CALIBRATED = ("text-classification", "text-regression")  # tasks that write calibration.json
 SHOWN = (0.8, 0.9, 0.95)  # coverages in the report
+
+
+def run_of_labels(run: str | Path) -> Run:
+    """A finished run for classes or scores.
+
+    Raises:
+        RunFolderError: not a finished run, or its answers are texts.
+    """
+    from tunewell.run import load_run
+
+    finished = load_run(run)
+    if finished.summary.task not in CALIBRATED:
+        raise RunFolderError(
+            f"has answers that are texts: its task is {finished.summary.task}",
+            where=str(run),
+            expected="a run for classes or scores",
+        )
+    return finished
 
 
 def refuse(job: Job) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tunewell.errors import RunFolderError
 from tunewell.explain.checklist import Checklist, checklist
-from tunewell.stages.calibrate import CALIBRATED
+from tunewell.stages.calibrate import run_of_labels
 from tunewell.stages.drift import task_rows
 
 
@@ -31,15 +30,8 @@ def checklist_of(
     Raises:
         RunFolderError: not a finished run, or its answers are texts. DataError: too few rows.
     """
-    from tunewell.run import load_run
 
-    finished = load_run(run)
-    if finished.summary.task not in CALIBRATED:
-        raise RunFolderError(
-            f"has answers that are texts: its task is {finished.summary.task}",
-            where=str(run),
-            expected="a run for classes or scores",
-        )
+    finished = run_of_labels(run)
     every = task_rows(finished.dir, rows, seed) if some is None else list(some)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(every))[:rows])
     found = checklist(finished.predictor, [every[i] for i in chosen], negation=negation, seed=seed, watch=watch)

@@ -13,7 +13,7 @@ from tunewell.errors import AssetError, DataError, ModelError, RunFolderError, T
 from tunewell.explain.drift import Drift, drift
 from tunewell.folder import fingerprint
 from tunewell.predict import Predictor
-from tunewell.stages.calibrate import CALIBRATED
+from tunewell.stages.calibrate import CALIBRATED, run_of_labels
 from tunewell.stages.job import Job
 
 ROWS = 200  # test rows, and general texts
@@ -58,15 +58,8 @@ def drift_of(
             one. DataError: too few rows or texts.
     """
     from tunewell.models.load import load_encoder
-    from tunewell.run import load_run
 
-    finished = load_run(run)
-    if finished.summary.task not in CALIBRATED:
-        raise RunFolderError(
-            f"has answers that are texts: its task is {finished.summary.task}",
-            where=str(run),
-            expected="a run for classes or scores",
-        )
+    finished = run_of_labels(run)
     some = task_rows(finished.dir, rows, seed)
     texts = general_texts(seed, rows) if general is None else _own_texts(general, rows, seed)
     recipe = finished.recipe

@@ -95,23 +95,13 @@ def fisher(model: Any, batches: Iterable[dict[str, torch.Tensor]], names: list[s
     """
     import torch
 
-    from tunewell.strategies.quadratic import pooled
+    from tunewell.strategies.quadratic import pooled, squared_gradients
 
-    parameters = {name: p for name, p in model.named_parameters() if name in set(names)}
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
-    training, n = model.training, 0
-    model.eval()
-    try:
-        for batch in batches:
-            e = pooled(model, batch)
-            drawn = torch.randn(e.shape, generator=generator).to(e.device)
-            likelihood = (drawn * e / e.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)).sum()
-            gradients = torch.autograd.grad(likelihood, list(parameters.values()), allow_unused=True)
-            for name, g in zip(parameters, gradients, strict=True):
-                if g is not None:
-                    total[name].addcmul_(g, g)
-            n += len(e)
-    finally:
-        model.train(training)
-    return {name: t / max(n, 1) for name, t in total.items()}
+
+    def draw(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        e = pooled(model, batch)
+        drawn = torch.randn(e.shape, generator=generator).to(e.device)
+        return (drawn * e / e.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)).sum(), len(e)
+
+    return squared_gradients(model, batches, names, draw)

@@ -34,28 +34,19 @@ def likelihood_fisher(
     """
     import torch
 
-    known = dict(model.named_parameters())
-    parameters = {name: known[name] for name in names if name in known}
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    from tunewell.strategies.quadratic import squared_gradients
+
     generator = torch.Generator().manual_seed(seed)
-    training, n = model.training, 0
-    model.eval()
-    try:
-        for batch in batches:
-            batch, asked = _asked(batch, mask, generator)
-            if not asked.any():
-                continue
-            known_log = model(**batch).logits[asked].float().log_softmax(-1)
-            drawn = torch.multinomial(known_log.detach().exp().cpu(), 1, generator=generator).to(known_log.device)
-            likelihood = known_log.gather(1, drawn).sum()
-            gradients = torch.autograd.grad(likelihood, list(parameters.values()), allow_unused=True)
-            for name, g in zip(parameters, gradients, strict=True):
-                if g is not None:
-                    total[name].addcmul_(g, g)
-            n += len(drawn)
-    finally:
-        model.train(training)
-    return {name: t / max(n, 1) for name, t in total.items()}
+
+    def draw(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int] | None:
+        batch, asked = _asked(batch, mask, generator)
+        if not asked.any():
+            return None
+        known_log = model(**batch).logits[asked].float().log_softmax(-1)
+        drawn = torch.multinomial(known_log.detach().exp().cpu(), 1, generator=generator).to(known_log.device)
+        return known_log.gather(1, drawn).sum(), len(drawn)
+
+    return squared_gradients(model, batches, names, draw)
 
 
 def _asked(

@@ -6,7 +6,7 @@ the loss, without a graph over all weights. The loss that is logged stays the ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,3 +75,39 @@ def pooled(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     from tunewell.models.embed import mean_pool
 
     return mean_pool(model.base_model(**batch).last_hidden_state.float(), batch["attention_mask"])
+
+
+def squared_gradients(
+    model: Any,
+    batches: Iterable[dict[str, torch.Tensor]],
+    names: Iterable[str],
+    draw: Callable[[dict[str, torch.Tensor]], tuple[torch.Tensor, int] | None],
+) -> Weights:
+    """Squared gradients of what `draw` makes of each batch, summed and divided by the items they stand for.
+
+    Args:
+        names: of the parameters to measure; what the model does not have is left out.
+        draw: a batch -> a scalar and how many items are in it; None for a batch without any.
+
+    Returns:
+        name -> (shape of the parameter).
+    """
+    import torch
+
+    wanted = set(names)
+    parameters = {name: p for name, p in model.named_parameters() if name in wanted}
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    training, n = model.training, 0
+    model.eval()
+    try:
+        for batch in batches:
+            if (drawn := draw(batch)) is None:
+                continue
+            gradients = torch.autograd.grad(drawn[0], list(parameters.values()), allow_unused=True)
+            for name, g in zip(parameters, gradients, strict=True):
+                if g is not None:
+                    total[name].addcmul_(g, g)
+            n += drawn[1]
+    finally:
+        model.train(training)
+    return {name: t / max(n, 1) for name, t in total.items()}
