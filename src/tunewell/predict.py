@@ -149,6 +149,20 @@ class Predictor:
         """
         return self.calibrated(self.raw_scores(texts, pairs))
 
+    def need_head(self, where: str) -> None:
+        """Make sure that classes are the outputs of a head, as what reads logits wants it.
+
+        Raises:
+            ModelError: they are told by the likelihood of their names.
+        """
+        if self.scorer is not None:
+            raise ModelError(
+                "this model has no head: its classes are as likely as their names",
+                where=where,
+                expected="a run with a classification head",
+                remedy="tune it with `classify_by: head`",
+            )
+
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities (n, C) as `scores` gives them, of those that the model itself gives."""
         from tunewell.evaluate.calibrators import calibrated

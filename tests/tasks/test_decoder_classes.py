@@ -133,7 +133,14 @@ def test_tuned_by_likelihood(tiny_csv, roomy_decoder, tmp_path):
     assert "load_run" in finished.report_path.read_text(encoding="utf-8")
     with pytest.raises(TunewellError, match="no head"):
         finished.explain(["a good crew"])
+    from tunewell.export.run import export
     from tunewell.run import evaluate_run
+    from tunewell.serving.models import load
+
+    with pytest.raises(TunewellError, match="no head"):
+        load("m", finished.dir)
+    with pytest.raises(TunewellError, match="no head"):
+        export(finished.dir, tmp_path / "out", to="merged")
 
     again = evaluate_run(finished.dir, str(tiny_csv))
     assert again.n == 120

@@ -104,12 +104,7 @@ def check(
     predictor: Predictor, texts: Sequence[str], text_pairs: Sequence[str] | None, method: str, target: str | None
 ) -> None:
     """Name the user's mistakes before the model is asked."""
-    if predictor.scorer is not None:
-        raise RecipeError(
-            "this model has no head: its classes are as likely as their names, which no method traces to words yet",
-            where=predictor.source,
-            expected="a model tuned with `classify_by: head`",
-        )
+    predictor.need_head(predictor.source)
     if method != "auto":
         tokens.method(method)
     target_of(predictor, target)

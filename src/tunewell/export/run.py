@@ -62,6 +62,7 @@ def export(
     if output.exists() and not overwrite:
         raise RunFolderError("is there already", where=str(output), expected="a new folder", remedy="or --overwrite")
     predictor = Predictor.load(run)
+    predictor.need_head(str(run))
     folder = Path(predictor.source)
     try:
         output.absolute().parent.mkdir(parents=True, exist_ok=True)

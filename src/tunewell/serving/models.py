@@ -36,7 +36,6 @@ class Served:
     path: Path
     predictor: Predictor
     version: str
-    bf16: bool = False
     fast: Any = None  # the model with its weights in bfloat16, so that they are not converted for every batch
     loaded: float = field(default_factory=time.time)
 
@@ -116,8 +115,9 @@ def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 6
         ModelError: no such folder, a run without a model, not a classifier or regressor.
     """
     predictor = Predictor.load(Path(path), batch_size=batch_size)
+    predictor.need_head(str(path))
     fast = copy.deepcopy(predictor.model).bfloat16() if bf16 and not predictor.spec.regression else None
-    served = Served(name, Path(path), predictor, _version(Path(predictor.source)), bf16, fast)
+    served = Served(name, Path(path), predictor, _version(Path(predictor.source)), fast)
     for texts in (*([text] for text in WARM_TEXTS), list(WARM_TEXTS) * 8):
         served.scores(served.encode(texts, texts if predictor.spec.pair else None), batch_size)
     return served
