@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewell.errors import GateError, RunFolderError
+from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
 from tunewell.results import (
     BaselineResult,
@@ -390,11 +390,19 @@ def probe_models(
     from tunewell.retention.language import load_language_suite, surprise_of
     from tunewell.retention.suite import load_suite
     from tunewell.stages.probe import embedder
-    from tunewell.tasks.generation.models import is_decoder, load_decoder
+    from tunewell.tasks.generation.models import kind_at, load_decoder
 
     places = [str(n) if (n := Path(name) / "model").joinpath("config.json").is_file() else name for name in models]
     suite: Any
-    if decoders := is_decoder(locate(places[0])):
+    kind = kind_at(locate(places[0]))
+    if kind == "encoder-decoder":
+        raise ModelError(
+            "is an encoder-decoder, whose probes go along its own translations inside a run",
+            where=models[0],
+            expected="an encoder or a decoder",
+            remedy="tunewell run, and its report or retention.json",
+        )
+    if decoders := kind == "decoder":
         suite = load_language_suite(list(probes), list(probe_files), half=half, seed=seed)  # type: ignore[arg-type]
     else:
         suite = load_suite(list(probes), list(probe_files), half=half, seed=seed)

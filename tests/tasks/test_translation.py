@@ -252,9 +252,32 @@ def test_saved_translations_are_plain_transformers(tuned):
     assert run.predict(["red room 3"]) == [tokenizer.decode(out[0], skip_special_tokens=True).strip()]
 
 
-def test_keep_needs_probes_for_the_model(tiny_t5, tmp_path):
-    with pytest.raises(RecipeError, match="nothing can be measured"):
-        run_on(tmp_path, tiny_t5, keep=0.9, probes="auto")
+def test_keep_is_held_along_the_base_models_own_translations(tiny_t5, tmp_path):
+    run, lines = run_on(tmp_path, tiny_t5, keep=0.01, probes="auto", generation_samples=2, learning_rate=1e-4)
+    assert sum("the base model translates" in line for line in lines) == 2  # a half each, once
+    probes = {p.name: p for p in run.retention.probes}
+    assert list(probes) == ["agreement", "kl"] and probes["agreement"].counted and not probes["kl"].counted
+    assert run.retention.mean.value == pytest.approx(min(1, probes["agreement"].after.value))
+    assert run.summary.kept is not None and "base-writes-report" in (run.dir / "steps.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"source_lang": "pt", "keep": 0.9}, "general text is English, and this model reads `pt`"),
+        ({"probes": ["topics"]}, "unknown probe `topics` for an encoder-decoder"),
+        ({"source_lang": "pt", "probes": ["kl"]}, "`kl` reads English sentences"),
+        ({"probes": ["none", "kl"]}, "`none` cannot be combined"),
+    ],
+)
+def test_probes_that_do_not_fit_are_refused(tiny_t5, tmp_path, keys, message):
+    with pytest.raises(RecipeError, match=message):
+        run_on(tmp_path, tiny_t5, **{"probes": "auto", **keys})
+
+
+def test_keep_is_refused_where_nothing_is_known_yet(tiny_model, tmp_path):
+    with pytest.raises(RecipeError, match="an encoder that is to learn to write"):
+        run_on(tmp_path, tiny_model, keep=0.9, probes="auto")
 
 
 def test_a_decoder_translates_by_prompt(tiny_decoder, tmp_path):

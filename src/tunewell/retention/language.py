@@ -41,8 +41,8 @@ class LanguageSuite:
         """The suite without probes that count for nothing."""
         return LanguageSuite(self.half, tuple(p for p in self.probes if p.counted))
 
-    def measure(self, speaker: Speaker) -> Measurements:
-        """Measure a model."""
+    def measure(self, speaker: Any) -> Measurements:
+        """Measure a model: a `Speaker`, or the writer of an encoder-decoder."""
         started = time.perf_counter()
         out = Measurements(self.half)
         for p in self.probes:

@@ -43,11 +43,11 @@ def monitor_of(job: Job) -> Any:
     mode = recipe.monitor or ("watch" if job.watched and recipe.probes != ["none"] else "off")
     if mode == "off":
         return None
-    if not job.task.measurable(job):
+    if not job.task.watchable(job):
         if recipe.monitor is None:
             return None
         raise RecipeError(
-            f"`monitor: {mode}` has nothing to read: there is no probe for this kind of model",
+            f"`monitor: {mode}` reads embeddings of encoders and next tokens of decoders, and this is neither",
             where="monitor",
             expected="an encoder or a decoder, or `monitor: off`",
         )

@@ -115,6 +115,10 @@ class Task(Protocol):
         """Whether there are probes for this kind of model."""
         ...
 
+    def watchable(self, job: Job) -> bool:
+        """Whether the monitor can read this kind of model while it is tuned."""
+        ...
+
     def suite(self, job: Job, half: str) -> Any:
         """The retention suite for this kind of model."""
         ...

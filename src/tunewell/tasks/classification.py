@@ -138,6 +138,9 @@ class Classification:
     def measurable(self, job: Job) -> bool:
         return True
 
+    def watchable(self, job: Job) -> bool:
+        return True
+
     def suite(self, job: Job, half: str) -> Any:
         from tunewell.retention.language import load_language_suite
         from tunewell.retention.suite import load_suite

@@ -105,7 +105,9 @@ class Speaker:
 
 @dataclass(frozen=True)
 class SpokenProbe:
-    """One probe of one half, for decoders. `arrays` asks a speaker; `texts` are its items, for people.
+    """One probe of one half, for models that write.
+
+    `arrays` asks a `Speaker` (of an encoder-decoder: its writer); `texts` are its items, for people.
 
     See `retention.probes.Probe` for the rest.
     """
@@ -116,7 +118,7 @@ class SpokenProbe:
     kind: str
     texts: tuple[str, ...]
     items: str
-    arrays: Callable[[Speaker], dict[str, np.ndarray]]
+    arrays: Callable[[Any], dict[str, np.ndarray]]
     chance: float = 0.0
     counted: bool = True
 

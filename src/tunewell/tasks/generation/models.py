@@ -100,13 +100,13 @@ def _check_head(model: Any, name: str, path: str) -> None:
         )
 
 
-def is_decoder(path: str) -> bool:
-    """Whether a local folder holds a decoder; a model of the hub is asked for its config."""
+def kind_at(path: str) -> Kind:
+    """What a local folder holds; a model of the hub is asked for its config."""
     from transformers import AutoConfig
 
     from tunewell.models.load import load_part
 
-    return kind_of(load_part(AutoConfig.from_pretrained, path, path, "config")) == "decoder"
+    return kind_of(load_part(AutoConfig.from_pretrained, path, path, "config"))
 
 
 def load_decoder(name: str) -> tuple[Any, Any]:
@@ -118,6 +118,6 @@ def load_decoder(name: str) -> tuple[Any, Any]:
     from tunewell.models.heads import load_saved
     from tunewell.models.load import locate
 
-    if not is_decoder(locate(name)):
+    if kind_at(locate(name)) != "decoder":
         raise ModelError("is not a decoder like the first model", where=name, expected="two models of one kind")
     return load_saved(auto_class("decoder"), name, "a language-model head")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.tasks.base import FOR_CLASSES, refuse_strategies
-from tunewell.tasks.generation import instructions, pair_checks, translation
+from tunewell.tasks.generation import instructions, kept, pair_checks, translation
 from tunewell.tasks.generation.models import auto_class, config_of, kind_of, load_base, window_of
 from tunewell.tasks.generation.writers import CausalWriter, Decoding, Encoded, Likelihood, Seq2SeqWriter, Writer
 
@@ -148,11 +148,18 @@ class Generation:
                 remedy="--model SmolLM2-135M-Instruct",
             )
         refuse_strategies(job, FOR_CLASSES, "needs labels or sentence embeddings")
-        if kind != "decoder" and (recipe.keep or recipe.keep_worst):
+        if (recipe.keep or recipe.keep_worst) and not kept.measurable(job, kind):
+            why = (
+                f"general text is English, and this model reads `{kept.source_of(job)}`"
+                if kind == "encoder-decoder"
+                else "an encoder that is to learn to write has nothing yet that could be kept"
+            )
             raise RecipeError(
-                "`keep` cannot be promised: there is no probe for an encoder-decoder, so nothing can be measured",
+                f"`keep` cannot be promised: {why}",
                 where="keep",
-                expected="a decoder, or a recipe without keep",
+                expected="`probe_files` with pairs of your own, or a recipe without keep"
+                if kind == "encoder-decoder"
+                else "an encoder-decoder, a decoder, or a recipe without keep",
             )
         if kind == "decoder" and not job.tokenizer.is_fast:
             raise ModelError(
@@ -228,19 +235,16 @@ class Generation:
         return load_saved(auto_class(self._kind(job)), folder, ROLE)[0]
 
     def measurable(self, job: Job) -> bool:
-        """There is no probe for encoder-decoders yet."""
+        return kept.measurable(job, self._kind(job))
+
+    def watchable(self, job: Job) -> bool:
         return bool(self._kind(job) == "decoder")
 
     def suite(self, job: Job, half: str) -> Any:
-        """Bits per byte on general text."""
-        from tunewell.retention.language import load_language_suite
+        return kept.suite_of(self, job, half, self._kind(job))
 
-        return load_language_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)  # type: ignore[arg-type]
-
-    def probed(self, job: Job, model: Any) -> Callable[..., Any]:
-        from tunewell.retention.language import surprise_of
-
-        return surprise_of(model, job.tokenizer)
+    def probed(self, job: Job, model: Any) -> Any:
+        return kept.asked(self, job, model, self._kind(job))
 
     # ------------------------------------------------------------ tuning
 

@@ -158,7 +158,8 @@ class _Writer:
                     return messages
         return [{"role": "user", "content": text}]
 
-    def _batches(self, lengths: np.ndarray) -> Any:
+    def batches(self, lengths: np.ndarray) -> Any:
+        """Places of rows of like length, a batch at a time."""
         from tunewell.models.embed import like_length
 
         return like_length(lengths, self.batch_size, TOKENS_A_BATCH)
@@ -204,7 +205,7 @@ class _Writer:
         lengths = np.array([len(r.ids) + (0 if self.shift else len(r.labels)) for r in rows], dtype=np.int64)
         device = self.model.device
         try:
-            for index in self._batches(lengths):
+            for index in self.batches(lengths):
                 batch = {k: v.to(device) for k, v in self.collate([rows[i]._asdict() for i in index]).items()}
                 labels = batch.pop("labels")
                 wanted = following(labels) if self.shift else labels
@@ -236,7 +237,7 @@ class _Writer:
         ends = self.ends()
         with self.decoding.seeded(device), contextlib.ExitStack() as after:
             after.callback(self.model.train, training)
-            for index in self._batches(lengths):
+            for index in self.batches(lengths):
                 ids, mask = self._padded([inputs[i] for i in index], self._pad, left=self.shift)
                 with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
                     out = self.model.generate(

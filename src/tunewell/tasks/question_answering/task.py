@@ -147,6 +147,9 @@ class QuestionAnswering:
     def measurable(self, job: Job) -> bool:
         return True
 
+    def watchable(self, job: Job) -> bool:
+        return True
+
     def suite(self, job: Job, half: str) -> Any:
         from tunewell.retention.suite import load_suite
 
