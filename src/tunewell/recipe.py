@@ -202,9 +202,10 @@ class Recipe(BaseModel):
     general_text: str | None = _key(
         None,
         "retention",
-        "General text for `distill`: a file with one text a line, or a data file. Default: packaged sentences.",
+        "General text for `distill`, `rehearse` and others: a file with one text a line, or a data file. Default: "
+        "packaged sentences.",
     )
-    general_samples: int = _key(4000, "retention", "How many general texts `distill` uses.", ge=16)
+    general_samples: int = _key(4000, "retention", "How many general texts `distill` and `rehearse` use.", ge=16)
     distill_weight: float = _key(
         1.0, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
     )
@@ -264,6 +265,12 @@ class Recipe(BaseModel):
     )
     anchor_weight: float = _key(
         1.0, "strategies", "`anchor`: weight of the distance to the base model on the task's own inputs.", ge=0
+    )
+    rehearse_weight: float = _key(
+        0.5, "strategies", "`rehearse`: weight of general text, relative to the task's loss.", ge=0
+    )
+    rehearse_text: Literal["general", "self"] = _key(
+        "general", "strategies", "`rehearse`: general text as it is, or texts that the base model writes itself."
     )
     recadam_pull: float = _key(
         5000.0, "strategies", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0

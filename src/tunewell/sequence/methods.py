@@ -29,7 +29,7 @@ STORING = ("replay", "der", "agem")  # cannot work without stored rows
 
 
 def known() -> list[str]:
-    return [*OWN, *(name for name in STRATEGIES if name not in (*OWN, "prompt"))]  # tasks of a sequence share a body
+    return [*OWN, *(name for name in STRATEGIES if name not in (*OWN, "prompt", "rehearse"))]  # tasks share an encoder
 
 
 def check_names(names: list[str], memory: float) -> list[str]:

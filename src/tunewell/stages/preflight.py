@@ -31,7 +31,8 @@ def preflight(job: Job) -> None:
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")
-    reads = {"distill", "ewc", "mas", "gpm", AUTO} & set(recipe.strategies) or recipe.monitor not in (None, "off")
+    readers = {"distill", "rehearse", "ewc", "mas", "gpm", AUTO}
+    reads = readers & set(recipe.strategies) or recipe.monitor not in (None, "off")
     if reads and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
 
