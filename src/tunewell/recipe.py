@@ -294,6 +294,9 @@ class Recipe(BaseModel):
     lora_rate_factor: float = _key(
         10.0, "strategies", "`lora`: the adapters' learning rate over `learning_rate`.", gt=0
     )
+    load_in_4bit: bool = _key(
+        False, "strategies", "`lora`: the frozen weights in 4 bits while tuning (QLoRA); needs tunewell[quantize]."
+    )
     ema_decay: float = _key(0.99, "strategies", "`ema`: share of the average that stays at a step.", ge=0, lt=1)
     swa_start: float = _key(
         0.5, "strategies", "`swa`: share of the steps after which weights are averaged; 1 for never.", ge=0, le=1
@@ -387,6 +390,11 @@ class Recipe(BaseModel):
             problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
         if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
             problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
+        if self.load_in_4bit and self.strategy != [AUTO]:
+            if "lora" not in (self.strategy or []):
+                problems.append("`load_in_4bit` is for the frozen weights under adapters: add `strategy: lora`")
+            elif self.lora_variant not in ("lora", "rslora"):
+                problems.append(f"`load_in_4bit` goes with lora_variant lora or rslora, not with {self.lora_variant}")
         if not self.do_sample:
             drawn = [
                 k for k in ("temperature", "top_p", "top_k") if getattr(self, k) != type(self).model_fields[k].default

@@ -61,7 +61,14 @@ def test_online_ewc_holds_what_matters(go, tasks, tmp_path):
     """Σ F (θ − θ*)² after the second task is smaller than by plain tuning; strength 0 is plain tuning."""
 
     def body(name: str, n: int, **keys):
-        done = go(output_dir=str(tmp_path / name), tasks=tasks[:n], unseen="none", learning_rate=5e-4, num_train_epochs=4, **keys)
+        done = go(
+            output_dir=str(tmp_path / name),
+            tasks=tasks[:n],
+            unseen="none",
+            learning_rate=5e-4,
+            num_train_epochs=4,
+            **keys,
+        )
         state = done.dir / "tasks" / f"{n:02d}-{tasks[n - 1]['name']}" / "state"
         return state, load_file(str(state / "body.safetensors"))
 

@@ -32,7 +32,7 @@ STRATEGY_KEYS = {
     "anchor": ("anchor_weight",),
     "mas": ("mas_weight",),
     "recadam": ("recadam_pull", "recadam_k", "recadam_t0"),
-    "lora": ("lora_variant", "lora_rank", "lora_alpha", "lora_targets", "lora_rate_factor"),
+    "lora": ("lora_variant", "lora_rank", "lora_alpha", "lora_targets", "lora_rate_factor", "load_in_4bit"),
     "ema": ("ema_decay",),
     "swa": ("swa_start",),
     "sam": ("sam_rho",),

@@ -25,6 +25,7 @@ def preflight(job: Job) -> None:
         DataError: a probe file or a file of general text that cannot be used.
     """
     from tunewell.data.general import general_texts
+    from tunewell.extras import need
 
     recipe = job.recipe
     job.task.preflight(job)
@@ -33,6 +34,8 @@ def preflight(job: Job) -> None:
         job.task.suite(job, "select")
     readers = {"distill", "rehearse", "ewc", "mas", "gpm", AUTO}
     reads = readers & set(recipe.strategies) or recipe.monitor not in (None, "off")
+    if recipe.load_in_4bit:
+        need("quantize", "load_in_4bit")
     if reads and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
 

@@ -5,7 +5,8 @@ et al., 2024), OLoRA (Büyükakyüz, 2024), CorDA in its knowledge-preserving mo
 turns weights instead of adding to them (Qiu et al., 2023), by `lora_variant`. The head is tuned as usual. At the
 end the adapters are merged: the run gives a plain model, as every other strategy does. Adapters take a larger
 learning rate than whole weights (Biderman et al., 2024, LoRA learns less and forgets less):
-`lora_rate_factor` times that of the recipe.
+`lora_rate_factor` times that of the recipe. With `load_in_4bit` the frozen weights are in 4 bits (QLoRA), see
+quantised.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class LowRank:
     def __init__(self, options: dict[str, Any]) -> None:
         self.variant, self.rank, self.alpha = (options[f"lora_{k}"] for k in ("variant", "rank", "alpha"))
         self.general = options["general_text"], options["general_samples"]
+        self.quantised = bool(options["load_in_4bit"])
         self.targets, self.factor = list(options["lora_targets"]), float(options["lora_rate_factor"])
 
     def prepare(self, tuning: Tuning) -> None:
@@ -42,6 +44,10 @@ class LowRank:
         places = depths(tuning.model)
         head = [name for name, place in places.items() if place == max(places.values())]
         modules = self._modules(tuning.model)
+        if self.quantised:
+            from tunewell.strategies.quantised import quantise
+
+            quantise(tuning.model, modules, bf16=tuning.bf16)
         with torch.random.fork_rng():  # so that dropout draws what it would draw without adapters
             torch.manual_seed(tuning.seed)
             if self.variant == "oft":
@@ -64,7 +70,8 @@ class LowRank:
             if name in head:
                 p.requires_grad_(True)
         trained = sum(p.numel() for p in tuning.model.parameters() if p.requires_grad)
-        tuning.echo(f"lora: {self.variant}, rank {self.rank}, {trained:,} parameters are tuned")
+        bits = ", 4-bit weights under them" if self.quantised else ""
+        tuning.echo(f"lora: {self.variant}, rank {self.rank}, {trained:,} parameters are tuned{bits}")
 
     def _decompose(self, tuning: Tuning, config: Any) -> None:
         """CorDA: adapters take the directions that matter least for the inputs that general text gives each layer."""
@@ -148,7 +155,12 @@ class LowRank:
         return dict.fromkeys(sorted(made), self.factor)
 
     def finish(self, model: Any) -> None:
-        self.tuner.merge_and_unload()
+        if self.quantised:
+            from tunewell.strategies.quantised import merge
+
+            merge(model)
+        else:
+            self.tuner.merge_and_unload()
         model.requires_grad_(True)
         if hasattr(model, "peft_config"):
             del model.peft_config
