@@ -351,6 +351,9 @@ class Recipe(BaseModel):
     seed: int = _key(
         42, "training", "Seed of everything random: splits, order, head, dropout, bootstrap.", ge=0, le=2**32 - 1
     )
+    seeds: int = _key(
+        1, "training", "Tunings with this and the following seeds; the report shows how far they differ.", ge=1, le=100
+    )
     threads: int | None = _key(None, "training", "Processor threads; by default all cores.", ge=1)
 
     # output

@@ -417,6 +417,31 @@ class Training(Record):
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
 
 
+class SeedResult(Record):
+    """One tuning of a run with several seeds."""
+
+    seed: int
+    test: Estimate
+    validation: float | None
+    retention: float | None  # mean over the report halves; None where nothing was measured
+    steps: int
+    seconds: float
+    failed: bool = False  # no better than the constant answer
+
+
+class Seeds(Record):
+    """How far a result depends on the seed, see `tunewell.stages.seeds`; `test.n` is a number of seeds."""
+
+    metric: str
+    results: tuple[SeedResult, ...]  # the first is the run's own
+    test: Estimate
+    sd: float
+    retention: Estimate | None
+    retention_sd: float | None
+    failed: int
+    floor: float | None  # test score that a start must be above, else it has failed
+
+
 class Summary(Record):
     """`summary.json`: the figures that scripts read."""
 
@@ -435,6 +460,7 @@ class Summary(Record):
     seconds: dict[str, float]
     peak_memory_mb: float
     verdict: tuple[str, ...] = ()
+    seeds: dict[str, Any] | None = None  # of `seeds`: mean and standard deviation over them, failed starts
     ranked: dict[str, Any] | None = None  # of `model: auto`: chosen, why, candidates with their scores
     merged: dict[str, Any] | None = None  # of `tunewell merge`: of which runs, and how
     restored: dict[str, Any] | None = None  # of `tunewell restore`: from which run, alpha, before and after

@@ -16,7 +16,7 @@ from tunewell.report.records import Records, read, usage
 from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
-from tunewell.results import Candidate, Evaluation, MonitorRecord, Training, write_whole
+from tunewell.results import Candidate, Evaluation, MonitorRecord, Seeds, Training, write_whole
 
 __all__ = ["build", "render", "verdict"]
 MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
@@ -122,6 +122,8 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made["frontier"] = _frontier_chart(records, w)
     if records.calibration is not None:
         made |= trust_charts(records.calibration, w)
+    if records.seeds is not None:
+        made["seeds"] = _seeds_chart(records.seeds, w)
     if records.drift is not None:
         made |= drift_charts(records.drift, w)
     if records.training is not None:
@@ -232,6 +234,19 @@ def _frontier_chart(records: Records, w: dict[str, str]) -> str:
         floor_label=f"keep {choice.keep:g}" if choice.keep else "",
         radius=6,
     )
+
+
+def _seeds_chart(seeds: Seeds, w: dict[str, str]) -> str:
+    points = [
+        Point(str(x.seed), x.test.value, x.test.low, x.test.high, "bad" if x.failed else "main",
+              f"{w['s_seed']} {x.seed}: {x.test.value:.4f} {interval(x.test, 4)}")
+        for x in seeds.results if x.test.value is not None
+    ]  # fmt: skip
+    mean = seeds.test
+    if mean.value is not None:
+        tip = f"{w['mean']}: {mean.value:.4f} {interval(mean, 4)}"
+        points.append(Point(w["mean"], mean.value, mean.low, mean.high, "good", tip))
+    return charts.intervals(points, title=w["s_title"]) if points else ""
 
 
 def _history_charts(training: Training, metric: str, w: dict[str, str]) -> dict[str, str]:

@@ -26,9 +26,11 @@ def preflight(job: Job) -> None:
     """
     from tunewell.data.general import general_texts
     from tunewell.extras import need
+    from tunewell.stages.seeds import preflight as repeatable
 
     recipe = job.recipe
     job.task.preflight(job)
+    repeatable(job)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")
