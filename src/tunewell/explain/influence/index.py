@@ -154,6 +154,11 @@ def build(rows: FileRows, predictor: Predictor, *, echo: Echo, progress: bool = 
     return _open(rows, folder)
 
 
+def is_built(rows: FileRows) -> bool:
+    """Whether the index of a run is there, and that of its weights and rows."""
+    return _is_whole(rows.run / FOLDER, _key(sample(rows)))
+
+
 def sample(rows: FileRows) -> FileRows:
     """The rows that the model was tuned on; a seeded sample of very many."""
     places = rows.trained
