@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 TEXTS = ["a lovely flight with a kind crew", "two hours late and nobody said a word"]
 EXAMPLES = cast(Any, {"examples": [{"texts": TEXTS}, {"texts": TEXTS[:1], "top_k": 1}]})
 
+ONE = cast(Any, {"examples": [{"texts": TEXTS[:1]}]})
 MOST_EXPLAINED = 16  # texts a request
 
 
@@ -60,16 +61,19 @@ class PredictResponse(BaseModel):
     )
 
 
-class ExplainRequest(BaseModel):
-    """Texts whose answers are to be explained by their words."""
+class WhyRequest(BaseModel):
+    """What is asked of a few texts."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, json_schema_extra=cast(Any, {"examples": [{"texts": TEXTS[:1]}]})
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=ONE)
 
     texts: list[str] = Field(min_length=1, max_length=MOST_EXPLAINED, description="Texts with words.")
     text_pairs: list[str] | None = Field(None, description="Second texts, one for each text, for a model of pairs.")
     model: str | None = Field(None, description="Name of the model; the first one when missing. See /models.")
+
+
+class ExplainRequest(WhyRequest):
+    """Texts whose answers are to be explained by their words."""
+
     method: str = Field("auto", description="Name of a method, as `tunewell explain --method` takes it.")
     target: str | None = Field(None, description="The label to explain; by default the likeliest one of each text.")
     budget: float = Field(5.0, gt=0, le=600, description="Seconds that `auto` may take; at most the service's timeout.")
@@ -84,16 +88,9 @@ class ExplainResponse(BaseModel):
     explanations: list[dict[str, Any]]
 
 
-class InfluenceRequest(BaseModel):
+class InfluenceRequest(WhyRequest):
     """Texts whose answers are to be traced to training rows."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, json_schema_extra=cast(Any, {"examples": [{"texts": TEXTS[:1]}]})
-    )
-
-    texts: list[str] = Field(min_length=1, max_length=MOST_EXPLAINED, description="Texts with words.")
-    text_pairs: list[str] | None = Field(None, description="Second texts, one for each text, for a model of pairs.")
-    model: str | None = Field(None, description="Name of the model; the first one when missing. See /models.")
     label: str | None = Field(None, description="Trace the output of this label; by default of the predicted one.")
     method: str = Field("auto", description="Name of a method, as `tunewell influence --method` takes it.")
     top: int = Field(5, ge=1, le=100, description="Rows each way.")
