@@ -7,7 +7,6 @@ adapter is added to them: the run gives a plain model in full precision, and no 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,7 +26,6 @@ def quantise(model: Any, names: Iterable[str], *, bf16: bool) -> None:
     import torch
 
     need("quantize", "load_in_4bit")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of faster kernels that it looks for
     import bitsandbytes as bnb
 
     for name in names:
