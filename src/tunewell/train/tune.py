@@ -178,7 +178,7 @@ def tune(
     steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
     checkpoints = folder / "checkpoints"
     every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
-    resume = last_whole(checkpoints)
+    resume = last_whole(checkpoints, echo)
     rate = recipe.learning_rate or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
@@ -223,7 +223,6 @@ def tune(
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=recipe.save_total_limit,
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{spec.metric}",
         greater_is_better=True,
@@ -263,7 +262,13 @@ def tune(
         rate_factors=factors,
         model_loss=inputs.loss if inputs is not None else None,
         token_loss=tokens,
-        strategies=[*strategies, *([monitor.memory] if monitor is not None else [])],
+        strategies=strategies,
+        carried=[
+            dynamics,
+            *([monitor.memory] if monitor is not None else []),
+            *(c for c in callbacks if hasattr(c, "load_state")),
+        ],
+        keep_checkpoints=recipe.save_total_limit,
         validate=validate,
         callbacks=watchers,
     )
