@@ -157,7 +157,7 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        nothing_done = failed and not self.steps and not any((self.path / "train").glob("checkpoints/*"))
+        nothing_done = failed and not self.steps and not any((self.path / "train").rglob("checkpoint-*"))
         if self._made and self.path.is_dir() and (self._only_lock() or nothing_done):
             shutil.rmtree(self.path, ignore_errors=True)
 

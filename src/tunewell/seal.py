@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def seal(path: Path) -> None:
     from tunewell.results import cannot_write, write_whole
 
     try:
-        for _, file in [(path.name, path)] if path.is_file() else _below(path):
-            synced(file)
+        files = [path] if path.is_file() else [file for _, file in _below(path)]
+        with ThreadPoolExecutor(8) as pool:  # file systems commit together what is waited for together
+            list(pool.map(synced, files))
         write_whole(seal_of(path), json.dumps({"files": described(path)}, indent=1) + "\n")
         synced(seal_of(path).parent)
     except OSError as error:

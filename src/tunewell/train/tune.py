@@ -138,6 +138,7 @@ def tune(
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import head_factors, peak_rate
+    from tunewell.train.stop import StopInOrder
     from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
@@ -251,6 +252,8 @@ def tune(
         watchers.insert(1, monitor)
     if recipe.early_stopping_patience:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+    stop = StopInOrder(echo)
+    watchers.append(stop)
     trainer = TunewellTrainer(
         model=model,
         args=arguments,
@@ -280,7 +283,7 @@ def tune(
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), stop.listening():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
