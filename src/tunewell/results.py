@@ -412,6 +412,7 @@ class Training(Record):
     parameters: int
     trainable_parameters: int
     nonfinite_steps: tuple[int, ...] = ()
+    stopped: str = ""  # of a search: why this candidate was not tuned to the end
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     monitor: MonitorRecord | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +24,7 @@ from transformers import Trainer
 
 from tunewell.errors import TrainingError
 from tunewell.train.batching import LikeLengthBatches, RandomBatches
+from tunewell.train.checkpoint import LoopState, seal_and_rotate
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
 from tunewell.train.packing import BOUNDS
@@ -53,11 +56,15 @@ class TunewellTrainer(Trainer):
         rate_factors: dict[str, float] | None = None,
         strategies: Sequence[Strategy] = (),
         validate: Callable[[Any], dict[str, float]] | None = None,
+        carried: Sequence[Any] = (),
+        keep_checkpoints: int = 2,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if strategies:
-            self.add_callback(StrategyCalls(self, strategies))
+        self.loop_state = LoopState(self)
+        self.carried = [*strategies, *carried, self.loop_state]  # whose state a checkpoint holds
+        self.keep_checkpoints = keep_checkpoints
+        self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
         self.token_loss = token_loss
@@ -66,7 +73,7 @@ class TunewellTrainer(Trainer):
         self._bad_in_a_row = 0
         self._bad_micro = self._climbed = False
         self._extra_done_at = -1
-        self.step_dropped = False
+        self.step_dropped = self._ended = False
 
     @property
     def counts(self) -> Counts:
@@ -95,14 +102,51 @@ class TunewellTrainer(Trainer):
             self.optimizer = grouped(self, self.model, factors)
         return super().create_optimizer(model)
 
+    # ------------------------------------------------------------ checkpoints
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model and what strategies carry, before trainer_state.json, which marks a checkpoint as whole."""
+        """The model and what strategies carry."""
         super()._save(output_dir, state_dict)
-        save_states(self.strategies, output_dir or str(self.args.output_dir))
+        save_states(self.carried, output_dir or str(self.args.output_dir))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Trainer's checkpoint, sealed as the last thing; older ones go only after that.
+
+        Raises:
+            OSError: it cannot be written; what there is of it is removed.
+        """
+        path = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            shutil.rmtree(path, ignore_errors=True)
+            # torch and safetensors tell of a full disk in exceptions of their own
+            told = type(error).__name__ == "SafetensorError" or "StreamWriter" in str(error)
+            if told or (isinstance(error, RuntimeError) and "write" in str(error)):
+                raise OSError(str(error).splitlines()[0]) from error
+            raise
+        if self.args.should_save:
+            seal_and_rotate(path, keep=self.keep_checkpoints, best=self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_states(self.strategies, resume_from_checkpoint)
+        load_states(self.carried, resume_from_checkpoint)
+
+    def _init_training_state(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's, after which the best checkpoint is one of this folder, and a tuning that had ended has."""
+        found = super()._init_training_state(*arguments, **options)
+        self._ended = self.control.should_training_stop
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        if best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return found
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """Trainer would take one more step of a tuning whose last checkpoint says that it had ended."""
+        if self._ended:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **options)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> torch.Tensor | None:
         """Tokens with loss in all batches of an optimiser step, of all processes; None for a loss of rows."""

@@ -138,6 +138,7 @@ def tune(
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import head_factors, peak_rate
+    from tunewell.train.stop import StopInOrder
     from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
@@ -178,7 +179,7 @@ def tune(
     steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
     checkpoints = folder / "checkpoints"
     every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
-    resume = last_whole(checkpoints)
+    resume = last_whole(checkpoints, echo)
     rate = recipe.learning_rate or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
@@ -223,7 +224,6 @@ def tune(
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=recipe.save_total_limit,
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{spec.metric}",
         greater_is_better=True,
@@ -252,6 +252,8 @@ def tune(
         watchers.insert(1, monitor)
     if recipe.early_stopping_patience:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+    stop = StopInOrder(echo)
+    watchers.append(stop)
     trainer = TunewellTrainer(
         model=model,
         args=arguments,
@@ -263,7 +265,13 @@ def tune(
         rate_factors=factors,
         model_loss=inputs.loss if inputs is not None else None,
         token_loss=tokens,
-        strategies=[*strategies, *([monitor.memory] if monitor is not None else [])],
+        strategies=strategies,
+        carried=[
+            dynamics,
+            *([monitor.memory] if monitor is not None else []),
+            *(c for c in callbacks if hasattr(c, "load_state")),
+        ],
+        keep_checkpoints=recipe.save_total_limit,
         validate=validate,
         callbacks=watchers,
     )
@@ -275,7 +283,7 @@ def tune(
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), stop.listening():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
