@@ -330,6 +330,12 @@ class Recipe(BaseModel):
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = _key(
         "linear", "training", "How the rate falls after the warm-up."
     )
+    guard: Literal["off", "watch", "act"] = _key(
+        "watch",
+        "training",
+        "`watch`: a tuning that a too high rate throws out goes back to its last good state at half the rate; `act`: "
+        "the rate is also changed where the loss oscillates or creeps.",
+    )
     weight_decay: float = _key(0.01, "training", "AdamW's weight decay.", ge=0, le=1)
     max_grad_norm: float = _key(1.0, "training", "Gradients are clipped to this norm; 0 for no clipping.", ge=0)
     loss: Literal["auto", "cross_entropy", "focal", "bce", "mse", "mae", "huber"] = _key(

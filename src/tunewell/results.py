@@ -393,6 +393,25 @@ class MonitorRecord(Record):
     back_to: int | None = None  # step whose weights `rollback` put back
 
 
+class GuardEvent(Record):
+    """One act of the guard: what it saw at a step, the peak rate before and after, and where it went back to."""
+
+    step: int
+    what: str  # "not finite", "blown up", "fell back", "stuck", "oscillating" or "creeping"
+    rate_before: float
+    rate_after: float
+    back_to: int | None = None
+
+
+class GuardRecord(Record):
+    """What the guard did and read, see `tunewell.train.guard`."""
+
+    mode: Literal["watch", "act"]
+    events: tuple[GuardEvent, ...] = ()
+    factor: float = 1.0  # of the peak rate, for all that was done
+    signs: tuple[str, ...] = ()  # of the loss curve: "too high", "too low"
+
+
 class Training(Record):
     """What tuning did and what it took."""
 
@@ -415,6 +434,7 @@ class Training(Record):
     stopped: str = ""  # of a search: why this candidate was not tuned to the end
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     monitor: MonitorRecord | None = None
+    guard: GuardRecord | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
 
 

@@ -16,7 +16,7 @@ from tunewell.report.records import Records, read, usage
 from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
-from tunewell.results import Candidate, Evaluation, MonitorRecord, Seeds, Training, write_whole
+from tunewell.results import Candidate, Evaluation, GuardRecord, MonitorRecord, Seeds, Training, write_whole
 
 __all__ = ["build", "render", "verdict"]
 MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
@@ -84,6 +84,8 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
     if training is None:
         return []
     watched = [(w["monitor"], _watched(training.monitor, w))] if training.monitor is not None else []
+    if training.guard is not None and (training.guard.events or training.guard.signs):
+        watched.append((w["guard"], _guarded(training.guard, w)))
     return [
         (w["strategy"], " + ".join(training.strategy)),
         (w["steps"], f"{training.steps:,} ({training.epochs:g} ×)"),
@@ -97,6 +99,17 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
         (w["time_tile"], duration(training.seconds)),
         *watched,
     ]
+
+
+def _guarded(guard: GuardRecord, w: dict[str, str]) -> str:
+    """What the guard did, and what the loss says of the rate."""
+    said = []
+    for e in guard.events:
+        key = "u_changed" if e.back_to is None else "u_back"
+        rates = {"before": f"{e.rate_before:.2g}", "after": f"{e.rate_after:.2g}"}
+        said.append(w[key].format(step=e.step, what=w[f"u_{e.what}"], back=e.back_to, **rates))
+    said += [w[f"u_{sign}"] for sign in guard.signs if not guard.events]
+    return " · ".join(said)
 
 
 def _watched(monitor: MonitorRecord, w: dict[str, str]) -> str:
@@ -259,6 +272,8 @@ def _history_charts(training: Training, metric: str, w: dict[str, str]) -> dict[
 
     made = {}
     marks = [(float(s), w["skipped"].format(step=s)) for s in training.nonfinite_steps[:50]]
+    if training.guard is not None:
+        marks += [(float(e.step), f"{w['u_' + e.what]}: {e.step}") for e in training.guard.events]
     if len(loss := series("loss")) > 1:
         made["loss"] = charts.lines(
             [(w["loss"], "main", loss)], title=w["training_loss"], x_label=w["step"], y_label=w["loss"], marks=marks

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from tunewell.tasks.base import TokenLoss
+    from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
 
 MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
@@ -58,12 +59,14 @@ class TunewellTrainer(Trainer):
         validate: Callable[[Any], dict[str, float]] | None = None,
         carried: Sequence[Any] = (),
         keep_checkpoints: int = 2,
+        guard: Guard | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.loop_state = LoopState(self)
         self.carried = [*strategies, *carried, self.loop_state]  # whose state a checkpoint holds
         self.keep_checkpoints = keep_checkpoints
+        self.guard = guard
         self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
@@ -162,6 +165,7 @@ class TunewellTrainer(Trainer):
             assert num_items_in_batch is not None
             with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
                 outputs, nats = self.token_loss.learn(model, self.accelerator.unwrap_model(model), inputs)
+            self._tell_guard(model, nats, lambda: int(self.token_loss.count(inputs["labels"])))  # type: ignore[union-attr]
             # processes average their gradients, and each has only its own tokens above the line
             loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
             return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
@@ -173,8 +177,14 @@ class TunewellTrainer(Trainer):
         else:
             assert self.row_loss is not None
             losses = self.row_loss(outputs.logits, labels)
+        self._tell_guard(model, losses.sum(), lambda: len(losses))
         loss = losses.sum() / rows_a_step
         return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs)
+
+    def _tell_guard(self, model: Any, summed: torch.Tensor, count: Callable[[], int]) -> None:
+        """The task's own loss, without the terms of strategies."""
+        if self.guard is not None and model.training and not self._climbed:
+            self.guard.add(float(summed.detach()), count())
 
     def _with_terms(
         self, model: Any, loss: torch.Tensor, inputs: dict[str, Any], outputs: Any, rows: Any, labels: Any, both: bool

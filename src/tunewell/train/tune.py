@@ -134,6 +134,7 @@ def tune(
     from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
+    from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
@@ -252,6 +253,10 @@ def tune(
         watchers.insert(1, monitor)
     if recipe.early_stopping_patience:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+    guard = None
+    if recipe.guard != "off":
+        guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
+        watchers.insert(1, guard)
     stop = StopInOrder(echo)
     watchers.append(stop)
     trainer = TunewellTrainer(
@@ -269,14 +274,17 @@ def tune(
         carried=[
             dynamics,
             *([monitor.memory] if monitor is not None else []),
+            *([guard] if guard is not None else []),
             *(c for c in callbacks if hasattr(c, "load_state")),
         ],
         keep_checkpoints=recipe.save_total_limit,
+        guard=guard,
         validate=validate,
         callbacks=watchers,
     )
-    if monitor is not None:
-        monitor.trainer = trainer
+    for watcher in (monitor, guard):
+        if watcher is not None:
+            watcher.trainer = trainer
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -300,6 +308,8 @@ def tune(
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
     model.eval()
+    if guard is not None:
+        guard.tell()
     state, counts = trainer.state, trainer.counts
     if monitor is not None and monitor.roll_back(model):
         finish(model, strategies, None)
@@ -331,6 +341,7 @@ def tune(
         cpu_seconds=round(time.process_time() - cpu, 2),
         nonfinite_steps=tuple(counts.nonfinite_steps),
         monitor=monitor.record(seconds) if monitor is not None else None,
+        guard=guard.record() if guard is not None else None,
         history=history,
     )
 
