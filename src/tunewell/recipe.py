@@ -283,10 +283,15 @@ class Recipe(BaseModel):
         ge=0,
         le=1,
     )
-    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft"] = _key(
+    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft", "osf"] = _key(
         "lora", "strategies", "`lora`: the kind of adapter."
     )
-    lora_rank: int = _key(8, "strategies", "`lora`: rank of the adapters; of `oft` the size of a rotation.", ge=1)
+    lora_rank: int = _key(
+        8,
+        "strategies",
+        "`lora`: rank of the adapters; for `oft` the size of a rotation, for `osf` directions tuned.",
+        ge=1,
+    )
     lora_alpha: float = _key(16.0, "strategies", "`lora`: scale of the adapters, divided by the rank.", ge=0)
     lora_targets: StringList = _key(
         ["all-linear"], "strategies", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."
