@@ -412,6 +412,17 @@ class GuardRecord(Record):
     signs: tuple[str, ...] = ()  # of the loss curve: "too high", "too low"
 
 
+class Accounting(Record):
+    """What tuning computed against what the machine can, see `tunewell.train.accounting`."""
+
+    flops: float  # of the task's own batches, padding counted
+    seconds: float  # of training steps
+    flops_per_second: float
+    peak_flops_per_second: float  # measured: the best of a few large matrix products in the same precision
+    share_of_peak: float
+    joules: float | None = None  # of the whole machine's processors while tuning; None where it cannot be read
+
+
 class Training(Record):
     """What tuning did and what it took."""
 
@@ -435,6 +446,7 @@ class Training(Record):
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     monitor: MonitorRecord | None = None
     guard: GuardRecord | None = None
+    accounting: Accounting | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
 
 

@@ -86,6 +86,16 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
     watched = [(w["monitor"], _watched(training.monitor, w))] if training.monitor is not None else []
     if training.guard is not None and (training.guard.events or training.guard.signs):
         watched.append((w["guard"], _guarded(training.guard, w)))
+    computed = []
+    if training.accounting is not None and training.accounting.flops_per_second:
+        a = training.accounting
+        text = w["x_computed"].format(
+            total=f"{a.flops / 1e12:,.3g}", rate=f"{a.flops_per_second / 1e9:,.0f}", share=f"{a.share_of_peak:.0%}",
+            peak=f"{a.peak_flops_per_second / 1e9:,.0f}",
+        )  # fmt: skip
+        computed.append((w["computed"], text))
+        if a.joules is not None:
+            computed.append((w["energy"], w["x_energy"].format(wh=f"{a.joules / 3600:,.2f}")))
     return [
         (w["strategy"], " + ".join(training.strategy)),
         (w["steps"], f"{training.steps:,} ({training.epochs:g} ×)"),
@@ -97,6 +107,7 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
         (w["padding"], f"{training.padding_share:.1%}"),
         (w["memory"], f"{training.peak_memory_mb:,.0f} MB"),
         (w["time_tile"], duration(training.seconds)),
+        *computed,
         *watched,
     ]
 

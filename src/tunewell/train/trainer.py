@@ -193,11 +193,13 @@ class TunewellTrainer(Trainer):
         if model.training:
             if not self._climbed:  # the same rows again are not new rows
                 if BOUNDS in inputs:
-                    tokens = inputs["input_ids"].numel()
-                    self.counts.add(rows=len(inputs[BOUNDS]) - 1, tokens=tokens, cells=tokens)
+                    tokens, bounds = inputs["input_ids"].numel(), inputs[BOUNDS]
+                    pairs = int(bounds.diff().square().sum())
+                    self.counts.add(rows=len(bounds) - 1, tokens=tokens, cells=tokens, pairs=pairs)
                 else:
                     mask = inputs["attention_mask"]
-                    self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
+                    pairs = mask.numel() * mask.shape[-1]
+                    self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel(), pairs=pairs)
                 if rows is not None and self.dynamics is not None:
                     self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step

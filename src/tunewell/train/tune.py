@@ -131,6 +131,7 @@ def tune(
     import torch
     from transformers import EarlyStoppingCallback, TrainingArguments
 
+    from tunewell.train.accounting import Energy, account, work_of
     from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
@@ -145,6 +146,7 @@ def tune(
     from tunewell.train.vocabulary import only_used_rows
 
     cpu = time.process_time()
+    energy = Energy()
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
     bf16 = use_bf16(recipe.bf16)
     if inputs is None:
@@ -206,6 +208,7 @@ def tune(
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     for prepare in hooks(strategies, "prepare"):
         prepare(tuning)
+    work = work_of(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     arguments = TrainingArguments(
@@ -321,6 +324,11 @@ def tune(
     exchange.close()
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
+    cells = counts.tokens + counts.padding
+    accounting = account(
+        work, cells=cells, pairs=counts.pairs, seconds=counts.computing, bf16=bf16, device=str(model.device),
+        joules=energy.joules() if resume is None else None,
+    )  # fmt: skip
     seconds = counts.earlier + time.perf_counter() - started
     return Training(
         strategy=tuple(s.name for s in strategies),
@@ -342,6 +350,7 @@ def tune(
         nonfinite_steps=tuple(counts.nonfinite_steps),
         monitor=monitor.record(seconds) if monitor is not None else None,
         guard=guard.record() if guard is not None else None,
+        accounting=accounting,
         history=history,
     )
 
