@@ -1,0 +1,65 @@
+"use strict";
+(function () {
+  const root = document.documentElement, tip = document.getElementById("tip"), $ = id => document.getElementById(id);
+
+  // light or dark, kept in a cookie so that the next page is drawn right at once
+  $("theme").addEventListener("click", () => {
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    document.cookie = "tunewell-theme=" + root.dataset.theme + "; path=/; max-age=31536000; samesite=strict";
+  });
+
+  // tips of marks in charts, by mouse and by keyboard
+  function show(event) {
+    const mark = event.target.closest ? event.target.closest("[data-tip]") : null;
+    tip.style.display = mark ? "block" : "none";
+    if (!mark) return;
+    const box = mark.getBoundingClientRect();
+    tip.textContent = mark.dataset.tip;
+    tip.style.left = Math.max(8, Math.min(innerWidth - tip.offsetWidth - 8, box.left + box.width / 2 - tip.offsetWidth / 2)) + "px";
+    tip.style.top = (box.top > 50 ? box.top - tip.offsetHeight - 8 : box.bottom + 8) + "px";
+  }
+  document.addEventListener("mouseover", show);
+  document.addEventListener("focusin", show);
+  addEventListener("scroll", () => { tip.style.display = "none"; }, { passive: true });
+
+  // tables that sort by their headers
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.querySelectorAll("thead th")], body = table.tBodies[0];
+    heads.forEach((head, column) => {
+      const button = head.querySelector("button.sort");
+      if (!button) return;
+      button.addEventListener("click", () => {
+        const up = head.getAttribute("aria-sort") !== "ascending", value = row => row.cells[column].dataset.value || "";
+        for (const other of heads) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+        head.setAttribute("aria-sort", up ? "ascending" : "descending");
+        const rows = [...body.rows].sort((a, b) => {
+          const x = value(a), y = value(b);
+          if (x === "" || y === "") return (x === "") - (y === ""); // what is not known stays last
+          const sign = up ? 1 : -1, numbers = !isNaN(x) && !isNaN(y);
+          return sign * (numbers ? x - y : x.localeCompare(y, undefined, { numeric: true }));
+        });
+        body.append(...rows);
+      });
+    });
+  }
+
+  // a box that filters a table
+  const filter = document.querySelector("[data-filter]");
+  if (filter) {
+    const rows = [...$(filter.dataset.filter).tBodies[0].rows], shown = $("shown");
+    const apply = () => {
+      const wanted = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let n = 0;
+      for (const row of rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !wanted.every(word => text.includes(word));
+        if (!row.hidden) n += 1;
+      }
+      shown.textContent = wanted.length ? shown.dataset.text.replace("{n}", n).replace("{all}", rows.length) : "";
+    };
+    filter.addEventListener("input", apply);
+    filter.addEventListener("keydown", event => { if (event.key === "Enter") event.preventDefault(); });
+    apply();
+  }
+})();
