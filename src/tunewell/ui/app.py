@@ -41,6 +41,7 @@ def create_app(place: Place, *, token: str, hosts: Sequence[str] = LOCAL) -> Any
             Route("/run", show_run),
             Route("/report", show_report),
             Route("/file", send_file),
+            Route("/compare", show_comparison),
             Route("/static/{name}", send_static),
         ],
         exception_handlers={TunewellError: _mistake, HTTPException: _http_error, Exception: _fault},
@@ -89,6 +90,17 @@ def show_run(request: Request) -> Response:
         has_report=(entry.path / "report.html").is_file(),
         files=found.files if found is not None else abouts.files(entry.path),
     )  # fmt: skip
+
+
+def show_comparison(request: Request) -> Response:
+    """Two runs or more side by side."""
+    from tunewell.ui.compare import side_by_side
+
+    asked = list(dict.fromkeys(request.query_params.getlist("at")))
+    if len(asked) < 2:
+        return problem(request, words(request)["c_need"], 400)
+    found = side_by_side([run_at(request, at) for at in asked], request.query_params.get("with", ""))
+    return page(request, "compare.html", title=words(request)["compare"], here="runs", found=found)
 
 
 def show_report(request: Request) -> Response:

@@ -54,7 +54,14 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "interval": interval, "duration": duration, "pieces": pieces_of, "bytes": size}
+    made.filters |= {
+        "number": number,
+        "interval": interval,
+        "duration": duration,
+        "pieces": pieces_of,
+        "bytes": size,
+        "p": p_value,
+    }
     return made
 
 
@@ -70,6 +77,15 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} GB"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value for people.
+
+    >>> p_value(0.03125), p_value(0.00001)
+    ('0.0312', '< 0.0001')
+    """
+    return "–" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def fragment(request: Request, name: str, **values: Any) -> str:
