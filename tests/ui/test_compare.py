@@ -10,8 +10,8 @@ from html import unescape
 import numpy as np
 import pytest
 
-from tunewell.evaluate.statistics import holm, mcnemar
 from tunewell.evaluate.statistics import compare as two_models
+from tunewell.evaluate.statistics import holm, mcnemar
 from tunewell.tasks.spec import TaskSpec
 from tunewell.ui.compare import side_by_side
 from tunewell.ui.places import Place
@@ -48,7 +48,7 @@ def entries(folder):
 
 @pytest.fixture
 def three(tmp_path, make_records):
-    """a right on all 40 rows but 5; b on all that a has, and those 5 but one of a's; c like a. b's rows are shuffled."""
+    """a right on all 40 rows but 5, b on all but another one, c like a; b's rows are shuffled."""
     a = [i >= 5 for i in range(40)]
     b = [i != 39 for i in range(40)]
     order = list(range(40))
@@ -79,7 +79,8 @@ def test_a_difference_beyond_chance_and_the_library_s_own_figure(tmp_path, make_
     found = side_by_side(entries(tmp_path), "a")
     spec = TaskSpec("text-classification", ("neg", "pos"))
     truth = np.array([0, 1] * 20)
-    scores = {n: np.where((np.array(r) == (truth == 1))[:, None], [[0.2, 0.8]], [[0.8, 0.2]]) for n, r in rights.items()}
+    said = {n: (np.array(r) == (truth == 1))[:, None] for n, r in rights.items()}
+    scores = {n: np.where(positive, [[0.2, 0.8]], [[0.8, 0.2]]) for n, positive in said.items()}
     library = two_models(spec, scores["b"], scores["a"], truth)
     mine = found.differences["f1_macro"]["b"]
     assert mine.value == pytest.approx(library.difference.value)

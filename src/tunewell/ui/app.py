@@ -7,8 +7,10 @@ from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
@@ -17,9 +19,10 @@ from starlette.routing import Route
 from tunewell.errors import RunFolderError, TunewellError
 from tunewell.ui import about as abouts
 from tunewell.ui.guard import LOCAL, Guard
-from tunewell.ui.pages import language, page, problem, words
+from tunewell.ui.pages import fragment, language, page, problem, words
 from tunewell.ui.places import Place
 from tunewell.ui.scan import FAULTS, Entry, Shelf, is_run, told
+from tunewell.ui.tryit import Desk, kind_of
 
 # a report is a file of the folder: whatever it holds runs in an origin of its own and reaches nothing
 REPORT_POLICY = (
@@ -42,11 +45,14 @@ def create_app(place: Place, *, token: str, hosts: Sequence[str] = LOCAL) -> Any
             Route("/report", show_report),
             Route("/file", send_file),
             Route("/compare", show_comparison),
+            Route("/live", show_live),
+            Route("/try", show_try, methods=["GET"]),
+            Route("/try", answer, methods=["POST"]),
             Route("/static/{name}", send_static),
         ],
         exception_handlers={TunewellError: _mistake, HTTPException: _http_error, Exception: _fault},
     )
-    app.state.place, app.state.shelf = place, Shelf(place)
+    app.state.place, app.state.shelf, app.state.desk = place, Shelf(place), Desk()
     return Guard(app, token=token, hosts=hosts)
 
 
@@ -65,6 +71,23 @@ def run_at(request: Request, asked: str | None = None) -> Entry:
     if not path.is_dir() or not is_run(path):
         raise RunFolderError("is not a run", where=asked, expected=f"a run beneath {place.name}")
     return request.app.state.shelf.entry(path)
+
+
+async def form_of(request: Request, most: int) -> dict[str, str]:
+    """The fields of a form, the last of each name.
+
+    Raises:
+        HTTPException: more than `most` bytes (413), or no form (415).
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "expected a form")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise HTTPException(413, "too large")
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=500))
 
 
 # ---------------------------------------------------------------- pages
@@ -101,6 +124,40 @@ def show_comparison(request: Request) -> Response:
         return problem(request, words(request)["c_need"], 400)
     found = side_by_side([run_at(request, at) for at in asked], request.query_params.get("with", ""))
     return page(request, "compare.html", title=words(request)["compare"], here="runs", found=found)
+
+
+def show_live(request: Request) -> Response:
+    """The curves of a run at work; with `part=1` only what changes."""
+    from tunewell.ui.live import live
+
+    found = live(run_at(request), dict(words(request)))
+    if request.query_params.get("part"):
+        return HTMLResponse(fragment(request, "live_part.html", live=found))
+    return page(request, "live.html", title=f"{words(request)['curves']}: {found.entry.name}", here="runs", live=found)
+
+
+def show_try(request: Request) -> Response:
+    """The box to try a model."""
+    entry = run_at(request)
+    title = f"{words(request)['try']}: {entry.name}"
+    return page(request, "try.html", title=title, here="runs", entry=entry, kind=kind_of(entry))
+
+
+async def answer(request: Request) -> Response:
+    """What a run's model says to a text, as a piece of the page."""
+    given = await form_of(request, most=200_000)
+    desk: Desk = request.app.state.desk
+
+    def ask() -> Response:
+        entry = run_at(request)
+        about = (entry, given.get("text", ""), given.get("pair"))
+        try:
+            found = desk.ask(*about, task=given.get("task", ""), explain=bool(given.get("explain")))
+        except TunewellError as error:
+            return HTMLResponse(fragment(request, "answer.html", fault=error, a=None), 400)
+        return HTMLResponse(fragment(request, "answer.html", fault=None, a=found))
+
+    return await run_in_threadpool(ask)
 
 
 def show_report(request: Request) -> Response:

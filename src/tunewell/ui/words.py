@@ -110,7 +110,6 @@ BOTH: dict[str, tuple[str, str]] = {
     "l_after": ("choosing, evaluating, probing, explaining", "选择、评估、探测、解释"),
     "l_none": ("No step of tuning is written yet.", "还没有写入微调步骤。"),
     "l_updates": ("Updates by itself every {n} s while the run works.", "运行期间每 {n} 秒自动更新。"),
-    "l_left": ("about {time} left for tuning", "微调约剩 {time}"),
     # try
     "t_text": ("Text", "文本"),
     "t_pair": ("Second text", "第二段文本"),

@@ -63,3 +63,55 @@
     apply();
   }
 })();
+
+// parts of a page that keep themselves up to date; what has the focus keeps it
+(function () {
+  const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
+  function replace(box, html) {
+    const at = box.contains(document.activeElement) ? [...box.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement) : -1;
+    const open = [...box.querySelectorAll("details")].map(d => d.open), logs = [...box.querySelectorAll("pre.log")].map(p => p.scrollTop + p.clientHeight >= p.scrollHeight - 4 ? -1 : p.scrollTop);
+    box.innerHTML = html; // made by the app's own templates, which escape everything
+    box.querySelectorAll("details").forEach((d, i) => { if (i < open.length) d.open = open[i]; });
+    box.querySelectorAll("pre.log").forEach((p, i) => { p.scrollTop = i < logs.length && logs[i] >= 0 ? logs[i] : p.scrollHeight; });
+    const next = at >= 0 ? box.querySelectorAll(FOCUSABLE)[at] : null;
+    if (next) next.focus({ preventScroll: true });
+  }
+  for (const log of document.querySelectorAll("pre.log")) log.scrollTop = log.scrollHeight;
+  for (const box of document.querySelectorAll("[data-poll]")) {
+    let shown = null;
+    const look = async () => {
+      if (!document.hidden) {
+        try {
+          const answer = await fetch(box.dataset.poll);
+          const html = await answer.text();
+          if (answer.ok && html !== shown) { if (shown !== null || html.trim() !== box.innerHTML.trim()) replace(box, html); shown = html; }
+        } catch (error) { /* the app is gone for a moment: look again */ }
+      }
+      if (!box.querySelector("[data-done]")) setTimeout(look, Number(box.dataset.every));
+    };
+    if (!box.querySelector("[data-done]")) setTimeout(look, Number(box.dataset.every));
+  }
+
+  // forms whose answer comes into the page
+  for (const form of document.querySelectorAll("form[data-into]")) {
+    const into = document.getElementById(form.dataset.into), buttons = [...form.querySelectorAll("button")];
+    form.addEventListener("submit", async event => {
+      event.preventDefault();
+      const body = new URLSearchParams(new FormData(form));
+      if (event.submitter && event.submitter.name) body.set(event.submitter.name, event.submitter.value);
+      into.textContent = form.dataset.busy;
+      buttons.forEach(b => { b.disabled = true; });
+      try {
+        const answer = await fetch(form.dataset.to, { method: "POST", body });
+        const html = await answer.text();
+        if (answer.headers.get("content-type").startsWith("text/html")) into.innerHTML = html; else into.textContent = html;
+      } catch (error) { into.textContent = document.body.dataset.lost; } finally {
+        buttons.forEach(b => { b.disabled = false; });
+        if (event.submitter) event.submitter.focus();
+      }
+    });
+    form.addEventListener("keydown", event => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(buttons[0]);
+    });
+  }
+})();
