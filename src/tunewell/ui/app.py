@@ -7,7 +7,6 @@ from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,11 +17,15 @@ from starlette.routing import Route
 
 from tunewell.errors import RunFolderError, TunewellError
 from tunewell.ui import about as abouts
+from tunewell.ui import starting
+from tunewell.ui.asked import form_of, run_at
 from tunewell.ui.guard import LOCAL, Guard
+from tunewell.ui.jobs import Queue
 from tunewell.ui.pages import fragment, language, page, problem, words
 from tunewell.ui.places import Place
-from tunewell.ui.scan import FAULTS, Entry, Shelf, is_run, told
+from tunewell.ui.scan import FAULTS, Shelf, told
 from tunewell.ui.tryit import Desk, kind_of
+from tunewell.ui.uploads import MOST
 
 # a report is a file of the folder: whatever it holds runs in an origin of its own and reaches nothing
 REPORT_POLICY = (
@@ -32,11 +35,14 @@ REPORT_POLICY = (
 STATIC = {"ui.css": "text/css", "ui.js": "text/javascript"}
 
 
-def create_app(place: Place, *, token: str, hosts: Sequence[str] = LOCAL) -> Any:
+def create_app(
+    place: Place, *, token: str, hosts: Sequence[str] = LOCAL, queue: Queue | None = None, most: int = MOST
+) -> Any:
     """The ASGI app over a folder.
 
     Args:
         token: of the session, see `guard`. hosts: the Host names that are answered.
+        queue: of the runs that are started here. most: bytes of an upload.
     """
     app = Starlette(
         routes=[
@@ -46,6 +52,7 @@ def create_app(place: Place, *, token: str, hosts: Sequence[str] = LOCAL) -> Any
             Route("/file", send_file),
             Route("/compare", show_comparison),
             Route("/live", show_live),
+            *starting.ROUTES,
             Route("/try", show_try, methods=["GET"]),
             Route("/try", answer, methods=["POST"]),
             Route("/static/{name}", send_static),
@@ -53,41 +60,8 @@ def create_app(place: Place, *, token: str, hosts: Sequence[str] = LOCAL) -> Any
         exception_handlers={TunewellError: _mistake, HTTPException: _http_error, Exception: _fault},
     )
     app.state.place, app.state.shelf, app.state.desk = place, Shelf(place), Desk()
+    app.state.queue, app.state.most = Queue(place) if queue is None else queue, most
     return Guard(app, token=token, hosts=hosts)
-
-
-# ---------------------------------------------------------------- what pages share
-
-
-def run_at(request: Request, asked: str | None = None) -> Entry:
-    """The run that an address names with `?at=`.
-
-    Raises:
-        RunFolderError: none is there, or it lies outside of the folder.
-    """
-    place: Place = request.app.state.place
-    asked = request.query_params.get("at", "") if asked is None else asked
-    path = place.at(asked)
-    if not path.is_dir() or not is_run(path):
-        raise RunFolderError("is not a run", where=asked, expected=f"a run beneath {place.name}")
-    return request.app.state.shelf.entry(path)
-
-
-async def form_of(request: Request, most: int) -> dict[str, str]:
-    """The fields of a form, the last of each name.
-
-    Raises:
-        HTTPException: more than `most` bytes (413), or no form (415).
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind != "application/x-www-form-urlencoded":
-        raise HTTPException(415, "expected a form")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise HTTPException(413, "too large")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=500))
 
 
 # ---------------------------------------------------------------- pages

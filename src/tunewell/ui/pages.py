@@ -88,14 +88,16 @@ def p_value(value: float | None) -> str:
     return "–" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def fragment(request: Request, name: str, **values: Any) -> str:
+def fragment(request: Request, name: str, /, **values: Any) -> str:
     """A template as text, in the request's language."""
     lang = language(request)
     made: str = templates().get_template(name).render(w=WORDS[lang], lang=lang, **values)
     return made
 
 
-def page(request: Request, name: str, *, title: str, here: str = "", status: int = 200, **values: Any) -> HTMLResponse:
+def page(
+    request: Request, name: str, /, *, title: str, here: str = "", status: int = 200, **values: Any
+) -> HTMLResponse:
     """A whole page.
 
     Args:

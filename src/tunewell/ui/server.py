@@ -10,11 +10,12 @@ from typing import Any
 
 from tunewell.ui.app import create_app
 from tunewell.ui.guard import hosts_for
+from tunewell.ui.jobs import Queue
 from tunewell.ui.places import Place
 
 
 def serve(place: Place, sock: socket.socket, *, host: str, ready: Callable[[str], Any]) -> None:
-    """Answer on a bound socket; returns after SIGINT or SIGTERM.
+    """Answer on a bound socket; returns after SIGINT or SIGTERM, once a run that was started here has saved.
 
     Args:
         host: the address that the socket is bound to. ready: called with the address to open, key included.
@@ -22,7 +23,8 @@ def serve(place: Place, sock: socket.socket, *, host: str, ready: Callable[[str]
     import uvicorn
 
     token = secrets.token_urlsafe(24)
-    app = create_app(place, token=token, hosts=hosts_for(host))
+    queue = Queue(place)
+    app = create_app(place, token=token, hosts=hosts_for(host), queue=queue)
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{sock.getsockname()[1]}/?token={token}"
 
@@ -34,5 +36,8 @@ def serve(place: Place, sock: socket.socket, *, host: str, ready: Callable[[str]
     config = uvicorn.Config(
         app, log_level="error", access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=3
     )
-    with contextlib.suppress(KeyboardInterrupt):
-        Server(config).run(sockets=[sock])
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            Server(config).run(sockets=[sock])
+    finally:
+        queue.close()

@@ -97,12 +97,21 @@
     const into = document.getElementById(form.dataset.into), buttons = [...form.querySelectorAll("button")];
     form.addEventListener("submit", async event => {
       event.preventDefault();
-      const body = new URLSearchParams(new FormData(form));
-      if (event.submitter && event.submitter.name) body.set(event.submitter.name, event.submitter.value);
+      const file = form.querySelector("input[type=file]");
+      let to = form.dataset.to, body, headers = {};
+      if (file) { // a file goes as it is, so that it can be bounded while it comes
+        to = "/upload?name=" + encodeURIComponent(file.files[0].name);
+        body = file.files[0];
+        headers = { "Content-Type": "application/octet-stream" };
+      } else {
+        body = new URLSearchParams(new FormData(form));
+        if (event.submitter && event.submitter.name) body.set(event.submitter.name, event.submitter.value);
+      }
       into.textContent = form.dataset.busy;
       buttons.forEach(b => { b.disabled = true; });
       try {
-        const answer = await fetch(form.dataset.to, { method: "POST", body });
+        const answer = await fetch(to, { method: "POST", body, headers });
+        if (answer.headers.get("x-go")) { location.href = answer.headers.get("x-go"); return; }
         const html = await answer.text();
         if (answer.headers.get("content-type").startsWith("text/html")) into.innerHTML = html; else into.textContent = html;
       } catch (error) { into.textContent = document.body.dataset.lost; } finally {
