@@ -526,10 +526,15 @@ def validate(values: dict[str, Any], where: str = "recipe") -> Recipe:
 
 def mistakes(values: dict[str, Any]) -> list[str]:
     """What is wrong with a mapping of recipe keys, in sentences; empty when it is valid."""
+    return [sentence for _, sentence in mistakes_by_key(values)]
+
+
+def mistakes_by_key(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same with the key that each is about, "" where it is about several: what a form shows beside its fields."""
     try:
         Recipe(**{str(k): v for k, v in values.items()})
     except ValidationError as error:
-        return [_sentence(e) for e in error.errors()]
+        return [(str(e["loc"][0]) if e["loc"] else "", _sentence(e)) for e in error.errors()]
     return []
 
 
