@@ -13,6 +13,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "generate": ("babel", "gguf", "sacrebleu", "sentencepiece"),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "tensorflow": ("tensorflow",),
 }
 
 

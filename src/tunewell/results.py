@@ -415,6 +415,8 @@ class Training(Record):
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     monitor: MonitorRecord | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
+    framework: str = "pytorch"
+    parity: dict[str, float] | None = None  # before, after: largest difference of a logit from PyTorch's
 
 
 class Summary(Record):
