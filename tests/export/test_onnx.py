@@ -65,7 +65,7 @@ def test_what_is_not_the_same_is_not_kept(tiny_classifier, tmp_path, monkeypatch
     import tunewell.export.onnx as writing
 
     monkeypatch.setattr(
-        writing.OnnxPredictor, "scores", lambda self, texts, pairs=None: self.source.scores(texts) + 0.01
+        writing.OnnxPredictor, "raw_scores", lambda self, texts, pairs=None: self.source.scores(texts) + 0.01
     )
     with pytest.raises(ModelError, match="differs from the model by up to"):
         export(tiny_classifier, tmp_path / "out")

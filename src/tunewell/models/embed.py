@@ -119,7 +119,7 @@ def logits_of(
     """As `logits`, for texts that `encode` has encoded; a model of another framework answers by itself."""
     import torch
 
-    if not isinstance(model, torch.nn.Module):
+    if hasattr(model, "answer"):
         return model.answer(tokenizer, encoded, batch_size=batch_size)
     device, training = model.device, model.training
     model.eval()

@@ -11,8 +11,17 @@ from typing import Any
 
 from tunewell import __version__
 
-PACKAGES = ("torch", "tensorflow", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "scikit-learn",
-            "numpy")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "tensorflow",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "scikit-learn",
+    "numpy",
+)
 
 
 def environment(command: str = "") -> dict[str, Any]:

@@ -108,6 +108,7 @@ class Loop:
         self.apart = {"before": self._gate(gate, "before tuning")}
         self.rate = recipe.learning_rate or peak_rate(model)
         balanced = recipe.class_weight == "balanced"
+        decayed: Any = Trainer.get_decay_parameter_names  # asks the model alone, not a trainer
         self.steps = Steps(
             self.twin,
             loss_for(
@@ -117,7 +118,7 @@ class Loop:
                 focal_gamma=recipe.focal_gamma,
                 class_weights=balanced_weights(spec, targets).numpy() if balanced else None,
             ),
-            decayed=set(Trainer.get_decay_parameter_names(None, model)),
+            decayed=set(decayed(None, model)),
             weight_decay=recipe.weight_decay,
             factors=head_factors(model, recipe.head_rate_factor),
             max_norm=recipe.max_grad_norm,
@@ -217,7 +218,7 @@ class Loop:
                 {
                     "loss": sum(self.logged) / len(self.logged),
                     "grad_norm": norm,
-                    "learning_rate": self.rates[state.global_step],
+                    "learning_rate": self.rates[step],
                 }
             )
             self.logged = []
@@ -340,17 +341,17 @@ class Loop:
 
 
 def rates(schedule: str, peak: float, plan: Plan) -> list[float]:
-    """The learning rate of each step, and of the one after the last; by Transformers' own schedules."""
+    """The learning rate of each step, by Transformers' own schedules."""
     import torch
     from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
     scheduler = get_scheduler(schedule, optimizer, num_warmup_steps=plan.warmup, num_training_steps=plan.steps)
-    out = [float(scheduler.get_last_lr()[0])]
+    out = []
     for _ in range(plan.steps):
+        out.append(float(scheduler.get_last_lr()[0]))
         optimizer.step()
         scheduler.step()
-        out.append(float(scheduler.get_last_lr()[0]))
     return out
 
 
