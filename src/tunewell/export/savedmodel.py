@@ -31,7 +31,7 @@ def write_savedmodel(predictor: Predictor, folder: Path) -> None:
 
     twin, spec, names = Classifier.of(predictor.model), predictor.spec, inputs_of(predictor)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int64, name=name) for name in names])
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int64, name=n) for n in names], autograph=False)
     def answer(*given: Any) -> dict[str, Any]:
         batch = {name: tf.cast(value, tf.int32) for name, value in zip(names, given, strict=True)}
         ids = batch["input_ids"]

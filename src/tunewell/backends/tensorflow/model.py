@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+import tensorflow as tf
 from tunewell.backends.tensorflow.fits import ROBERTA, refuse_model
 from tunewell.backends.tensorflow.layers import Dropout, activate, attention, dense, layer_norm, mask_bias
 from tunewell.train.vocabulary import WORTH
@@ -162,7 +162,7 @@ class Classifier:
         def answer(ids: Any, mask: Any, types: Any) -> Any:
             return self.logits(ids, mask, types, Dropout(None))
 
-        return tf.function(answer, input_signature=[INTS] * 3)
+        return tf.function(answer, input_signature=[INTS] * 3, autograph=False)
 
 
 def inputs(batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:

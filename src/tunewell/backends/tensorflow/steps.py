@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+import tensorflow as tf
 from tunewell.backends.tensorflow.layers import Dropout
 from tunewell.backends.tensorflow.model import INTS, Classifier, inputs
 
@@ -56,14 +56,16 @@ class Steps:
             dense = [tf.convert_to_tensor(g) for g in found]
             return [g * learned[n] if n in learned else g for n, g in zip(self.names, dense, strict=True)]
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def of_rows(ids: Any, mask: Any, types: Any, labels: Any, seed: Any, rows: Any) -> Any:
             with tf.GradientTape() as tape:
                 logits = model.logits(ids, mask, types, Dropout(seed))
                 value = tf.reduce_sum(loss(logits, labels)) / rows
             return value, logits, taken(tape, value)
 
-        @tf.function(input_signature=[INTS, INTS, INTS, tf.TensorSpec([None, None]), SEED, tf.TensorSpec([])])
+        @tf.function(
+            input_signature=[INTS, INTS, INTS, tf.TensorSpec([None, None]), SEED, tf.TensorSpec([])], autograph=False
+        )
         def of_embeddings(ids: Any, mask: Any, types: Any, teacher: Any, seed: Any, weight: Any) -> Any:
             with tf.GradientTape() as tape:
                 own = model.embedding(ids, mask, types, Dropout(seed))
@@ -71,7 +73,7 @@ class Steps:
                 value = weight * tf.reduce_mean(far / tf.maximum(tf.reduce_sum(tf.square(teacher), 1), 1e-12))
             return value, taken(tape, value)
 
-        @tf.function
+        @tf.function(autograph=False)
         def move(gradients: Sequence[Any], scale: Any, rate: Any, power1: Any, power2: Any) -> None:
             # PyTorch adds epsilon to the root of the second moment after its correction, this operation before
             epsilon = EPSILON * tf.sqrt(1 - power2)
@@ -85,7 +87,7 @@ class Steps:
                 )  # fmt: skip
 
         self._of_rows, self._of_embeddings, self._move = of_rows, of_embeddings, move
-        self._norm = tf.function(lambda gradients: tf.linalg.global_norm(gradients))
+        self._norm = tf.function(_norm, autograph=False)
 
     def gradient(
         self, batch: Mapping[str, np.ndarray], labels: np.ndarray, seed: tuple[int, int], rows: int
@@ -119,6 +121,12 @@ class Steps:
         scale = min(1.0, self.max_norm / (norm + 1e-6)) if self.max_norm else 1.0
         powers = (math.pow(BETA1, self.updates), math.pow(BETA2, self.updates))
         self._move(gradients, *(tf.constant(x, tf.float32) for x in (scale, rate, *powers)))
+
+
+def _norm(gradients: Sequence[Any]) -> Any:
+    """Of all together; summed by rows and then in float64, so that the order of the sums does not show."""
+    squares = [tf.reduce_sum(tf.square(g), axis=-1) for g in gradients]
+    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.cast(s, tf.float64)) for s in squares]))
 
 
 def _all_but(model: Classifier, name: str) -> Any:

@@ -57,6 +57,7 @@ def tune(
     from tunewell.train.plan import out_of_memory
 
     tf = tensorflow("framework: tensorflow", recipe.threads)
+    tf.config.experimental.enable_op_determinism()  # sums in one order: the same seed gives the same model
     loop = Loop(model, tokenizer, spec, train, recipe, max_length, targets, strategies, folder, echo)
     try:
         loop.run(validate, progress, callbacks)
