@@ -44,7 +44,7 @@ def test_commands_say_how_to_install_it(missing, line, tiny_classifier, tiny_csv
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"strategy": ["ewc", "average"]}, "tunes with plain, distill, average, lines; `ewc` hooks into PyTorch's loop"),
+        ({"strategy": ["ewc", "average"]}, "tunes with plain, distill, average, lines; `ewc` hooks into"),
         ({"strategy": ["auto"], "keep": 0.9}, "`auto` hooks into PyTorch's loop"),
         ({"task": "translation"}, "learns classes and scores, not `task: translation`"),
         ({"monitor": "watch"}, "`monitor: watch` reads PyTorch models"),

@@ -16,6 +16,7 @@ from tunewell.backends.tensorflow.layers import Dropout
 from tunewell.backends.tensorflow.model import INTS, Classifier, inputs
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+VECTORS = tf.TensorSpec([None, None], tf.float32)
 SEED = tf.TensorSpec([2], tf.int64)
 
 
@@ -63,9 +64,7 @@ class Steps:
                 value = tf.reduce_sum(loss(logits, labels)) / rows
             return value, logits, taken(tape, value)
 
-        @tf.function(
-            input_signature=[INTS, INTS, INTS, tf.TensorSpec([None, None]), SEED, tf.TensorSpec([])], autograph=False
-        )
+        @tf.function(input_signature=[INTS, INTS, INTS, VECTORS, SEED, tf.TensorSpec([])], autograph=False)
         def of_embeddings(ids: Any, mask: Any, types: Any, teacher: Any, seed: Any, weight: Any) -> Any:
             with tf.GradientTape() as tape:
                 own = model.embedding(ids, mask, types, Dropout(seed))
