@@ -70,7 +70,7 @@ def test_everything_afterwards_works(run):
     assert 0 <= max(record.parity.values()) < 1e-4
     assert len(run.choice.candidates) == 3  # tuned, averaged, scaled by layer
     assert run.retention.probes[0].after.value is not None
-    assert len(run.explanations.examples) == 2
+    assert len(run.explanations.explanations) == 2
     assert "tensorflow" in json.loads((run.dir / "environment.json").read_text())["packages"]
     assert "TensorFlow" in run.report_path.read_text(encoding="utf-8")
     assert not (run.dir / "train" / "checkpoints").exists()

@@ -62,7 +62,8 @@ def test_the_same_losses_as_pytorch(name, still_model, tuned, tmp_path, make_rev
         assert (a["step"], a["epoch"]) == (b["step"], pytest.approx(b["epoch"]))
         for key in set(a) & {"loss", "grad_norm", "learning_rate", f"eval_{keys.get('spec', MULTI).metric}"}:
             near = 1e-9 if key == "learning_rate" else 1e-4
-            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=near), (a, b)
+            far = 1e-3 if key == "grad_norm" else 1e-4
+            assert a[key] == pytest.approx(b[key], rel=far, abs=near), (a, b)
     assert max(np.abs(ours[k] - theirs[k]).max() for k in theirs) < 1e-4
     assert max(record.parity.values()) < 1e-5
     before, after = (Dynamics.load(tmp_path / f / FILE) for f in ("pytorch", "tensorflow"))
@@ -82,8 +83,15 @@ def test_adamw_and_clipping_are_those_of_pytorch(tiny_classifier):
     names = ["classifier.weight", "classifier.bias"]
     twin.variables = {name: twin.variables[name] for name in names}
     twin.unlearned = {}
-    steps = Steps(twin, lambda logits, labels: labels, decayed={names[0]}, weight_decay=0.3, factors={names[1]: 4.0},
-                  max_norm=1e-6)  # fmt: skip
+    steps = Steps(
+        twin,
+        lambda logits, labels: labels,
+        tf.TensorSpec([None], tf.int32),
+        decayed={names[0]},
+        weight_decay=0.3,
+        factors={names[1]: 4.0},
+        max_norm=1e-6,
+    )
     theirs = [torch.nn.Parameter(torch.from_numpy(twin.variables[n].numpy().copy())) for n in names]
     groups = [{"params": theirs[:1], "weight_decay": 0.3, "lr": 1e-2}, {"params": theirs[1:], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=4e-2, eps=1e-8, betas=(0.9, 0.999))
@@ -112,6 +120,7 @@ def test_dropout_is_drawn_by_the_seed(tiny_model, tuned, tmp_path):
 
 def test_resumed_equals_uninterrupted_to_the_bit(tiny_model, tuned, tmp_path):
     """Six steps an epoch, two checkpoints in each: stopped in the second, with gradients that are clipped."""
+    from safetensors.numpy import load_file
     from transformers import TrainerCallback
 
     class Crash(TrainerCallback):
@@ -127,6 +136,8 @@ def test_resumed_equals_uninterrupted_to_the_bit(tiny_model, tuned, tmp_path):
     assert "step-9.safetensors" in kept
     assert not any(name.startswith(".") for name in kept)
     resumed, again = tuned("tensorflow", tiny_model, tmp_path / "b", **keys)
+    last = [load_file(str(tmp_path / place / "checkpoints" / "step-12.safetensors")) for place in ("a", "b")]
+    assert all(np.array_equal(last[0][k], last[1][k]) for k in last[0])  # of the optimiser too
     assert all(np.array_equal(whole[k], resumed[k]) for k in whole)
     assert (again.examples, again.tokens, again.best_step) == (record.examples, record.tokens, record.best_step)
     assert again.history == record.history

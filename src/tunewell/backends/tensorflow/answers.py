@@ -27,7 +27,7 @@ def in_tensorflow(predictor: Any, where: str) -> Any:
 
     if not isinstance(predictor, Predictor):
         raise ModelError(
-            f"its task is {predictor.task}, which TensorFlow does not have here",
+            "gives no classes and no scores: its answers are texts, which TensorFlow does not have here",
             where=where,
             expected="a model for classes or scores",
             remedy=f"`{BACK}`",

@@ -24,7 +24,7 @@ class Steps:
     """The optimiser of a model, and the gradients that it takes.
 
     Args:
-        loss: logits, labels -> one value a row.
+        loss: logits, labels -> one value a row. labels: their tf.TensorSpec.
         decayed: names of the variables with weight decay.
         factors: of the learning rate by name; 1 where nothing is said.
         max_norm: gradients are clipped to it; 0 for no clipping.
@@ -38,6 +38,7 @@ class Steps:
         self,
         model: Classifier,
         loss: Callable[[Any, Any], Any],
+        labels: Any,
         *,
         decayed: Collection[str],
         weight_decay: float,
@@ -57,11 +58,12 @@ class Steps:
             dense = [tf.convert_to_tensor(g) for g in found]
             return [g * learned[n] if n in learned else g for n, g in zip(self.names, dense, strict=True)]
 
-        @tf.function(reduce_retracing=True, autograph=False)
-        def of_rows(ids: Any, mask: Any, types: Any, labels: Any, seed: Any, rows: Any) -> Any:
+        # one graph for all shapes: another one for the first batch would round in another way
+        @tf.function(input_signature=[INTS, INTS, INTS, labels, SEED, tf.TensorSpec([])], autograph=False)
+        def of_rows(ids: Any, mask: Any, types: Any, wanted: Any, seed: Any, rows: Any) -> Any:
             with tf.GradientTape() as tape:
                 logits = model.logits(ids, mask, types, Dropout(seed))
-                value = tf.reduce_sum(loss(logits, labels)) / rows
+                value = tf.reduce_sum(loss(logits, wanted)) / rows
             return value, logits, taken(tape, value)
 
         @tf.function(input_signature=[INTS, INTS, INTS, VECTORS, SEED, tf.TensorSpec([])], autograph=False)

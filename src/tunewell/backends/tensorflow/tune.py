@@ -119,6 +119,7 @@ class Loop:
                 focal_gamma=recipe.focal_gamma,
                 class_weights=balanced_weights(spec, targets).numpy() if balanced else None,
             ),
+            labels_like(spec),
             decayed=set(decayed(None, model)),
             weight_decay=recipe.weight_decay,
             factors=head_factors(model, recipe.head_rate_factor),
@@ -339,6 +340,15 @@ class Loop:
             framework="tensorflow",
             parity=self.apart,
         )
+
+
+def labels_like(spec: TaskSpec) -> Any:
+    """The shape and kind of a batch's labels."""
+    import tensorflow as tf
+
+    if spec.regression:
+        return tf.TensorSpec([None], tf.float32)
+    return tf.TensorSpec([None, spec.outputs], tf.float32) if spec.multi_label else tf.TensorSpec([None], tf.int32)
 
 
 def rates(schedule: str, peak: float, plan: Plan) -> list[float]:
