@@ -8,7 +8,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 DATA   ?= data
 
-.PHONY: help demo test test-all lint format types cover bench audit docs clean
+.PHONY: help demo test test-all test-tensorflow lint format types cover bench audit docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -38,6 +38,16 @@ test: lint types
 
 test-all: lint types
 	$(BIN)/pytest -m ''
+
+# make test-tensorflow   the optional framework, in an environment of its own (4 GB), so that no other test depends on it
+TENSORFLOW = .venv-tensorflow/bin
+.venv-tensorflow/.installed: pyproject.toml constraints.txt
+	test -x $(TENSORFLOW)/python || $(PYTHON) -m venv .venv-tensorflow
+	$(TENSORFLOW)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorflow]'
+	touch $@
+
+test-tensorflow: .venv-tensorflow/.installed
+	$(TENSORFLOW)/pytest tests/tensorflow tests/export
 
 cover: $(STAMP)
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered

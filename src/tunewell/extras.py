@@ -14,6 +14,7 @@ EXTRAS = {
     "generate": ("babel", "gguf", "sacrebleu", "sentencepiece"),
     "quantize": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "tensorflow": ("tensorflow",),
 }
 
 

@@ -117,6 +117,12 @@ class Recipe(BaseModel):
         "Base model: asset name, local folder or hub id (safetensors only); `auto` ranks those at hand, see `rank`.",
     )
     revision: str | None = _key(None, "model", "Revision of a hub model.")
+    framework: Literal["pytorch", "tensorflow"] = _key(
+        "pytorch",
+        "model",
+        "What tunes: `tensorflow` (an extra) tunes encoders of the BERT family in fp32, and is held to PyTorch's "
+        "logits before and after.",
+    )
     trust_remote_code: bool = _key(False, "model", "Run code that comes with the model. Only for sources you trust.")
     max_length: int | None = _key(
         None,
@@ -441,6 +447,10 @@ class Recipe(BaseModel):
             problems.append("`polarity` makes classes: it does not go with `sentiment: scores`")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
             problems.append("keep needs probes to measure retention: remove `probes: none`")
+        if self.framework == "tensorflow":
+            from tunewell.backends.tensorflow.fits import mistakes as unfit
+
+            problems += unfit(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self

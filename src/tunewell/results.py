@@ -448,6 +448,8 @@ class Training(Record):
     guard: GuardRecord | None = None
     accounting: Accounting | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
+    framework: str = "pytorch"
+    parity: dict[str, float] | None = None  # before, after: largest difference of a logit from PyTorch's
 
 
 class SeedResult(Record):

@@ -101,7 +101,7 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
         (w["steps"], f"{training.steps:,} ({training.epochs:g} ×)"),
         (w["best_step"], f"{training.best_step:,}" + (f" · {w['stopped']}" if training.stopped_early else "")),
         (w["rate"], f"{training.learning_rate:g}"),
-        (w["precision_used"], training.precision),
+        (w["precision_used"], training.precision + (" · TensorFlow" if training.framework == "tensorflow" else "")),
         (w["parameters"], f"{training.trainable_parameters:,} / {training.parameters:,}"),
         (w["speed"], f"{training.tokens / training.seconds:,.0f}" if training.seconds else "–"),
         (w["padding"], f"{training.padding_share:.1%}"),

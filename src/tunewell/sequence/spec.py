@@ -38,7 +38,7 @@ OWN_KEYS: dict[str, tuple[Any, str, Any]] = {
     "unseen": ("linear-probe", "linear-probe or none", lambda v: v in ("linear-probe", "none")),
 }  # fmt: skip
 # keys of a recipe that a sequence gives task by task, or that have no meaning for it
-NOT_FOR_ALL = ("train", "validation", "test", "text", "text_pair", "label", "group", "strategy", "task",
+NOT_FOR_ALL = ("train", "validation", "test", "text", "text_pair", "label", "group", "strategy", "task", "framework",
                "multi_label", "monitor", "label_separator", "keep_worst", "output_dir", "strict")  # fmt: skip
 # what may differ when a half-done sequence goes on: it decides nothing
 FREE = ("output_dir", "overwrite_output_dir", "report_to", "lang", "save_total_limit", "threads")

@@ -176,7 +176,7 @@ class Job:
     def bf16(self) -> bool:
         from tunewell.train.tune import use_bf16
 
-        return use_bf16(self.recipe.bf16)
+        return self.recipe.framework == "pytorch" and use_bf16(self.recipe.bf16)
 
     @cached_property
     def places(self) -> dict[str, np.ndarray]:

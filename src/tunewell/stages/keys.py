@@ -62,6 +62,8 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     training |= {k: getattr(recipe, k) for s in recipe.strategies for k in STRATEGY_KEYS.get(s, ())}
     if recipe.monitor in ("stop", "rollback"):  # a run that is only watched gives the same weights
         training["monitor"] = (recipe.monitor, recipe.keep)
+    if recipe.framework != "pytorch":
+        training["framework"] = recipe.framework
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training)
     budget: tuple[Any, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)

@@ -22,6 +22,7 @@ def preflight(job: Job) -> None:
 
     Raises:
         RecipeError: a loss that does not fit, an unknown or missing tracker, an unknown probe.
+        ModelError: a base model that the framework does not tune.
         DataError: a probe file or a file of general text that cannot be used.
     """
     from tunewell.data.general import general_texts
@@ -31,6 +32,10 @@ def preflight(job: Job) -> None:
     recipe = job.recipe
     job.task.preflight(job)
     repeatable(job)
+    if recipe.framework == "tensorflow":
+        from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight
+
+        tensorflow_preflight(job)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")

@@ -89,8 +89,6 @@ def tune(job: Job) -> Training:
 
 def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     """The job's fresh model, tuned; checkpoints go into `folder`, and a whole one found there is continued."""
-    from tunewell.train.tune import tune as tune_model
-
     model, inputs = job.fresh_model(), job.task.inputs(job)
     learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:
@@ -101,6 +99,26 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         f"tune: {' + '.join(s.name for s in made)}, {len(job.splits['train']):,} rows, "
         f"at most {job.max_length} tokens each, {'bf16' if job.bf16 else 'fp32'}"
     )
+    if job.recipe.framework == "tensorflow":
+        from tunewell.backends.tensorflow.tune import tune as tune_twin
+
+        return model, tune_twin(
+            model,
+            job.input_tokenizer,
+            job.spec,
+            job.splits["train"],
+            recipe=job.recipe,
+            max_length=job.max_length,
+            targets=learned,
+            validate=job.validate,
+            strategies=made,
+            folder=folder,
+            echo=job.echo,
+            progress=job.progress,
+            callbacks=job.callbacks,
+        )
+    from tunewell.train.tune import tune as tune_model
+
     job.monitor = monitor_of(job)
     training = tune_model(
         model,
