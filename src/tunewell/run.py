@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewell import processes
 from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
 from tunewell.results import (
@@ -234,6 +235,9 @@ def run(
         )
     )
     started = time.perf_counter()
+    processes.begin()
+    if processes.rank():
+        return Run(processes.assist())
     with Job(
         recipe,
         output_dir=recipe.output_dir or default_output_dir(recipe),
@@ -242,6 +246,7 @@ def run(
         command=command,
     ) as job:
         preflight(job)
+        processes.refuse(job)
         job.begin()
         check(job)
         baselines(job)
@@ -254,6 +259,7 @@ def run(
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)
+    processes.dismiss(finished.dir)
     if finished.summary.kept is False and raise_on_gate:
         raise gate_error(finished)
     return finished
