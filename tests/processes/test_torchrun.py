@@ -51,9 +51,11 @@ def line(name: str, *more: str, train: str = "train.csv") -> list[str]:
 
 
 def start(place: Path, arguments: list[str], processes: int) -> subprocess.Popen:
-    launcher = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "tunewell",
-    ] if processes > 1 else [sys.executable, "-m", "tunewell"]  # fmt: skip
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += ["torch.distributed.run", "--nproc-per-node", str(processes)]
+        launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m"]
+    launcher += ["tunewell"]
     environment = {
         **os.environ, "TUNEWELL_CACHE": str(place / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
