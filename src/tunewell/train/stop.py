@@ -62,10 +62,7 @@ class StopInOrder(TrainerCallback):
                 _end(number)
             before(number, frame)
             return
-        self.asked = number
-        self.echo(
-            f"tune: {signal.Signals(number).name}: a checkpoint is saved at the next step; once more leaves at once"
-        )
+        self.asked = number  # nothing is said here: a line may be half-written
         if final:
             self._timer = threading.Timer(GRACE, _end, (number,))
             self._timer.daemon = True

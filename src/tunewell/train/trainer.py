@@ -117,7 +117,9 @@ class TunewellTrainer(Trainer):
     # ------------------------------------------------------------ checkpoints
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model and what strategies carry."""
+        """The model and what strategies carry, by process 0; Trainer calls it at all."""
+        if not self.args.should_save:
+            return
         super()._save(output_dir, state_dict)
         save_states(self.carried, output_dir or str(self.args.output_dir))
 
