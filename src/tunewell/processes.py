@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewell.errors import RecipeError
+from tunewell.errors import RecipeError, TrainingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,6 +174,25 @@ def merged(arrays: Sequence[np.ndarray], there: np.ndarray) -> tuple[np.ndarray,
     return tuple(out)
 
 
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """A process that has gone is told of in words; its own message stands before.
+
+    Raises:
+        TrainingError: in place of what gloo and NCCL raise.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if _begun and any(word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer")):
+            raise TrainingError(
+                f"process {rank()} has lost another process of this run",
+                where="torchrun",
+                remedy="what that one said stands above; the same command goes on from the last checkpoint",
+            ) from error
+        raise
+
+
 # ---------------------------------------------------------------- a tuning that is shared
 
 
@@ -238,11 +257,12 @@ def assist() -> str:
     from tunewell.stages.job import Job
     from tunewell.stages.tune import tuned_in
 
-    while "recipe" in (asked := told()):
-        with Job(Recipe(**asked["recipe"]), output_dir=None, progress=False) as job:
-            job.candidate = asked["candidate"]
-            job.__dict__["max_length"] = asked["max_length"]
-            tuned_in(job, Path(asked["folder"]))
+    with reachable():
+        while "recipe" in (asked := told()):
+            with Job(Recipe(**asked["recipe"]), output_dir=None, progress=False) as job:
+                job.candidate = asked["candidate"]
+                job.__dict__["max_length"] = asked["max_length"]
+                tuned_in(job, Path(asked["folder"]))
     return str(asked["done"])
 
 

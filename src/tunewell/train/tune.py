@@ -295,7 +295,7 @@ def tune(
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
     try:
-        with warnings.catch_warnings(), stop.listening():
+        with warnings.catch_warnings(), stop.listening(), processes.reachable():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
