@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewell import processes
 from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
 from tunewell.results import (
@@ -242,6 +243,9 @@ def run(
         )
     )
     started = time.perf_counter()
+    processes.begin()
+    if processes.rank():
+        return Run(processes.assist())
     with Job(
         recipe,
         output_dir=recipe.output_dir or default_output_dir(recipe),
@@ -250,6 +254,7 @@ def run(
         command=command,
     ) as job:
         preflight(job)
+        processes.refuse(job)
         job.begin()
         check(job)
         baselines(job)
@@ -263,6 +268,7 @@ def run(
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started, seeds)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)
+    processes.dismiss(finished.dir)
     if finished.summary.kept is False and raise_on_gate:
         raise gate_error(finished)
     return finished

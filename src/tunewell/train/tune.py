@@ -131,7 +131,9 @@ def tune(
     import torch
     from transformers import EarlyStoppingCallback, TrainingArguments
 
+    from tunewell import processes
     from tunewell.train.accounting import Energy, account, work_of
+    from tunewell.train.agree import Agree
     from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
@@ -180,9 +182,14 @@ def tune(
     accumulate = recipe.gradient_accumulation_steps
     steps_an_epoch = -(-len(batches) // accumulate)
     steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
+    deal: Any = batches
+    if processes.together():
+        deal = processes.Dealt(batches, place=processes.rank(), of=processes.size())
+        collate = processes.DealtCollator(collate, deal)
     checkpoints = folder / "checkpoints"
     every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
-    resume = last_whole(checkpoints, echo)
+    with processes.zero_first():  # it removes what is not whole
+        resume = last_whole(checkpoints, echo)
     rate = recipe.learning_rate or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
@@ -206,8 +213,9 @@ def tune(
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
-    for prepare in hooks(strategies, "prepare"):
-        prepare(tuning)
+    with processes.zero_first():  # what it keeps on the disk is measured once
+        for prepare in hooks(strategies, "prepare"):
+            prepare(tuning)
     work = work_of(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -249,7 +257,7 @@ def tune(
         Counts(),
         dynamics,
         Bar("tuning", spec.metric, progress),
-        MetricsFile(folder / "metrics.jsonl"),
+        *([MetricsFile(folder / "metrics.jsonl")] if processes.rank() == 0 else []),
         *callbacks,
     ]
     if monitor is not None:
@@ -261,14 +269,15 @@ def tune(
         guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
         watchers.insert(1, guard)
     stop = StopInOrder(echo)
-    watchers.append(stop)
+    agree = Agree(stop)
+    watchers += [stop, agree] if processes.together() else [stop]
     trainer = TunewellTrainer(
         model=model,
         args=arguments,
         train_dataset=encoded,
         eval_dataset=encoded,
         data_collator=collate,
-        batches=batches,
+        batches=deal,
         row_loss=row_loss,
         rate_factors=factors,
         model_loss=inputs.loss if inputs is not None else None,
@@ -285,16 +294,18 @@ def tune(
         validate=validate,
         callbacks=watchers,
     )
-    for watcher in (monitor, guard):
+    for watcher in (monitor, guard, agree):
         if watcher is not None:
             watcher.trainer = trainer
+    if processes.rank():  # dropout draws other masks for other rows
+        torch.manual_seed(recipe.seed + 1_000_003 * processes.rank())
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
     try:
-        with warnings.catch_warnings(), stop.listening():
+        with warnings.catch_warnings(), stop.listening(), processes.reachable():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -322,6 +333,7 @@ def tune(
     if monitor is not None:
         monitor.close(model)
     exchange.close()
+    processes.wait()  # all have read the best checkpoint
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
     cells = counts.tokens + counts.padding
