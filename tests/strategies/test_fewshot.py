@@ -76,6 +76,13 @@ def test_long_texts_make_smaller_batches():
     assert all(len(batch) <= 10 for batch in long)
 
 
+def test_the_plan_follows_the_rows():
+    assert plan(np.full(2, 4), 8).steps == 20  # few rows
+    assert plan(np.full(10, 64), 16).steps == 160  # four passes
+    assert plan(np.full(10, 64), 16).contrast == 1
+    assert plan(np.full(10, 65), 16).contrast == 0
+
+
 def test_names_that_are_words():
     assert names_of(["negative", "very negative"]) == ["negative", "very negative"]
     assert names_of(["A", "B"]) is None  # letters tell nothing
@@ -185,7 +192,7 @@ def test_a_run_takes_no_rows_away_and_says_so(few_run, tmp_path):
     assert run.choice.chosen.score.value is None
     assert run.calibration.calibrator.method == "none"
     assert "no validation rows" in run.calibration.reason
-    assert run.training.steps == plan(8, 3).steps
+    assert run.training.steps == plan(np.full(3, 8), 16).steps
     assert run.metrics["accuracy"].value > 0.9  # words tell these moods, even under random weights
     assert run.predict(["good great lovely superb nice"]) == ["positive"]
     assert run.report_path.is_file()
@@ -284,3 +291,17 @@ def test_in_scikit_learn(tiny_model, make_moods):
     clf.fit(texts[:24], labels[:24])
     assert clf.score(texts[24:], labels[24:]) > 0.9
     assert clf.training_.examples >= 24 and clf.choice_.chosen.score.value is None
+
+
+@pytest.mark.slow
+def test_explanations_and_onnx_read_the_head(few_run):
+    """Explanations by gradients and by leaving words out, and the exported model's answers."""
+    pytest.importorskip("onnxruntime")
+    from tunewell.export.run import export
+
+    run = few_run(explain=2)
+    assert len(run.explanations.explanations) == 2
+    for method in ("integrated_gradients", "occlusion"):
+        found = run.explain(["good great lovely superb nice"], method=method)[0]
+        assert found.target == "positive"
+    export(run.dir, run.dir.parent / "onnx")  # held to the same answers, or refused

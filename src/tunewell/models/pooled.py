@@ -1,4 +1,4 @@
-"""An encoder that classifies by its sentence embedding: a linear layer on the normalised mean of the last hidden states.
+"""An encoder that classifies by its sentence embedding: a linear layer on the normalised mean of its hidden states.
 
 The usual classification head of a BERT reads the first token through a pooler. A sentence encoder such as MiniLM was
 made for another vector, the mean over tokens, and with a few labels a class the head can learn from nothing else. So

@@ -88,14 +88,10 @@ def _as_tuned(candidates: Sequence[Candidate], pool: Sequence[int], winner: int)
 
 
 def _reason(met: bool | None, inside: int, total: int, scored: bool = True) -> str:
-    if not scored and total > 1 and met is not False:
-        return (
-            "no validation rows: the tuned model"
-            if met is None
-            else (
-                f"no validation rows: of the {inside} of {total} candidates inside the budget the one furthest from the base"
-            )
-        )
+    if not scored and total > 1 and met is None:
+        return "no validation rows: the tuned model"
+    if not scored and total > 1 and met:
+        return f"no validation rows: the furthest from the base of the {inside} of {total} inside the budget"
     if met is None:
         return "no budget was set: the best validation score" if total > 1 else "the only candidate"
     if met:

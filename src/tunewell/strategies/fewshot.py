@@ -16,7 +16,7 @@ SetFit draws pairs instead and learns each for itself; a batch of 16 texts holds
   count, or that they are left out.
 - Batches hold several classes with two rows or more each, in turn, so that every comparison has both sides.
 
-How many steps, and whether contrast is worth its time, follows the rows of the median class (`plan`).
+How many steps, and whether there is contrast, follows the rows (`plan`).
 
 Shapes: B texts, C classes, H size of what the head is given.
 """
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from tunewell.train.hooks import Tuning
 
-FEW = 64  # labels in the median class up to which no rows are taken away for validation
+FEW = 64  # labels in the median class up to which there is contrast, and no rows are taken away for validation
+LEAST_STEPS, PASSES, PASSES_OF_MANY = 20, 4, 3
 TEMPERATURE = 0.1
 C = 10.0  # of the logistic regression, on embeddings of length 1
 NAME_WEIGHTS = (0, 1, 2, 4)  # how many rows a class's name counts for
@@ -57,13 +58,16 @@ class Plan:
     contrast: float
 
 
-def plan(shots: int, classes: int) -> Plan:
-    """How to tune with `shots` rows in the median class.
+def plan(counts: np.ndarray, rows: int) -> Plan:
+    """How to tune: 20 steps or four passes over the rows, whichever is more. Beyond 64 rows in the median class the
+    task's own loss has enough to learn from: three passes of it from the fitted head (LP-FT), without contrast.
 
     Args:
-        classes: how many classes there are.
+        counts: rows of each class that has some. rows: of a batch.
     """
-    return Plan(20, 1.0)
+    few = float(np.median(counts)) <= FEW
+    steps = int(np.ceil((PASSES if few else PASSES_OF_MANY) * counts.sum() / rows))
+    return Plan(max(LEAST_STEPS, steps), 1.0 if few else 0.0)
 
 
 class FewShot:
@@ -88,9 +92,10 @@ class FewShot:
     def batches(self, lengths: np.ndarray, labels: np.ndarray, *, rows: int, tokens: int, seed: int) -> ClassBatches:
         """All steps as one pass; see `ClassBatches`."""
         counts = np.bincount(labels)
-        self.plan = plan(int(np.median(counts[counts > 0])), int((counts > 0).sum()))
-        steps = self.steps or self.plan.steps
-        return ClassBatches(lengths, labels, rows=rows, tokens=tokens, steps=steps, seed=seed)
+        batches = ClassBatches(lengths, labels, rows=rows, tokens=tokens, seed=seed)
+        self.plan = plan(counts[counts > 0], batches.rows)
+        batches.steps = self.steps or self.plan.steps
+        return batches
 
     def prepare(self, tuning: Tuning) -> None:
         import torch
@@ -127,7 +132,8 @@ class FewShot:
         from datasets import Dataset
 
         config = self.tuning.model.config
-        labels = [str(config.id2label[i]) for i in range(self.classes)]
+        known: Any = config.id2label
+        labels = [str(known[i]) for i in range(self.classes)]
         if not self.names_wanted or (spoken := names_of(labels)) is None:
             return None
         encoded = self.tuning.tokenizer(spoken, truncation=True, max_length=32)
@@ -149,16 +155,20 @@ class FewShot:
     # ------------------------------------------------------------ while tuning, and after it
 
     def labelled_loss(self, model: Any, outputs: Any, labels: torch.Tensor, step: int) -> torch.Tensor | None:
-        """The contrast among a batch and the names of its classes."""
+        """The contrast among a batch and the names of its classes, which are learned as rows of the batch are."""
         import torch
 
-        z = self.seen
+        z, own = self.seen, 0.0
+        if not self.plan.contrast:
+            return None
         if self.names is not None:
             present = torch.unique(labels).tolist()
+            classes = labels.new_tensor(present)
             named = model(**self._padded(present, labels.device))
-            z, labels = torch.cat([z, self.seen]), torch.cat([labels, labels.new_tensor(present)])
+            own = self.tuning.row_loss(named.logits, classes).sum() / self.tuning.rows
+            z, labels = torch.cat([z, self.seen]), torch.cat([labels, classes])
         self.seen = None
-        return self.plan.contrast * contrast(z, labels, TEMPERATURE)
+        return own + self.plan.contrast * contrast(z, labels, TEMPERATURE)
 
     def _padded(self, index: Sequence[int], device: Any) -> dict[str, Any]:
         from tunewell.models.embed import pad
@@ -189,7 +199,7 @@ class ClassBatches:
     """
 
     def __init__(
-        self, lengths: np.ndarray, labels: np.ndarray, *, rows: int, tokens: int, steps: int, seed: int
+        self, lengths: np.ndarray, labels: np.ndarray, *, rows: int, tokens: int, seed: int, steps: int = 1
     ) -> None:
         mean = max(1.0, float(np.mean(lengths)))
         self.rows = int(max(4, min(rows, tokens / mean)))

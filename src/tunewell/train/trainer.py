@@ -31,8 +31,8 @@ from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_st
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from tunewell.tasks.base import TokenLoss
     from tunewell.strategies.fewshot import ClassBatches
+    from tunewell.tasks.base import TokenLoss
     from tunewell.train.hooks import Strategy
 
 MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
