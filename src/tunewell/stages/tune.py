@@ -132,7 +132,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         max_length=job.max_length,
         targets=learned,
         inputs=inputs,
-        validate=job.validate,
+        validate=job.validate if job.validated else None,
         strategies=made,
         folder=folder,
         echo=job.echo,

@@ -36,6 +36,7 @@ from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_st
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from tunewell.strategies.fewshot import ClassBatches
     from tunewell.tasks.base import TokenLoss
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
@@ -52,7 +53,7 @@ class TunewellTrainer(Trainer):
     def __init__(
         self,
         *,
-        batches: LikeLengthBatches | RandomBatches,
+        batches: LikeLengthBatches | RandomBatches | ClassBatches,
         row_loss: Callable[..., torch.Tensor] | None,
         model_loss: Callable[..., torch.Tensor] | None = None,
         token_loss: TokenLoss | None = None,
@@ -244,6 +245,10 @@ class TunewellTrainer(Trainer):
                         loss = loss + term
                 for batch_loss in hooks(self.strategies, "batch_loss"):
                     term = batch_loss(self.accelerator.unwrap_model(model), inputs, outputs, step)
+                    if term is not None:
+                        loss = loss + term
+                for labelled_loss in hooks(self.strategies, "labelled_loss"):
+                    term = labelled_loss(self.accelerator.unwrap_model(model), outputs, labels, step)
                     if term is not None:
                         loss = loss + term
         return (loss, outputs) if both else loss

@@ -105,7 +105,7 @@ def tune(
     recipe: Recipe,
     max_length: int,
     targets: np.ndarray,
-    validate: Callable[[Any], dict[str, float]],
+    validate: Callable[[Any], dict[str, float]] | None,
     strategies: Sequence[Strategy],
     folder: Path,
     echo: Callable[[str], None] = print,
@@ -118,7 +118,8 @@ def tune(
 
     Args:
         train: canonical training rows; targets: their targets (scaled, for regression).
-        validate: model -> metrics on validation, with the headline metric under its name.
+        validate: model -> metrics on validation, with the headline metric under its name; None without validation
+            rows: then the last weights stay.
         strategies: prepared here, in order.
         inputs: encoded rows, collator and loss of a task that brings its own (see `tasks.base`); then `train`
             and `targets` are not read.
@@ -174,14 +175,20 @@ def tune(
     lengths = lengths_of(encoded)
     rows = min(recipe.per_device_train_batch_size, len(encoded))
     budget = rows * (TOKENS_A_ROW if inputs is None else inputs.tokens_a_row)
-    batches: LikeLengthBatches | RandomBatches
-    if tokens is not None and tokens.random:
+    batches: Any
+    own = hooks(strategies, "batches")
+    if own:
+        batches = own[0](lengths, np.asarray(encoded["labels"]), rows=rows, tokens=budget, seed=recipe.seed)
+    elif tokens is not None and tokens.random:
         batches = RandomBatches(len(encoded), rows=rows, seed=recipe.seed)
     else:
         batches = LikeLengthBatches(lengths, rows=rows, tokens=budget, seed=recipe.seed)
     accumulate = recipe.gradient_accumulation_steps
     steps_an_epoch = -(-len(batches) // accumulate)
-    steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
+    epochs = 1.0 if own else recipe.num_train_epochs
+    steps = int(np.ceil(epochs * steps_an_epoch))
+    if recipe.max_steps > 0:
+        steps = min(steps, recipe.max_steps) if own else recipe.max_steps
     deal: Any = batches
     if processes.together():
         deal = processes.Dealt(batches, place=processes.rank(), of=processes.size())
@@ -224,7 +231,7 @@ def tune(
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=accumulate,
         learning_rate=rate,
-        num_train_epochs=recipe.num_train_epochs,
+        num_train_epochs=epochs,
         max_steps=steps,
         warmup_steps=int(np.ceil(recipe.warmup_ratio * steps)),
         lr_scheduler_type=recipe.lr_scheduler_type,
@@ -232,11 +239,11 @@ def tune(
         max_grad_norm=recipe.max_grad_norm,
         bf16=bf16,
         optim="adamw_torch_fused",
-        eval_strategy="steps",
+        eval_strategy="steps" if validate else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        load_best_model_at_end=True,
+        load_best_model_at_end=validate is not None,
         metric_for_best_model=f"eval_{spec.metric}",
         greater_is_better=True,
         logging_strategy="steps",
@@ -262,10 +269,10 @@ def tune(
     ]
     if monitor is not None:
         watchers.insert(1, monitor)
-    if recipe.early_stopping_patience:
+    if recipe.early_stopping_patience and validate is not None:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     guard = None
-    if recipe.guard != "off":
+    if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
         guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
         watchers.insert(1, guard)
     stop = StopInOrder(echo)
@@ -325,7 +332,7 @@ def tune(
     if guard is not None:
         guard.tell()
     state, counts = trainer.state, trainer.counts
-    if monitor is not None and monitor.roll_back(model):
+    if monitor is not None and validate is not None and monitor.roll_back(model):
         finish(model, strategies, None)
         state.best_global_step, state.best_metric = monitor.kept_step, validate(model)[spec.metric]
     else:
