@@ -27,8 +27,16 @@ def test_a_bag_of_words_gives_its_weights(name: str, bag: Scorer, items: list) -
         assert a.scores == pytest.approx(known, abs=2e-3 if name == "lime" else 2e-4)
 
 
-def test_integrated_gradients_of_a_line_take_one_panel(bag: Scorer, items: list) -> None:
-    assert [a.passes for a in integrated_gradients.attribute(bag, items, TARGETS)] == [5] * 4
+def test_integrated_gradients_of_a_line_take_the_first_panels_alone(bag: Scorer, items: list) -> None:
+    assert [a.passes for a in integrated_gradients.attribute(bag, items, TARGETS)] == [19] * 4  # 3 × 7, ends shared
+
+
+def test_a_panel_is_exact_to_the_eleventh_degree() -> None:
+    """Gauss-Lobatto quadrature of n points integrates polynomials of degree 2n − 3 exactly."""
+    points = np.array(integrated_gradients.places(0.25, 0.5))
+    for degree in range(12):
+        exact = (0.5 ** (degree + 1) - 0.25 ** (degree + 1)) / (degree + 1)
+        assert 0.25 * integrated_gradients.WEIGHTS @ points**degree == pytest.approx(exact, rel=1e-12)
 
 
 def test_integrated_gradients_add_up(scorer: Scorer, items: list) -> None:
@@ -49,7 +57,7 @@ def test_integrated_gradients_are_the_integral(baseline: str, scorer: Scorer, it
     item = items[0]
     (a,) = integrated_gradients.attribute(scorer, [item], TARGETS[:1], baseline=baseline, tolerance=1e-4)
     x, w = np.polynomial.legendre.leggauss(64)
-    start = integrated_gradients.baseline_embeddings(scorer, item, baseline)
+    start = integrated_gradients.baseline_embedding(scorer, baseline)
     way = np.where(item.word_of[:, None] >= 0, scorer.embeddings(item.ids) - start, 0.0)
 
     def fed(job: int, text: Any) -> Any:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tunewell.tasks import TaskSpec
 
-ROWS, TOKENS = 64, 4096  # of a batch at the most
+ROWS, TOKENS = 64, 2048  # of a batch at the most
 
 
 class Scorer:
@@ -155,6 +155,47 @@ class Scorer:
                         gradient[row, kept[row]].cpu().numpy(),
                         float(scores[row].detach()),
                     )
+
+    def along(
+        self, items: Sequence[Item], targets: np.ndarray, jobs: Sequence[tuple[int, float]], nothing: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """Slopes of the score along the straight way from texts without words to the texts.
+
+        Args:
+            items: n texts. targets: (n,) outputs. nothing: (H,) the embedding in place of a word at the start.
+            jobs: which text, and the place on its way, 0 the start and 1 the text.
+
+        Yields:
+            For each job, in any order: its number, gradient · (text − start) of each token (T,) float64, which is 0
+            for special tokens, and the score there.
+        """
+        import torch
+
+        lengths = np.fromiter((len(items[i].ids) for i, _ in jobs), dtype=np.int64, count=len(jobs))
+        layer = self.model.get_input_embeddings()
+        with self.at_rest():
+            for index in like_length(lengths, self.rows, self.tokens):
+                mine = [items[jobs[j][0]] for j in index]
+                batch = self.batch([(item.ids, item.types) for item in mine])
+                kept = batch["attention_mask"].bool()
+                words = torch.zeros_like(kept)
+                words[kept] = torch.as_tensor(np.concatenate([item.word_of >= 0 for item in mine])).to(kept.device)
+                with torch.no_grad():
+                    text = layer(batch["input_ids"])
+                    way = (text - torch.as_tensor(nothing, dtype=text.dtype, device=text.device)) * words[..., None]
+                    left = torch.as_tensor([1 - jobs[j][1] for j in index], dtype=text.dtype, device=text.device)
+                    fed = text - left[:, None, None] * way
+                fed.requires_grad_(True)
+                with replaced(layer, fed):
+                    logits = self.model(**batch).logits.float()
+                wanted = torch.as_tensor(targets[[jobs[j][0] for j in index]], device=logits.device)
+                scores = self.log_odds(logits, wanted)
+                (gradient,) = torch.autograd.grad(scores.sum(), fed)
+                self.forwards += 3 * len(index)
+                slopes = (gradient * way).sum(dim=2, dtype=torch.float64).cpu().numpy()
+                there = kept.cpu().numpy()
+                for row, (j, score) in enumerate(zip(index, scores.detach().cpu().tolist(), strict=True)):
+                    yield int(j), slopes[row, there[row]], score
 
     def embeddings(self, ids: np.ndarray) -> np.ndarray:
         """Word embeddings (T, H) of token ids (T,)."""
