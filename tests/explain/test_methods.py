@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tunewell.errors import ModelError, RecipeError
-from tunewell.explain.scorer import Scorer
+from tunewell.explain.scorer import Row, Scorer
 from tunewell.explain.tokens import METHODS, integrated_gradients, lime, method, rollout, shapley, smoothgrad
 
 TARGETS = np.array([1, 0, 1, 0])
@@ -44,7 +44,10 @@ def test_integrated_gradients_add_up(scorer: Scorer, items: list) -> None:
         start = item.ids.copy()
         start[item.word_of >= 0] = scorer.tokenizer.mask_token_id
         with torch.inference_mode():
-            ends = [scorer.model(**scorer.batch([(ids, item.types)])).logits.numpy() for ids in (item.ids, start)]
+            ends = [
+                scorer.model(**scorer.batch([Row(ids, item.types, np.arange(len(ids)))])).logits.numpy()
+                for ids in (item.ids, start)
+            ]
         total = float(scorer.score(ends[0][0], target) - scorer.score(ends[1][0], target))
         assert a.total == pytest.approx(total, abs=1e-4)
         assert a.delta == pytest.approx(abs(a.scores.sum() - total), abs=1e-4)
