@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tunewell.explain.drift import Drift
-    from tunewell.explain.records import Explanation, Explanations
+    from tunewell.explain.records import Explanations
 
 
 Echo = Callable[[str], None]
@@ -166,18 +166,18 @@ class Run:
             )
         return self.predictor.scores(texts, text_pairs)
 
-    def explain(
-        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
-    ) -> list[Explanation]:
-        """Which words decided, one `Explanation` a text, with its faithfulness.
+    def explain(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
+        """Which words decided, one `Explanation` a text, with its faithfulness; a `WrittenExplanation` (words of the
+        answer × words of the source) where the model writes.
 
         Args:
-            options: `method` ("auto" or a name), `target` (a label), `budget` (seconds), `seed`; see
-                `tunewell.explain.texts.explain_texts`.
+            texts: texts; questions, with contexts as `text_pairs`; sources or prompts.
+            options: `method` ("auto" or a name), `target` (a label, or an answer), `budget` (seconds), `seed`; see
+                `tunewell.explain.why.why`.
         """
-        from tunewell.explain.texts import explain_texts
+        from tunewell.explain.why import why
 
-        return explain_texts(self.predictor, texts, text_pairs, **options)
+        return list(why(self.predictor, texts, text_pairs, **options))
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:
