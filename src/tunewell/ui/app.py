@@ -94,13 +94,16 @@ def show_run(request: Request) -> Response:
 
 def show_comparison(request: Request) -> Response:
     """Two runs or more side by side."""
+    from tunewell.evaluate.metrics import LOWER_IS_BETTER
     from tunewell.ui.compare import side_by_side
 
     asked = list(dict.fromkeys(request.query_params.getlist("at")))
     if len(asked) < 2:
         return problem(request, words(request)["c_need"], 400)
     found = side_by_side([run_at(request, at) for at in asked], request.query_params.get("with", ""))
-    return page(request, "compare.html", title=words(request)["compare"], here="runs", found=found)
+    return page(
+        request, "compare.html", title=words(request)["compare"], here="runs", found=found, lower=LOWER_IS_BETTER
+    )
 
 
 def show_live(request: Request) -> Response:
