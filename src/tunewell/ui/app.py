@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from tunewell.errors import RunFolderError, TunewellError
 from tunewell.ui import about as abouts
-from tunewell.ui import starting
+from tunewell.ui import labelling, starting
 from tunewell.ui.asked import form_of, run_at
 from tunewell.ui.guard import LOCAL, Guard
 from tunewell.ui.jobs import Queue
@@ -44,6 +44,7 @@ def create_app(
         token: of the session, see `guard`. hosts: the Host names that are answered.
         queue: of the runs that are started here. most: bytes of an upload.
     """
+    rooms = labelling.Rooms(place)
     app = Starlette(
         routes=[
             Route("/", show_runs),
@@ -53,6 +54,7 @@ def create_app(
             Route("/compare", show_comparison),
             Route("/live", show_live),
             *starting.ROUTES,
+            *labelling.routes(rooms),
             Route("/try", show_try, methods=["GET"]),
             Route("/try", answer, methods=["POST"]),
             Route("/static/{name}", send_static),
@@ -60,6 +62,7 @@ def create_app(
         exception_handlers={TunewellError: _mistake, HTTPException: _http_error, Exception: _fault},
     )
     app.state.place, app.state.shelf, app.state.desk = place, Shelf(place), Desk()
+    app.state.rooms = rooms
     app.state.queue, app.state.most = Queue(place) if queue is None else queue, most
     return Guard(app, token=token, hosts=hosts)
 
@@ -91,13 +94,16 @@ def show_run(request: Request) -> Response:
 
 def show_comparison(request: Request) -> Response:
     """Two runs or more side by side."""
+    from tunewell.evaluate.metrics import LOWER_IS_BETTER
     from tunewell.ui.compare import side_by_side
 
     asked = list(dict.fromkeys(request.query_params.getlist("at")))
     if len(asked) < 2:
         return problem(request, words(request)["c_need"], 400)
     found = side_by_side([run_at(request, at) for at in asked], request.query_params.get("with", ""))
-    return page(request, "compare.html", title=words(request)["compare"], here="runs", found=found)
+    return page(
+        request, "compare.html", title=words(request)["compare"], here="runs", found=found, lower=LOWER_IS_BETTER
+    )
 
 
 def show_live(request: Request) -> Response:

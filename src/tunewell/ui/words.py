@@ -89,6 +89,7 @@ BOTH: dict[str, tuple[str, str]] = {
     "c_verdict": ("verdict", "结论"),
     "c_better": ("better beyond chance", "显著更好"),
     "c_worse": ("worse beyond chance", "显著更差"),
+    "c_lower": ("(lower is better)", "（越低越好）"),
     "c_p": ("p", "p"),
     "c_p_holm": ("p, adjusted", "校正后 p"),
     "c_difference": ("difference", "差值"),
