@@ -93,7 +93,8 @@ def same_within_noise(one: Path, two: Path, tolerance: float = 2e-4) -> None:
     assert records[0]["stopped_early"] or np.isfinite(dynamics[1]).all()
 
 
-def test_two_processes_give_what_one_gives(place):
+@pytest.mark.slow
+def test_torchrun_gives_what_one_process_gives(place):
     """EWC and an average along tuning, rows accumulated over two batches, an odd number of rows."""
     more = ("--strategy", "ewc", "--strategy", "ema", "--ema_decay", "0.5", "--gradient_accumulation_steps", "2")
     one = finish(place, line("one", *more), 1)
