@@ -26,6 +26,7 @@ from tunewell.results import (
     Estimate,
     Evaluation,
     Retention,
+    Seeds,
     Summary,
     Training,
 )
@@ -113,6 +114,12 @@ class Run:
         """Whether probabilities mean what they say, on test; None for tasks whose answers are texts."""
         path = self.dir / "calibration.json"
         return Calibration.load(path) if path.is_file() else None
+
+    @cached_property
+    def seeds(self) -> Seeds | None:
+        """How far the result depends on the seed; None for a run with one."""
+        path = self.dir / "seeds.json"
+        return Seeds.load(path) if path.is_file() else None
 
     @cached_property
     def drift(self) -> Drift | None:
@@ -223,6 +230,7 @@ def run(
     from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
     from tunewell.stages.search import tune_and_choose
+    from tunewell.stages.seeds import over_seeds
     from tunewell.stages.tell import summarise, tell
 
     recipe = (
@@ -249,9 +257,10 @@ def run(
         training, choice = tune_and_choose(job)
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
+        seeds = over_seeds(job, training, choice, evaluation, retention)
         explain_tuned(job)
         drift_tuned(job)
-        summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
+        summarise(job, training, choice, evaluation, retention, time.perf_counter() - started, seeds)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)
     if finished.summary.kept is False and raise_on_gate:

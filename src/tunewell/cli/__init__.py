@@ -161,7 +161,9 @@ def main() -> None:
         import signal
 
         # Stopped politely, nothing half-written stays: the files' own clean-up runs.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        from tunewell.stopping import leave
+
+        signal.signal(signal.SIGTERM, leave)
     app()
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tunewell.cache import cache_folder
+from tunewell.data.bounds import bounded_columns, bounded_parquet
 from tunewell.errors import DataError
 
 if TYPE_CHECKING:
@@ -168,10 +169,11 @@ def parquet_batches(path: Path, source: str) -> tuple[Iterator[pa.RecordBatch], 
 
     try:
         file = pq.ParquetFile(path)
+        bounded_parquet(file.metadata, path.stat().st_size, source)
         return (plain(b) for b in _checked(file.iter_batches(BATCH_ROWS), source, "Parquet")), plain_schema(
             file.schema_arrow
         )
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, MemoryError, UnicodeDecodeError) as error:
         raise _damaged(source, "Parquet", error) from None
 
 
@@ -186,15 +188,16 @@ def ipc_batches(path: Path, source: str) -> tuple[Iterator[pa.RecordBatch], pa.S
             mapped.seek(0)
             file = pa.ipc.open_stream(mapped)
             batches = iter(file)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise _damaged(source, "Arrow", error) from None
+    bounded_columns(file.schema.names, source)
     return (plain(b) for b in _checked(batches, source, "Arrow")), plain_schema(file.schema)
 
 
 def _checked(batches: Iterator[pa.RecordBatch], source: str, kind: str) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         raise _damaged(source, kind, error) from None
 
 

@@ -26,6 +26,8 @@ def preflight(job: Job) -> None:
         DataError: a probe file or a file of general text that cannot be used.
     """
     from tunewell.data.general import general_texts
+    from tunewell.extras import need
+    from tunewell.stages.seeds import preflight as repeatable
 
     recipe = job.recipe
     job.task.preflight(job)
@@ -33,10 +35,14 @@ def preflight(job: Job) -> None:
         from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight
 
         tensorflow_preflight(job)
+    repeatable(job)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")
-    reads = {"distill", "ewc", "mas", "gpm", AUTO} & set(recipe.strategies) or recipe.monitor not in (None, "off")
+    readers = {"distill", "rehearse", "ewc", "mas", "gpm", AUTO}
+    reads = readers & set(recipe.strategies) or recipe.monitor not in (None, "off")
+    if recipe.load_in_4bit:
+        need("quantize", "load_in_4bit")
     if reads and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
 

@@ -69,17 +69,20 @@ def tune(job: Job) -> Training:
 
     folder, record = job.folder / place(job), job.folder / place(job) / "training.json"
     step = f"tune-{job.candidate}" if job.candidate else "tune"
-    if job.folder.done(step, job.keys.tune, [f"{place(job)}/training.json", f"{place(job)}/tuned.safetensors"]):
+    outputs = [f"{place(job)}/training.json", f"{place(job)}/tuned.safetensors"]
+    if job.folder.done(step, job.keys.tune, outputs):
         return Training.load(record)
     marker = folder / "inputs"
     if folder.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != job.keys.tune):
         shutil.rmtree(folder)  # part of a tuning with other settings
     write_whole(marker, job.keys.tune)
     model, training = tuned_in(job, folder)
+    told = " ".join(why for c in job.callbacks if (why := getattr(c, "stopped", "")))
+    training = training.model_copy(update={"stopped": told}) if told else training
     state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
     write_with(weights_of(job), lambda path: save_file(state, str(path)))
     training.write(record)
-    job.folder.mark(step, job.keys.tune)
+    job.folder.mark(step, job.keys.tune, outputs)
     clear_checkpoints(folder)
     return training
 

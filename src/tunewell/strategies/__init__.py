@@ -23,6 +23,7 @@ STRATEGIES: dict[str, str] = {
     "mas": "tunewell.strategies.mas:MemoryAwareSynapses",
     "gpm": "tunewell.strategies.gpm:GradientProjection",
     "anchor": "tunewell.strategies.anchor:Anchor",
+    "rehearse": "tunewell.strategies.rehearsal:Rehearsal",
     "recadam": "tunewell.strategies.recadam:RecallAndLearn",
     "prompt": "tunewell.strategies.prompt:Prompting",
     "lora": "tunewell.strategies.lora:LowRank",
@@ -35,7 +36,7 @@ AFTERWARDS = ("average", "lines")  # work on tuned weights, so that they can be 
 WITH_PROMPT = ("prompt", "average", "freeze", "llrd", "l2sp", "recadam", "ema", "swa", "sam")
 PULLS = ("l2sp", "ewc", "mas", "recadam")  # hold weights to those of the base model
 # mean something only where the encoder is tuned as a whole
-MOVES = (*PULLS, "distill", "anchor", "gpm", "llrd", *AFTERWARDS)
+MOVES = (*PULLS, "distill", "rehearse", "anchor", "gpm", "llrd", *AFTERWARDS)
 
 
 def check_combination(names: list[str], freeze: str = "") -> list[str]:

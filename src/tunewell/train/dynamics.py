@@ -74,23 +74,30 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 class RecordDynamics(TrainerCallback):
-    """Keeps margin and confidence of each row in each epoch and writes them beside the checkpoints.
+    """Keeps margin and confidence of each row in each epoch and writes them when tuning ends.
 
     Args:
         rows: n. epochs: E at the most. kind: `problem_type` of the task. path: the file to write.
 
-    A resumed tuning goes through the batches after its checkpoint again, and so writes those cells anew.
+    Checkpoints hold what there is so far (`state`, as of a strategy), so that a resumed tuning notes the same.
     """
+
+    name, title, paper = "dynamics", "What tuning thought of each row, in a checkpoint", ""
 
     def __init__(self, rows: int, epochs: int, kind: str, path: Path) -> None:
         self.kind, self.path, self.epoch = kind, path, 0
-        before = Dynamics.load(path)
-        if before is not None and before.margin.shape == (epochs, rows):
-            self.margin, self.confidence, self.other = before.margin, before.confidence, before.other
-        else:
-            self.margin = np.full((epochs, rows), np.nan, dtype=np.float32)
-            self.confidence = np.full((epochs, rows), np.nan, dtype=np.float32)
-            self.other = np.full((epochs, rows), -1, dtype=np.int32)
+        self.margin = np.full((epochs, rows), np.nan, dtype=np.float32)
+        self.confidence = np.full((epochs, rows), np.nan, dtype=np.float32)
+        self.other = np.full((epochs, rows), -1, dtype=np.int32)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {k: torch.from_numpy(getattr(self, k)) for k in ("margin", "confidence", "other")}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        for key, tensor in state.items():
+            setattr(self, key, tensor.numpy().copy())
 
     def add(self, rows: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Note a batch: rows (B,) are places among the training rows, logits (B, C)."""
@@ -101,9 +108,6 @@ class RecordDynamics(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.epoch = int((state.epoch or 0) + 1e-3)  # a resumed epoch begins at a fraction
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._write(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._write(state)

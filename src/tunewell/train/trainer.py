@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +24,7 @@ from transformers import Trainer
 
 from tunewell.errors import TrainingError
 from tunewell.train.batching import LikeLengthBatches, RandomBatches
+from tunewell.train.checkpoint import LoopState, seal_and_rotate
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
 from tunewell.train.packing import BOUNDS
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from tunewell.tasks.base import TokenLoss
+    from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
 
 MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
@@ -53,11 +57,17 @@ class TunewellTrainer(Trainer):
         rate_factors: dict[str, float] | None = None,
         strategies: Sequence[Strategy] = (),
         validate: Callable[[Any], dict[str, float]] | None = None,
+        carried: Sequence[Any] = (),
+        keep_checkpoints: int = 2,
+        guard: Guard | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if strategies:
-            self.add_callback(StrategyCalls(self, strategies))
+        self.loop_state = LoopState(self)
+        self.carried = [*strategies, *carried, self.loop_state]  # whose state a checkpoint holds
+        self.keep_checkpoints = keep_checkpoints
+        self.guard = guard
+        self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
         self.token_loss = token_loss
@@ -66,7 +76,7 @@ class TunewellTrainer(Trainer):
         self._bad_in_a_row = 0
         self._bad_micro = self._climbed = False
         self._extra_done_at = -1
-        self.step_dropped = False
+        self.step_dropped = self._ended = False
 
     @property
     def counts(self) -> Counts:
@@ -95,14 +105,51 @@ class TunewellTrainer(Trainer):
             self.optimizer = grouped(self, self.model, factors)
         return super().create_optimizer(model)
 
+    # ------------------------------------------------------------ checkpoints
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model and what strategies carry, before trainer_state.json, which marks a checkpoint as whole."""
+        """The model and what strategies carry."""
         super()._save(output_dir, state_dict)
-        save_states(self.strategies, output_dir or str(self.args.output_dir))
+        save_states(self.carried, output_dir or str(self.args.output_dir))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Trainer's checkpoint, sealed as the last thing; older ones go only after that.
+
+        Raises:
+            OSError: it cannot be written; what there is of it is removed.
+        """
+        path = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            shutil.rmtree(path, ignore_errors=True)
+            # torch and safetensors tell of a full disk in exceptions of their own
+            told = type(error).__name__ == "SafetensorError" or "StreamWriter" in str(error)
+            if told or (isinstance(error, RuntimeError) and "write" in str(error)):
+                raise OSError(str(error).splitlines()[0]) from error
+            raise
+        if self.args.should_save:
+            seal_and_rotate(path, keep=self.keep_checkpoints, best=self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_states(self.strategies, resume_from_checkpoint)
+        load_states(self.carried, resume_from_checkpoint)
+
+    def _init_training_state(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's, after which the best checkpoint is one of this folder, and a tuning that had ended has."""
+        found = super()._init_training_state(*arguments, **options)
+        self._ended = self.control.should_training_stop
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        if best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return found
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """Trainer would take one more step of a tuning whose last checkpoint says that it had ended."""
+        if self._ended:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **options)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> torch.Tensor | None:
         """Tokens with loss in all batches of an optimiser step, of all processes; None for a loss of rows."""
@@ -118,6 +165,7 @@ class TunewellTrainer(Trainer):
             assert num_items_in_batch is not None
             with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
                 outputs, nats = self.token_loss.learn(model, self.accelerator.unwrap_model(model), inputs)
+            self._tell_guard(model, nats, lambda: int(self.token_loss.count(inputs["labels"])))  # type: ignore[union-attr]
             # processes average their gradients, and each has only its own tokens above the line
             loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
             return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
@@ -129,8 +177,14 @@ class TunewellTrainer(Trainer):
         else:
             assert self.row_loss is not None
             losses = self.row_loss(outputs.logits, labels)
+        self._tell_guard(model, losses.sum(), lambda: len(losses))
         loss = losses.sum() / rows_a_step
         return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs)
+
+    def _tell_guard(self, model: Any, summed: torch.Tensor, count: Callable[[], int]) -> None:
+        """The task's own loss, without the terms of strategies."""
+        if self.guard is not None and model.training and not self._climbed:
+            self.guard.add(float(summed.detach()), count())
 
     def _with_terms(
         self, model: Any, loss: torch.Tensor, inputs: dict[str, Any], outputs: Any, rows: Any, labels: Any, both: bool
@@ -139,11 +193,13 @@ class TunewellTrainer(Trainer):
         if model.training:
             if not self._climbed:  # the same rows again are not new rows
                 if BOUNDS in inputs:
-                    tokens = inputs["input_ids"].numel()
-                    self.counts.add(rows=len(inputs[BOUNDS]) - 1, tokens=tokens, cells=tokens)
+                    tokens, bounds = inputs["input_ids"].numel(), inputs[BOUNDS]
+                    pairs = int(bounds.diff().square().sum())
+                    self.counts.add(rows=len(bounds) - 1, tokens=tokens, cells=tokens, pairs=pairs)
                 else:
                     mask = inputs["attention_mask"]
-                    self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
+                    pairs = mask.numel() * mask.shape[-1]
+                    self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel(), pairs=pairs)
                 if rows is not None and self.dynamics is not None:
                     self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step

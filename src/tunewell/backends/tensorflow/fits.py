@@ -30,6 +30,8 @@ def mistakes(recipe: Recipe) -> list[str]:
         out.append(f"`framework: tensorflow` learns classes and scores, not `task: {recipe.task}`: `{BACK}`")
     if recipe.monitor not in (None, "off"):
         out.append(f"`monitor: {recipe.monitor}` reads PyTorch models as they are tuned: leave it out, or `{BACK}`")
+    if recipe.guard == "act":
+        out.append(f"`guard: act` steers PyTorch's loop: leave it out, or `{BACK}`")
     if recipe.bf16:
         out.append("`framework: tensorflow` computes in fp32: leave `bf16` out")
     if recipe.classify_by == "likelihood":

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
-
 from tunewell.train.losses import FITTING
 
 if TYPE_CHECKING:
