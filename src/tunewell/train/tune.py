@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.errors import TrainingError
 from tunewell.results import Training
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from tunewell.tasks.base import Inputs
     from tunewell.train.hooks import Strategy
     from tunewell.train.monitor import Monitor
-
-TOKENS_A_ROW = 128  # the token budget of a batch is this times per_device_train_batch_size
 
 
 @dataclass(frozen=True)
@@ -132,12 +129,13 @@ def tune(
     from transformers import EarlyStoppingCallback, TrainingArguments
 
     from tunewell.train.accounting import Energy, account, work_of
-    from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
+    from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
+    from tunewell.train.plan import TOKENS_A_ROW, cannot_save, out_of_memory, plan
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import head_factors, peak_rate
     from tunewell.train.stop import StopInOrder
@@ -170,18 +168,15 @@ def tune(
     if tokens is not None:
         collate = tokens.collate
     lengths = lengths_of(encoded)
-    rows = min(recipe.per_device_train_batch_size, len(encoded))
-    budget = rows * (TOKENS_A_ROW if inputs is None else inputs.tokens_a_row)
-    batches: LikeLengthBatches | RandomBatches
-    if tokens is not None and tokens.random:
-        batches = RandomBatches(len(encoded), rows=rows, seed=recipe.seed)
-    else:
-        batches = LikeLengthBatches(lengths, rows=rows, tokens=budget, seed=recipe.seed)
-    accumulate = recipe.gradient_accumulation_steps
-    steps_an_epoch = -(-len(batches) // accumulate)
-    steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
+    planned = plan(
+        recipe,
+        lengths,
+        tokens_a_row=TOKENS_A_ROW if inputs is None else inputs.tokens_a_row,
+        random=tokens is not None and tokens.random,
+    )
+    batches, rows, accumulate, every = planned.batches, planned.rows, planned.accumulate, planned.every
+    steps, steps_an_epoch = planned.steps, planned.steps_an_epoch
     checkpoints = folder / "checkpoints"
-    every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
     resume = last_whole(checkpoints, echo)
     rate = recipe.learning_rate or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
@@ -218,7 +213,7 @@ def tune(
         learning_rate=rate,
         num_train_epochs=recipe.num_train_epochs,
         max_steps=steps,
-        warmup_steps=int(np.ceil(recipe.warmup_ratio * steps)),
+        warmup_steps=planned.warmup,
         lr_scheduler_type=recipe.lr_scheduler_type,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
@@ -298,18 +293,9 @@ def tune(
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingError(
-            "ran out of memory",
-            where=f"per_device_train_batch_size: {rows}",
-            remedy="halve per_device_train_batch_size and double gradient_accumulation_steps, or lower max_length",
-        ) from error
+        raise out_of_memory(rows) from error
     except OSError as error:
-        raise TrainingError(
-            f"cannot write a checkpoint: {error.strerror or error}",
-            where=str(checkpoints),
-            expected="free disk space and a folder that can be written",
-            remedy="free some space and run the same command again; it goes on where it was",
-        ) from error
+        raise cannot_save(checkpoints, error) from error
     model.eval()
     if guard is not None:
         guard.tell()
