@@ -123,6 +123,23 @@ def test_importances_that_are_damaged_are_measured_again(tmp_path):
     assert broken(tmp_path / "ewc.safetensors") is None
 
 
+def test_converted_data_in_the_cache_that_is_damaged_is_converted_again(tmp_path, monkeypatch):
+    from tunewell.data import arrow
+    from tunewell.data.load import load
+
+    monkeypatch.setenv("TUNEWELL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(arrow, "IN_MEMORY", 100)
+    (tmp_path / "a.csv").write_text("text,label\n" + "good word,a\nbad word,b\n" * 50)
+    first = load(tmp_path / "a.csv").dataset["text"][:]
+    (kept,) = (tmp_path / "cache" / "data").glob("*.arrow")
+    whole = kept.read_bytes()
+    changed = whole.replace(b"good word", b"evil word", 1)
+    assert changed != whole
+    kept.write_bytes(changed)
+    assert load(tmp_path / "a.csv").dataset["text"][:] == first
+    assert kept.read_bytes() == whole
+
+
 def test_the_state_of_a_seal_does_not_depend_on_the_clock(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, a=np.arange(3))

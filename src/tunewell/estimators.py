@@ -398,7 +398,7 @@ def _prepared(
     from tunewell.data.columns import Columns
     from tunewell.data.split import split
     from tunewell.evaluate.metrics import check_headline
-    from tunewell.stages.prepare import Prepared
+    from tunewell.stages.prepare import Prepared, few_labels
     from tunewell.tasks import TaskSpec
 
     regression = task == "text-regression"
@@ -407,15 +407,22 @@ def _prepared(
         metric = "r2" if regression else "f1_micro" if multi else "f1_macro"
     spec = TaskSpec(task, classes, multi, metric, pairs is not None)
     check_headline(spec)
-    splits = split(
-        rows_of(texts, pairs, labels),
-        validation_size=recipe.validation_size,
-        test_size=recipe.test_size,
-        seed=recipe.seed,
-        need_validation=True,
-        need_test=False,
-        stratify=not regression,
-        source="X",
+    rows, share = rows_of(texts, pairs, labels), recipe.validation_size
+    if share == _default("validation_size") and not regression and few_labels(recipe, labels):
+        share = 0.0
+    splits = (
+        {"train": rows, "validation": rows.select([])}
+        if not share
+        else split(
+            rows,
+            validation_size=share,
+            test_size=recipe.test_size,
+            seed=recipe.seed,
+            need_validation=True,
+            need_test=False,
+            stratify=not regression,
+            source="X",
+        )
     )
     roles = Columns(
         text="text",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from tunewell import __version__
+from tunewell import __version__, processes
 from tunewell.errors import RunFolderError
 from tunewell.results import write_whole
 from tunewell.seal import described, differs, synced
@@ -59,6 +59,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        processes.refuse_alone("work in a run folder")
         self.path = Path(path)
         self._lock: IO[str] | None = None
         self.say: Callable[[str], None] = lambda line: None

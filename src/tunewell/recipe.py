@@ -100,7 +100,12 @@ class Recipe(BaseModel):
     multi_label: bool | None = _key(None, "data", "Several labels a row; inferred from lists or several label columns.")
     label_separator: str | None = _key(None, "data", "Splits a label cell into several labels (`news|sport` with `|`).")
     validation_size: float = _key(
-        0.1, "data", "Share of `train` split off for validation when none is given.", gt=0, lt=1
+        0.1,
+        "data",
+        "Share of `train` split off for validation when none is given; 0 takes no rows away, as `fewshot` does by "
+        "itself: then nothing is stopped early, calibrated or chosen by its score.",
+        ge=0,
+        lt=1,
     )
     test_size: float = _key(0.2, "data", "Share of `train` split off for test when none is given.", gt=0, lt=1)
     max_train_samples: int | None = _key(None, "data", "Use a seeded sample of at most this many training rows.", ge=1)
@@ -239,6 +244,15 @@ class Recipe(BaseModel):
         "strategies",
         "`prompt`: the words of each class (`good=great|fine,bad=awful`), or `auto` to search them; by default told by "
         "the labels' names, and searched where a name is not one token.",
+    )
+    fewshot_steps: int | None = _key(
+        None, "strategies", "`fewshot`: optimiser steps; by default chosen by the number of rows a class.", ge=1
+    )
+    fewshot_names: bool = _key(
+        True,
+        "strategies",
+        "`fewshot`: names of classes that are words are further texts of their class, where cross-validation on the "
+        "training rows says that they help.",
     )
     freeze: str = _key(
         "embeddings",
@@ -536,10 +550,15 @@ def validate(values: dict[str, Any], where: str = "recipe") -> Recipe:
 
 def mistakes(values: dict[str, Any]) -> list[str]:
     """What is wrong with a mapping of recipe keys, in sentences; empty when it is valid."""
+    return [sentence for _, sentence in mistakes_by_key(values)]
+
+
+def mistakes_by_key(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same with the key that each is about, "" where it is about several: what a form shows beside its fields."""
     try:
         Recipe(**{str(k): v for k, v in values.items()})
     except ValidationError as error:
-        return [_sentence(e) for e in error.errors()]
+        return [(str(e["loc"][0]) if e["loc"] else "", _sentence(e)) for e in error.errors()]
     return []
 
 

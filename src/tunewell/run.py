@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewell import processes
 from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
 from tunewell.results import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tunewell.explain.drift import Drift
-    from tunewell.explain.records import Explanation, Explanations
+    from tunewell.explain.records import Explanations
 
 
 Echo = Callable[[str], None]
@@ -165,18 +166,18 @@ class Run:
             )
         return self.predictor.scores(texts, text_pairs)
 
-    def explain(
-        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
-    ) -> list[Explanation]:
-        """Which words decided, one `Explanation` a text, with its faithfulness.
+    def explain(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
+        """Which words decided, one `Explanation` a text, with its faithfulness; a `WrittenExplanation` (words of the
+        answer × words of the source) where the model writes.
 
         Args:
-            options: `method` ("auto" or a name), `target` (a label), `budget` (seconds), `seed`; see
-                `tunewell.explain.texts.explain_texts`.
+            texts: texts; questions, with contexts as `text_pairs`; sources or prompts.
+            options: `method` ("auto" or a name), `target` (a label, or an answer), `budget` (seconds), `seed`; see
+                `tunewell.explain.why.why`.
         """
-        from tunewell.explain.texts import explain_texts
+        from tunewell.explain.why import why
 
-        return explain_texts(self.predictor, texts, text_pairs, **options)
+        return list(why(self.predictor, texts, text_pairs, **options))
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:
@@ -242,6 +243,9 @@ def run(
         )
     )
     started = time.perf_counter()
+    processes.begin()
+    if processes.rank():
+        return Run(processes.assist())
     with Job(
         recipe,
         output_dir=recipe.output_dir or default_output_dir(recipe),
@@ -250,6 +254,7 @@ def run(
         command=command,
     ) as job:
         preflight(job)
+        processes.refuse(job)
         job.begin()
         check(job)
         baselines(job)
@@ -263,6 +268,7 @@ def run(
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started, seeds)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)
+    processes.dismiss(finished.dir)
     if finished.summary.kept is False and raise_on_gate:
         raise gate_error(finished)
     return finished

@@ -28,7 +28,7 @@ def sha256_of(path: Path) -> str:
 def synced(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     with contextlib.suppress(PermissionError, IsADirectoryError):  # Windows opens no folder
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

@@ -27,10 +27,12 @@ class Faults:
         environment = {
             **os.environ, "TUNEWELL_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
+        said = (folder / "server.txt").open("wb")
         self.server = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("server.py"))], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=(folder / "server.txt").open("wb"), env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=said, env=environment, text=True,
         )  # fmt: skip
+        said.close()
         assert self._ask({"folder": str(folder), "line": self.line("warm")})["code"] == 0, self.said_by_server()
         self.expected: dict[str, Any] = {}
 

@@ -25,7 +25,8 @@ ZERO = {
     "gpm": {"gpm_threshold": 0.0},
     "anchor": {"anchor_weight": 0.0},
 }
-NO_ZERO = {"freeze", "lpft", "lora", "rehearse"}  # freeze: see gradual; lpft has no strength; lora at 0 is freezing
+# freeze: see gradual; lpft and fewshot have no strength; lora at 0 is freezing
+NO_ZERO = {"freeze", "lpft", "fewshot", "lora", "rehearse"}
 FOR_DECODERS = ("rehearse",)  # not for the tiny encoder of this file: see test_general_text.py
 # settings that make a strategy's own state matter within 8 steps
 STRONG = {
@@ -37,6 +38,7 @@ STRONG = {
     "swa": {"swa_start": 0.2},
     "freeze": {"freeze": "gradual"},
     "lora": {"lora_variant": "pissa", "lora_rank": 2},
+    "fewshot": {"fewshot_steps": 8},
 }
 TOGETHER = [
     ("gpm", "anchor"),
@@ -44,6 +46,8 @@ TOGETHER = [
     ("lora", "ema", "sam"),
     ("ewc", "llrd", "swa"),
     ("freeze", "distill"),
+    ("fewshot", "distill", "ema"),
+    ("lora", "fewshot"),
 ]
 TRAINED = [(name,) for name in STRATEGIES if name not in ("average", "lines", *FOR_DECODERS)] + TOGETHER
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 from tunewell.cache import cache_folder
 from tunewell.data.bounds import bounded_columns, bounded_parquet
 from tunewell.errors import DataError
+from tunewell.seal import sha256_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 IN_MEMORY = 32 << 20  # bytes of source below which rows are held in memory
 BATCH_ROWS = 20_000
 KEPT_DAYS = 30
-FORMAT = 1  # raise when the way rows are read changes, so that old cache files are not taken
+FORMAT = 2  # raise when the way rows are read changes, so that old cache files are not taken
 
 
 def fingerprint(*parts: Any) -> str:
@@ -43,12 +44,14 @@ def file_fingerprint(path: Path, *parts: Any) -> str:
 
 
 def cached_dataset(key: str) -> tuple[Dataset, dict[str, Any]] | None:
-    """The data set and notes that `build` stored under this key, or None."""
+    """The data set and notes that `build` stored under this key, or None, also where the file is damaged since."""
     file = _file(key)
     try:
         notes = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        if notes.pop("sha256") != sha256_of(file):
+            return None
         dataset = _mapped(file, key)
-    except (OSError, ValueError):  # pa.ArrowInvalid is a ValueError
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # pa.ArrowInvalid is a ValueError
         return None
     with contextlib.suppress(OSError):
         os.utime(file)
@@ -96,7 +99,7 @@ def build(
                 writer.write_batch(batch)
         os.replace(temporary, file)
         temporary = None
-        _write_notes(file.with_suffix(".json"), notes())
+        _write_notes(file.with_suffix(".json"), {**notes(), "sha256": sha256_of(file)})
     except OSError as error:
         raise DataError(
             f"cannot write the converted data: {error.strerror or error}",

@@ -318,7 +318,10 @@ def _columnar(name: str, format: str, path: Path, chunk_rows: int) -> RowSource:
                 file.seek(0)
                 stream = pa.ipc.open_stream(file)
                 schema, batches = stream.schema, iter(stream)
-    except (pa.ArrowException, OSError) as error:
+    except DataError:
+        file.close()
+        raise
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         file.close()
         raise explain(f"not a {format.title()} file", error) from None
 

@@ -1,6 +1,7 @@
 """Cheap alternatives that a tuned model must beat: the majority, TF-IDF under a linear model, the base model frozen.
 
-All are trained on the training rows; what must be chosen is chosen on validation.
+All are trained on the training rows; what must be chosen is chosen on validation, without validation rows by
+cross-validation on the training rows.
 
 Shapes: n rows, C classes, H hidden size.
 """
@@ -120,20 +121,22 @@ def _constant(spec: Any, y: dict[str, np.ndarray]) -> Baseline:
 def _tfidf(spec: Any, splits: dict[str, Dataset], y: dict[str, np.ndarray], seed: int, left_out: str) -> Baseline:
     started = time.perf_counter()
     kind = kind_of(spec)
+    judged = y["validation"] if len(y["validation"]) else y["train"]
     texts = {s: (d["text"][:], d["text_pair"][:] if spec.pair else None) for s, d in splits.items()}
     features = TfidfFeatures(*texts["train"], max_features=MAX_PARAMETERS // max(1, len(spec.labels)))
-    x = {s: features.train if s == "train" else features(*texts[s]) for s in splits}
+    x = {s: features.train if s == "train" else features(*texts[s]) for s in splits if len(splits[s])}
+    x.setdefault("validation", features.train[:0])
     model = choose(
         kind,  # type: ignore[arg-type]
         x["train"],
         outputs_of(kind, y["train"], len(spec.labels)),  # type: ignore[arg-type]
         x["validation"],
-        lambda scores: score(spec.metric, spec, scores, y["validation"]),
+        lambda scores: score(spec.metric, spec, scores, judged),
         grid=TFIDF_ALPHAS if kind == "regression" else TFIDF_CS,
         seed=seed,
         tolerance=TFIDF_TOLERANCE,
     )
-    scores = {s: model.scores(x[s]) for s in splits if s != "train"}
+    scores = {s: model.scores(x[s]) for s in x if s != "train"}
     title = f"TF-IDF of {features.title} + {_head(kind)}{left_out}"
     return Baseline("tfidf", title, scores, time.perf_counter() - started)
 
@@ -150,6 +153,7 @@ def _probe(
     started = time.perf_counter()
     if embeddings is None:
         embeddings = {s: _embed(encoder, d, spec.pair) for s, d in splits.items()}
+    judged = y["validation"] if len(y["validation"]) else y["train"]
     x = {s: pair_features(v) if np.ndim(v) == 3 else v for s, v in embeddings.items()}
     probe = fit_linear_probe(
         x["train"],
@@ -158,7 +162,7 @@ def _probe(
         y["validation"],
         seed=seed,
         n_classes=len(spec.labels) or None,
-        objective=lambda scores: score(spec.metric, spec, scores, y["validation"]),
+        objective=lambda scores: score(spec.metric, spec, scores, judged),
     )
     scores = {s: probe.scores(x[s]) for s in splits if s != "train"}
     title = f"base model, frozen + {_head(kind_of(spec))}{left_out}"

@@ -21,6 +21,7 @@ Objective = Callable[[np.ndarray], float]  # scores of validation rows -> higher
 
 PROBE_CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # on standardised features
 PROBE_ALPHAS = (1.0, 10.0, 100.0, 1e3, 1e4)
+FOLDS = 5  # of the training rows, where there are none for validation
 MAX_ITER = 100
 TOLERANCE = 1e-5  # relative fall of the objective in one step at which fitting ends
 COST = 1.5e8  # multiplications of one pass over the rows; above, C is chosen on a sample of them
@@ -85,7 +86,8 @@ def fit_linear_probe(
     """A linear probe on frozen embeddings: what can be read off them without changing the model.
 
     Args:
-        train_x, val_x: (n, F) embeddings; standardised by the training rows' mean and deviation.
+        train_x, val_x: (n, F) embeddings; standardised by the training rows' mean and deviation. Without validation
+            rows the choice is made by cross-validation on the training rows.
         train_y, val_y: (n,) integers are class ids (logistic regression), (n, C) of 0 and 1 are several
             labels a row, (n,) floats are values (ridge regression).
         seed: of the sample on which C is chosen when rows and classes are many.
@@ -102,13 +104,13 @@ def fit_linear_probe(
     kind: Kind = "regression" if train_y.dtype.kind == "f" else "single-label"
     if train_y.ndim == 2:
         kind = "multi-label"
-    y = outputs_of(kind, train_y, n_classes or int(max(train_y.max(), np.max(val_y))) + 1)
+    y = outputs_of(kind, train_y, n_classes or int(max([train_y.max(), *np.ravel(val_y)])) + 1)
     model = choose(
         kind,
         (train_x - mean) / scale,
         y,
         (np.asarray(val_x, np.float64) - mean) / scale,
-        objective or _default_objective(kind, np.asarray(val_y)),
+        objective or _default_objective(kind, np.asarray(val_y) if len(val_y) else train_y),
         grid=PROBE_ALPHAS if kind == "regression" else PROBE_CS,
         seed=seed,
     )
@@ -133,7 +135,8 @@ def choose(
     seed: int,
     tolerance: float = TOLERANCE,
 ) -> Linear:
-    """Fit a model for each value of `grid` and return the best on validation.
+    """Fit a model for each value of `grid` and return the best on validation; without validation rows the best by the
+    out-of-fold scores of the training rows, which `objective` is then given.
 
     When a pass over the rows is dear (many classes), the choice is made on a seeded sample of the
     training rows and the winner fitted to all of them.
@@ -144,6 +147,8 @@ def choose(
         grid: C of the logistic regression, ascending; ridge's alpha is tried from the largest down.
         tolerance: of the logistic regression, see `fit_logistic`.
     """
+    if not val_x.shape[0]:
+        return _best_by_folds(kind, x, y, objective, grid, seed, tolerance)
     if kind == "regression":
         fits = [fit_ridge(x, y[:, 0], alpha) for alpha in sorted(grid, reverse=True)]
         return max(fits, key=lambda fit: objective(fit.scores(val_x)))  # the first of equals
@@ -154,6 +159,33 @@ def choose(
     rows = np.sort(np.random.default_rng(seed).permutation(len(y))[:few])
     chosen = _best_on_path(kind, x[rows], y[rows], val_x, objective, grid, tolerance)
     return fit_logistic(kind, x, y, chosen.regularisation, start=chosen, tolerance=tolerance)
+
+
+def _best_by_folds(
+    kind: Kind, x: Any, y: np.ndarray, objective: Objective, grid: Sequence[float], seed: int, tolerance: float
+) -> Linear:
+    """The value of `grid` with the best out-of-fold scores, the first of equals, fitted to all rows."""
+
+    def fit(rows: np.ndarray, value: float) -> Linear:
+        if kind == "regression":
+            return fit_ridge(x[rows], y[rows, 0], value)
+        return fit_logistic(kind, x[rows], y[rows], value, tolerance=tolerance)
+
+    n = len(y)
+    order = np.random.default_rng(seed).permutation(n)
+    order = order[np.argsort(y[order].argmax(axis=1), kind="stable")]  # classes go to the folds in turn
+    fold = np.empty(n, dtype=np.int64)
+    fold[order] = np.arange(n) % min(FOLDS, n)
+    grid = sorted(grid, reverse=kind == "regression")
+
+    def worth(value: float) -> float:
+        scores = np.zeros(n if kind == "regression" else y.shape, np.float32)
+        for k in range(min(FOLDS, n)):
+            scores[fold == k] = fit(np.flatnonzero(fold != k), value).scores(x[fold == k])
+        return objective(scores)
+
+    best = max(grid, key=worth) if n > 1 else grid[0]
+    return fit(np.arange(n), best)
 
 
 def _best_on_path(

@@ -31,7 +31,8 @@ def write_onnx(predictor: Predictor, path: Path) -> None:
 
     model, tokenizer = predictor.model, predictor.tokenizer
     second = ["and its pair", "one"] if predictor.pair else None
-    sample = dict(tokenizer(["a text", "another text, a little longer"], second, return_tensors="pt", padding=True))
+    texts, cut = ["a text", "another text, a little longer"], {"truncation": True, "max_length": predictor.max_length}
+    sample = dict(tokenizer(texts, second, return_tensors="pt", padding=True, **cut))
     names = [name for name in tokenizer.model_input_names if name in sample]
 
     class Logits(torch.nn.Module):

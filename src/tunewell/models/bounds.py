@@ -79,7 +79,7 @@ def _object(path: Path, name: str) -> dict[str, Any]:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
-            f"{path.name} cannot be read: {str(error).splitlines()[0]}",
+            f"cannot load its config: {path.name} cannot be read: {str(error).splitlines()[0]}",
             where=name,
             expected="a folder written by save_pretrained",
         ) from None
@@ -105,7 +105,7 @@ def _shapes(folder: Path, name: str) -> Iterator[tuple[str, list[int]]]:
             size = int.from_bytes(head, "little")
             if len(head) < 8 or size > min(MOST_HEADER, path.stat().st_size):
                 raise ModelError(
-                    f"{path.name} is damaged: its header is cut short",
+                    f"cannot load its weights: {path.name} is damaged, its header is cut short",
                     where=name,
                     expected="safetensors weights",
                     remedy="download or save the model again",
@@ -115,7 +115,7 @@ def _shapes(folder: Path, name: str) -> Iterator[tuple[str, list[int]]]:
                 found = [(k, [int(n) for n in v["shape"]]) for k, v in header.items() if k != "__metadata__"]
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise ModelError(
-                    f"{path.name} is damaged: its header cannot be read",
+                    f"cannot load its weights: {path.name} is damaged, its header cannot be read",
                     where=name,
                     expected="safetensors weights",
                     remedy="download or save the model again",

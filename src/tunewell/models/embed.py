@@ -78,10 +78,12 @@ def embed(
     base = model.base_model
     device = base.device
     training = base.training
+    out = np.empty((len(texts), base.config.hidden_size), dtype=np.float32)
+    if not len(texts):
+        return out
     base.eval()
     encoded = encode(tokenizer, texts, pairs, max_length)
     lengths = np.fromiter((len(ids) for ids in encoded["input_ids"]), dtype=np.int64, count=len(texts))
-    out = np.empty((len(texts), base.config.hidden_size), dtype=np.float32)
     try:
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             for index in like_length(lengths, batch_size, tokens_for(device)):

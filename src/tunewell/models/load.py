@@ -410,8 +410,11 @@ def load_tuned(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     """
     from transformers import AutoModelForSequenceClassification
 
+    from tunewell.models.pooled import is_pooled, load_pooled
     from tunewell.models.prompt import is_prompted, load_prompted
 
+    if is_pooled(path):
+        return load_pooled(locate(str(path))), load_tokenizer(str(path), str(path))
     if is_prompted(path):
         return load_prompted(str(path), locate(str(path))).eval(), load_tokenizer(str(path), str(path))
     model, missing, folder = read_saved(AutoModelForSequenceClassification, path)

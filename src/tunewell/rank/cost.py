@@ -108,7 +108,7 @@ def tuning_seconds(
 
 def memory_mb(recipe: Recipe, step: Step, *, parameters: int, max_length: int, rows: int) -> float:
     """Expected peak in MB, see the head of this file."""
-    from tunewell.train.plan import TOKENS_A_ROW
+    from tunewell.train.tune import TOKENS_A_ROW
 
     batch = min(recipe.per_device_train_batch_size, rows)
     largest = max(max_length, batch * min(max_length, TOKENS_A_ROW))

@@ -11,7 +11,7 @@ from tunewell.report import charts
 from tunewell.report.charts import Point
 from tunewell.report.drift import drift_charts, legend
 from tunewell.report.engine import engine
-from tunewell.report.explanations import pieces_of
+from tunewell.report.explanations import cells_of, pieces_of
 from tunewell.report.records import Records, read, usage
 from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
@@ -40,7 +40,7 @@ def render(records: Records, lang: str = "en") -> str:
         raise RecipeError(f"`lang: {lang}`", where="lang", expected=" or ".join(WORDS))
     w = WORDS[lang]
     return (
-        engine(pieces_of=pieces_of)
+        engine(pieces_of=pieces_of, cells_of=cells_of)
         .get_template("report.html")
         .render(
             w=w,

@@ -26,6 +26,8 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
     A point derived from a tuned model (an average with the base) must be better than the tuned model by a standard
     error of its score. When none is inside, the one that keeps most is chosen (then the better score) and `met` is
     False.
+    Without validation rows nothing has a score: then the candidate inside the budget that is furthest from the base
+    model is chosen, the tuned one itself where there is no budget.
     Floors are held against the select halves' point estimates, so the report halves may fall short by
     chance: whether the budget is kept is decided there, and said.
 
@@ -46,7 +48,9 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
         mean = judged[i].retention_mean
         return mean.value if mean is not None and mean.value is not None else float("-inf")
 
-    if inside:
+    if inside and all(judged[i].score.value is None for i in pool):  # no validation rows
+        winner = min(pool, key=lambda i: (kept(i), i)) if keep or keep_worst else pool[0]
+    elif inside:
         best = max(score(i) for i in pool)
         winner = max((i for i in pool if score(i) >= best - CLOSE), key=lambda i: (kept(i), score(i), -i))
         winner = _as_tuned(judged, pool, winner)
@@ -59,7 +63,7 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
         keep_worst=keep_worst,
         met=met,
         candidates=tuple(judged),
-        reason=_reason(met, len(inside), len(judged)),
+        reason=_reason(met, len(inside), len(judged), scored=any(c.score.value is not None for c in judged)),
     )
 
 
@@ -83,7 +87,11 @@ def _as_tuned(candidates: Sequence[Candidate], pool: Sequence[int], winner: int)
     return winner
 
 
-def _reason(met: bool | None, inside: int, total: int) -> str:
+def _reason(met: bool | None, inside: int, total: int, scored: bool = True) -> str:
+    if not scored and total > 1 and met is None:
+        return "no validation rows: the tuned model"
+    if not scored and total > 1 and met:
+        return f"no validation rows: the furthest from the base of the {inside} of {total} inside the budget"
     if met is None:
         return "no budget was set: the best validation score" if total > 1 else "the only candidate"
     if met:

@@ -46,7 +46,7 @@ class Joint:
     def prepare(self, tuning: Tuning) -> None:
         from tunewell.models.embed import encode
         from tunewell.train.batching import LikeLengthBatches
-        from tunewell.train.plan import TOKENS_A_ROW
+        from tunewell.train.tune import TOKENS_A_ROW
 
         self.tokenizer = tuning.tokenizer
         self.encoded, samplers = [], []

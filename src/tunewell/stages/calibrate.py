@@ -78,9 +78,14 @@ def calibrate(job: Job, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     spec, seed = job.spec, job.recipe.seed
     truth = {name: job.targets(name) for name in scores}
     parts: dict[str, Any] = {}
-    found, reason = Calibrator(method="none", n=len(truth["validation"])), "scores have no probabilities"
+    found = Calibrator(method="none", n=len(truth.get("validation", ())))
+    reason = "scores have no probabilities" if job.validated else "no validation rows to fit a map on"
     after = scores
-    if not spec.regression:
+    if not spec.regression and not job.validated:
+        parts |= _errors("before", scores["test"], truth["test"], seed)
+        parts |= _errors("after", scores["test"], truth["test"], seed)
+        job.echo(f"calibration: {_told(found)} ({reason})")
+    elif not spec.regression:
         found, parts["validation"], reason = choose(
             scores["validation"], truth["validation"], job.recipe.calibrate, seed=seed
         )
@@ -90,7 +95,9 @@ def calibrate(job: Job, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         job.echo(f"calibration: {_told(found)} ({reason})")
     if not spec.multi_label:
         methods = ("distance",) if spec.regression else conformal.METHODS
-        known = {m: conformal.true_scores(after["validation"], truth["validation"], m) for m in methods}
+        known = {m: np.empty(0) for m in methods}
+        if job.validated:
+            known = {m: conformal.true_scores(after["validation"], truth["validation"], m) for m in methods}
         parts["sets"] = tuple(
             _measured(method, c, known[method], after["test"], truth["test"])
             for method in methods

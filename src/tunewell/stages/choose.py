@@ -83,7 +83,8 @@ def score_candidates(
         )
         if mean is not None and worst is not None:
             kept = f"{mean.value:.4f} (worst {worst.value:.4f})" if mean.value is not None else "not known"
-            echo(f"choose: {label}: validation {score.value:.4f}, retention {kept}")
+            scored = "no validation rows" if score.value is None else f"validation {score.value:.4f}"
+            echo(f"choose: {label}: {scored}, retention {kept}")
     model.base_model.load_state_dict(tuned)
     return candidates, [weights for _, weights in variants]
 

@@ -14,7 +14,7 @@ import numpy as np
 from tunewell.errors import DataError
 from tunewell.folder import fingerprint
 from tunewell.predict import CALIBRATION, CONFORMAL, Predictor, decide
-from tunewell.results import BaselineResult, Evaluation, write_whole
+from tunewell.results import BaselineResult, Estimate, Evaluation, write_whole
 from tunewell.stages.baselines import baseline_scores
 from tunewell.stages.calibrate import CALIBRATED, calibrate
 from tunewell.stages.job import Job
@@ -106,6 +106,8 @@ def evaluate_labels(job: Job) -> Evaluation:
     scores = {}
     for name in ("validation", "test"):
         rows = job.splits[name]
+        if not len(rows):
+            continue
         scores[name] = predictor.raw_scores(list(rows["text"]), list(rows["text_pair"]) if spec.pair else None)
     difference = round_trip(folder / "model", job.splits["test"], scores["test"])
     job.echo(f"round trip: the saved model gives its predictions again (largest difference {difference:.1e})")
@@ -121,9 +123,10 @@ def evaluate_labels(job: Job) -> Evaluation:
         for about, other in baseline_scores(job)
     ]
     write_predictions(folder / "predictions.csv", job.splits["test"], spec, scores["test"])
-    evaluate(spec, scores["validation"], job.targets("validation"), split="validation", seed=seed).write(
-        folder / "validation.json"
-    )
+    validation = Evaluation(split="validation", metric=spec.metric, metrics={spec.metric: Estimate(value=None)}, n=0)
+    if job.validated:
+        validation = evaluate(spec, scores["validation"], job.targets("validation"), split="validation", seed=seed)
+    validation.write(folder / "validation.json")
     dump = [r.model_dump(mode="json") for r in results]
     write_whole(folder / "baselines.json", json.dumps({"baselines": dump}, indent=1) + "\n")
     tuned.write(folder / "evaluation.json")

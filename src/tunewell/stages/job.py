@@ -207,6 +207,11 @@ class Job:
 
     # ------------------------------------------------------------ the model in the making
 
+    @property
+    def validated(self) -> bool:
+        """Whether there are validation rows."""
+        return len(self.splits["validation"]) > 0
+
     def fresh_model(self) -> Any:
         """The base model, under a new head where the task has one."""
         return self.task.fresh_model(self)
@@ -225,6 +230,8 @@ class Job:
         from tunewell.tasks.spec import scores_of
 
         rows = self.splits[split]
+        if not len(rows):
+            return np.empty((0, self.spec.outputs), np.float32)
         raw = logits(
             model,
             self.input_tokenizer,

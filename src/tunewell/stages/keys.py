@@ -24,6 +24,7 @@ TRAINING_KEYS = (
 # keys that matter to one strategy only: to change one of another strategy is no reason to tune again
 STRATEGY_KEYS = {
     "prompt": ("pattern", "verbaliser"),
+    "fewshot": ("fewshot_steps", "fewshot_names"),
     "freeze": ("freeze",),
     "llrd": ("llrd_decay",),
     "l2sp": ("l2sp_weight",),

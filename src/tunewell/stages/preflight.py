@@ -31,11 +31,11 @@ def preflight(job: Job) -> None:
 
     recipe = job.recipe
     job.task.preflight(job)
+    repeatable(job)
     if recipe.framework == "tensorflow":
         from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight
 
         tensorflow_preflight(job)
-    repeatable(job)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")

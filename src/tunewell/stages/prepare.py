@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
 
 DUPLICATE, BEYOND = "duplicate (duplicates: drop)", "beyond max_train_samples"
+WHY = "`strategy: fewshot` on few labels; `validation_size` takes some"
 CHOSEN = {DUPLICATE, BEYOND}  # rows left out although they could be learned from
 DATA_KEYS = (
     "text",
@@ -195,7 +197,7 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
         notices=notices,
     )
     for name, dataset in splits.items():
-        if not len(dataset):
+        if not len(dataset) and (name != "validation" or recipe.validation):
             raise DataError(
                 f"no row is left for {name}",
                 where=str(getattr(recipe, name) or recipe.train),
@@ -305,6 +307,17 @@ def completed(
     from tunewell.data.split import split
 
     missing = tuple(n for n in ("validation", "test") if n not in splits)
+    share = validation_share(recipe, splits["train"]["label"][:]) if "validation" in missing and stratify else None
+    if recipe.validation_size == 0 and "validation" in missing and not stratify:
+        raise RecipeError(
+            "`validation_size: 0` is for classes: everything else is chosen by its score on validation rows",
+            where="validation_size",
+            expected="a share above 0, or a file for `validation`",
+        )
+    if share == 0:
+        splits["validation"] = splits["train"].select([])
+        missing = tuple(n for n in missing if n != "validation")
+        notices.append("no rows are taken away for validation" + ("" if recipe.validation_size == 0 else f" ({WHY})"))
     if missing:
         parts = split(
             splits["train"],
@@ -329,6 +342,23 @@ def completed(
         dropped[BEYOND] = len(splits["train"]) - recipe.max_train_samples
         splits["train"] = splits["train"].select(np.sort(chosen))
     return splits, missing
+
+
+def validation_share(recipe: Recipe, labels: Sequence[Any]) -> float:
+    """Share of the training rows that goes to validation: none for `strategy: fewshot` with few labels a class, where
+    every row is worth more to learn from, unless the recipe says how much.
+    """
+    set_by_user = "validation_size" in recipe.model_fields_set
+    return 0.0 if not set_by_user and few_labels(recipe, labels) else recipe.validation_size
+
+
+def few_labels(recipe: Recipe, labels: Sequence[Any]) -> bool:
+    """Whether the recipe is for few labels, and the median class has few."""
+    from tunewell.strategies import FEWSHOT
+    from tunewell.strategies.fewshot import FEW
+
+    counts = Counter(label for cell in labels for label in (cell if isinstance(cell, list) else [cell]))
+    return FEWSHOT in recipe.strategies and bool(counts) and float(np.median(list(counts.values()))) <= FEW
 
 
 def drop_duplicates(dataset: Dataset, dropped: dict[str, int]) -> Dataset:

@@ -52,7 +52,7 @@ def summarise(
     summary.write(path)
     summary = summary.model_copy(update={"verdict": verdict(job.folder.path, lang=recipe.lang)})
     summary.write(path)
-    job.folder.mark("summary", job.keys.choice)
+    job.folder.mark("summary", job.keys.choice, ["summary.json"])
     return summary
 
 

@@ -89,6 +89,9 @@ def tune(job: Job) -> Training:
 
 def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     """The job's fresh model, tuned; checkpoints go into `folder`, and a whole one found there is continued."""
+    from tunewell import processes
+
+    processes.summon(job, folder)
     model, inputs = job.fresh_model(), job.task.inputs(job)
     learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:
@@ -119,7 +122,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         )
     from tunewell.train.tune import tune as tune_model
 
-    job.monitor = monitor_of(job)
+    job.monitor = monitor_of(job) if processes.rank() == 0 else None
     training = tune_model(
         model,
         job.input_tokenizer,
@@ -129,7 +132,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         max_length=job.max_length,
         targets=learned,
         inputs=inputs,
-        validate=job.validate,
+        validate=job.validate if job.validated else None,
         strategies=made,
         folder=folder,
         echo=job.echo,

@@ -26,6 +26,7 @@ STRATEGIES: dict[str, str] = {
     "rehearse": "tunewell.strategies.rehearsal:Rehearsal",
     "recadam": "tunewell.strategies.recadam:RecallAndLearn",
     "prompt": "tunewell.strategies.prompt:Prompting",
+    "fewshot": "tunewell.strategies.fewshot:FewShot",
     "lora": "tunewell.strategies.lora:LowRank",
     "ema": "tunewell.strategies.ema:MovingAverage",
     "swa": "tunewell.strategies.swa:StochasticWeightAveraging",
@@ -34,6 +35,7 @@ STRATEGIES: dict[str, str] = {
 AUTO = "auto"  # no strategy of its own: a search among those of the table, see stages/search.py
 AFTERWARDS = ("average", "lines")  # work on tuned weights, so that they can be added without tuning again
 WITH_PROMPT = ("prompt", "average", "freeze", "llrd", "l2sp", "recadam", "ema", "swa", "sam")
+FEWSHOT = "fewshot"
 PULLS = ("l2sp", "ewc", "mas", "recadam")  # hold weights to those of the base model
 # mean something only where the encoder is tuned as a whole
 MOVES = (*PULLS, "distill", "rehearse", "anchor", "gpm", "llrd", *AFTERWARDS)
@@ -65,6 +67,8 @@ def check_combination(names: list[str], freeze: str = "") -> list[str]:
         problems.append(f"{_and(pulls)} all pull weights back to the base model: take one of them")
     if "prompt" in names and (idle := [name for name in names if name not in WITH_PROMPT and name in STRATEGIES]):
         problems.append(f"`prompt` goes with {', '.join(WITH_PROMPT[1:])}, not with {_and(idle)}")
+    if FEWSHOT in names and "lpft" in names:
+        problems.append("`fewshot` fits the head before tuning and after it: leave `lpft` out")
     if "ema" in names and "swa" in names:
         problems.append("`ema` and `swa` are both averages along tuning: take one of them")
     if "lora" in names:
@@ -76,6 +80,8 @@ def check_combination(names: list[str], freeze: str = "") -> list[str]:
     if "freeze" in names and freeze == "head_only" and (idle := [name for name in names if name in MOVES]):
         verb = "has" if len(idle) == 1 else "have"
         problems.append(f"`freeze: head_only` leaves the encoder as it is, so {_and(idle)} {verb} nothing to keep")
+    if "freeze" in names and freeze == "head_only" and FEWSHOT in names:
+        problems.append("`freeze: head_only` leaves the encoder as it is, and `fewshot` is to tune it by contrast")
     return problems
 
 

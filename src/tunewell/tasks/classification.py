@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.tasks import by_likelihood
+from tunewell.tasks import by_likelihood, few_labels
 from tunewell.tasks.base import FOR_WRITERS, UNDER_A_HEAD, refuse_strategies
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Classification:
         by_likelihood.preflight(job)
         if not by_likelihood.chosen(job):
             refuse_strategies(job, FOR_WRITERS, UNDER_A_HEAD)
+        few_labels.preflight(job)
         if job.prompt is not None:  # its pattern and words, before anything is written
             job.fresh_model()
         refuse(job)
@@ -172,20 +173,23 @@ class Classification:
 
     def fresh_model(self, job: Job) -> Any:
         from tunewell.models.load import load_classifier
+        from tunewell.models.pooled import pooled
         from tunewell.stages.prompting import prompted_model
+        from tunewell.strategies import FEWSHOT
 
         if job.prompt is not None:
             return prompted_model(job)
 
         if by_likelihood.chosen(job):
             return by_likelihood.load_base(job)
-        return load_classifier(
+        model = load_classifier(
             job.recipe.model,
             job.spec,
             seed=job.recipe.seed,
             revision=job.recipe.revision,
             trust_remote_code=job.recipe.trust_remote_code,
         )
+        return pooled(model) if FEWSHOT in job.recipe.strategies else model
 
     def inputs(self, job: Job) -> Inputs | None:
         return by_likelihood.inputs(job) if by_likelihood.chosen(job) else None
@@ -203,7 +207,11 @@ class Classification:
 
     def validation(self, job: Job, model: Any) -> Evaluation:
         from tunewell.evaluate.metrics import evaluate
+        from tunewell.results import Estimate, Evaluation
 
+        if not job.validated:
+            metric = job.spec.metric
+            return Evaluation(split="validation", metric=metric, metrics={metric: Estimate(value=None)}, n=0)
         return evaluate(
             job.spec,
             self._scores(job, model, "validation"),

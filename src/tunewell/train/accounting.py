@@ -52,7 +52,7 @@ def work_of(model: Any) -> Work:
         if hasattr(layer, "in_features") and isinstance(weight, Tensor):
             back = depth >= lowest
             a_token += 2.0 * layer.in_features * layer.out_features * (1 + back + (back and weight.requires_grad))
-    hidden = getattr(model.config, "hidden_size", None) or getattr(model.config, "d_model", 0)
+    hidden: Any = getattr(model.config, "hidden_size", None) or getattr(model.config, "d_model", 0)
     layers = {depth for depth, _ in numbered}
     return Work(a_token, 4.0 * hidden * sum(3 if depth >= lowest else 1 for depth in layers))
 

@@ -90,6 +90,14 @@ class RecordDynamics(TrainerCallback):
         self.confidence = np.full((epochs, rows), np.nan, dtype=np.float32)
         self.other = np.full((epochs, rows), -1, dtype=np.int32)
 
+    def gather(self) -> None:
+        """The cells of all processes at each; every one has seen other rows."""
+        from tunewell import processes
+
+        if processes.together():
+            arrays = self.margin, self.confidence, self.other
+            self.margin, self.confidence, self.other = processes.merged(arrays, np.isfinite(self.margin))
+
     def state(self) -> dict[str, torch.Tensor]:
         import torch
 
@@ -115,7 +123,8 @@ class RecordDynamics(TrainerCallback):
     def _write(self, state: Any) -> None:
         from tunewell.results import write_with
 
-        margin, confidence, other = _gathered(self.margin, self.confidence, self.other)
+        self.gather()
+        margin, confidence, other = self.margin, self.confidence, self.other
         if state.is_world_process_zero:
 
             def save(path: Path) -> None:
@@ -147,18 +156,3 @@ def judge(kind: str, logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.nda
     best, other = logits.scatter(1, labels[:, None], -torch.inf).max(dim=-1)
     confidence = torch.softmax(logits, dim=-1).gather(1, labels[:, None]).squeeze(1)
     return (given - best).cpu().numpy(), confidence.cpu().numpy(), other.cpu().numpy()
-
-
-def _gathered(margin: np.ndarray, confidence: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The cells of all processes; each has seen other rows."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return margin, confidence, other
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (margin, confidence, other))
-    margin, confidence, other = (a.copy() for a in parts[0])
-    for more_margin, more_confidence, more_other in parts[1:]:
-        there = np.isfinite(more_margin)
-        margin[there], confidence[there], other[there] = more_margin[there], more_confidence[there], more_other[there]
-    return margin, confidence, other

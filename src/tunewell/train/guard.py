@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from tunewell import processes
 from tunewell.errors import TrainingError
 from tunewell.results import GuardEvent, GuardRecord
 from tunewell.train.hooks import hooks
@@ -95,7 +96,8 @@ class Guard(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         assert self.trainer is not None
-        loss = self._sum / self._count if self._count else math.nan
+        summed, count = processes.total([self._sum, self._count])
+        loss = summed / count if count else math.nan
         self._sum, self._count = 0.0, 0
         if self.trainer.step_dropped or not math.isfinite(loss):
             loss, self._bad = math.nan, self._bad + 1

@@ -2,10 +2,12 @@
 
     __init__      takes the recipe's keys as a mapping and picks its own
     prepare       once before tuning, the model still at its base weights: freeze, wrap, cache a teacher's outputs
+    batches       which rows go together in a step, and how many steps there are, instead of the loop's own batches
     rate_factors  factors of the learning rate, by parameter name
     begin_step    before an optimiser step's first forward pass
     extra_loss    once a step: a term to add to the task's loss
     batch_loss    the same, given the step's first batch and the model's outputs for it
+    labelled_loss the same, given the model's outputs for that batch and its labels
     perturb       after a batch's backward pass: move the weights, so that the gradient is taken there instead
     after_backward  gradients are there and not yet clipped: add to them
     before_step, after_step  around the optimiser's update
@@ -16,7 +18,8 @@
 
 Beside methods, what a strategy says of itself when it is true: `fits_head` (tuning starts from a head that
 has learned, which needs no faster rate), `more_rows` (other texts than the task's rows are learned in full,
-so no embedding row may be left out), `reshapes` (its `finish` changes the model's modules and comes last).
+so no embedding row may be left out), `reshapes` (its `finish` changes the model's modules and comes late), `refits`
+(its `finish` fits the head to the weights that all others have left, and comes last).
 
 Only `name`, `title`, `paper` and `__init__` are asked for; `hooks` finds the rest. The trainer calls
 them; a strategy never writes a loop of its own.
@@ -31,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -79,6 +83,11 @@ class Hooks(Protocol):
 
     def prepare(self, tuning: Tuning) -> None: ...
 
+    def batches(self, lengths: np.ndarray, labels: np.ndarray, *, rows: int, tokens: int, seed: int) -> Any:
+        """A batch sampler with `rows`, `set_epoch` and a length, whose one pass is all of tuning; called before
+        `prepare`, with the tokens and the label of each row and what a batch may hold."""
+        ...
+
     def rate_factors(self, model: PreTrainedModel) -> dict[str, float]:
         """Factors ≥ 0 of the learning rate; parameters that are not named keep 1."""
         ...
@@ -94,6 +103,10 @@ class Hooks(Protocol):
     ) -> torch.Tensor | None:
         """As `extra_loss`, with the batch (labels taken out) and the model's outputs at hand."""
         ...
+
+    def labelled_loss(
+        self, model: PreTrainedModel, outputs: Any, labels: torch.Tensor, step: int
+    ) -> torch.Tensor | None: ...
 
     def perturb(self, model: PreTrainedModel) -> Callable[[], None] | None:
         """Called with a batch's gradients in place; returns what takes the weights back, or None to leave it."""

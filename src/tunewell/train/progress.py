@@ -12,6 +12,8 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+SEEN = ("rows", "tokens", "cells", "pairs")  # what is counted of a batch
+
 
 class Counts(TrainerCallback, ExportableState):
     """What tuning has seen so far; saved with each checkpoint, so that a resumed run counts it all.

@@ -62,14 +62,17 @@ class StopInOrder(TrainerCallback):
                 _end(number)
             before(number, frame)
             return
-        self.asked = number
-        self.echo(
-            f"tune: {signal.Signals(number).name}: a checkpoint is saved at the next step; once more leaves at once"
-        )
+        self.asked = number  # nothing is said here: a line may be half-written
         if final:
             self._timer = threading.Timer(GRACE, _end, (number,))
             self._timer.daemon = True
             self._timer.start()
+
+    def ask(self, number: int = signal.SIGTERM) -> None:
+        """As if the signal had come here: another process of the run has had it."""
+        self.asked = self.asked or number
+        if self._timer is not None:
+            self._timer.cancel()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.asked:
@@ -81,7 +84,7 @@ class StopInOrder(TrainerCallback):
         if not self.asked:
             return
         number, self.asked = self.asked, 0
-        before = self._before[number]
+        before = self._before.get(number, signal.SIG_DFL)
         self.echo(f"tune: stopped at step {state.global_step}, which is saved; the same command goes on from there")
         self._quiet()
         if before is signal.SIG_DFL:

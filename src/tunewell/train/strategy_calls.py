@@ -144,6 +144,6 @@ def finish(model: Any, strategies: Sequence[Strategy], best: str | None) -> None
     """
     if best is not None:
         load_states(strategies, best)
-    ordered = sorted(strategies, key=lambda s: bool(getattr(s, "reshapes", False)))
+    ordered = sorted(strategies, key=lambda s: (bool(getattr(s, "refits", False)), bool(getattr(s, "reshapes", False))))
     for last in hooks(ordered, "finish"):
         last(model)

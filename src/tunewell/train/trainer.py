@@ -22,18 +22,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer
 
+from tunewell import processes
+from tunewell.errors import TrainingError
+from tunewell.train.agree import agreed
 from tunewell.train.batching import LikeLengthBatches, RandomBatches
 from tunewell.train.checkpoint import LoopState, seal_and_rotate
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
 from tunewell.train.packing import BOUNDS
-from tunewell.train.plan import not_finite
-from tunewell.train.progress import Counts
+from tunewell.train.progress import SEEN, Counts
 from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from tunewell.strategies.fewshot import ClassBatches
     from tunewell.tasks.base import TokenLoss
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
@@ -50,7 +53,7 @@ class TunewellTrainer(Trainer):
     def __init__(
         self,
         *,
-        batches: LikeLengthBatches | RandomBatches,
+        batches: LikeLengthBatches | RandomBatches | ClassBatches,
         row_loss: Callable[..., torch.Tensor] | None,
         model_loss: Callable[..., torch.Tensor] | None = None,
         token_loss: TokenLoss | None = None,
@@ -77,6 +80,7 @@ class TunewellTrainer(Trainer):
         self._bad_micro = self._climbed = False
         self._extra_done_at = -1
         self.step_dropped = self._ended = False
+        self.seen = [0] * len(SEEN)  # of this step, where several processes count together
 
     @property
     def counts(self) -> Counts:
@@ -90,6 +94,15 @@ class TunewellTrainer(Trainer):
         from torch.utils.data import DataLoader
 
         assert self.train_dataset is not None
+        if processes.together():  # Accelerate would deal out whole batches
+            from accelerate.data_loader import DataLoaderShard
+
+            return DataLoaderShard(
+                self.train_dataset,
+                device=self.args.device,
+                batch_sampler=self.batches,
+                collate_fn=self.data_collator,
+            )
         loader: DataLoader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batches,
@@ -108,7 +121,9 @@ class TunewellTrainer(Trainer):
     # ------------------------------------------------------------ checkpoints
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model and what strategies carry."""
+        """The model and what strategies carry, by process 0; Trainer calls it at all."""
+        if not self.args.should_save:
+            return
         super()._save(output_dir, state_dict)
         save_states(self.carried, output_dir or str(self.args.output_dir))
 
@@ -119,6 +134,8 @@ class TunewellTrainer(Trainer):
             OSError: it cannot be written; what there is of it is removed.
         """
         path = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        for gather in hooks(self.carried, "gather"):
+            gather()
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:
@@ -128,8 +145,10 @@ class TunewellTrainer(Trainer):
             if told or (isinstance(error, RuntimeError) and "write" in str(error)):
                 raise OSError(str(error).splitlines()[0]) from error
             raise
+        processes.wait()  # every process has a file in it
         if self.args.should_save:
             seal_and_rotate(path, keep=self.keep_checkpoints, best=self.state.best_model_checkpoint)
+        processes.wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -169,7 +188,7 @@ class TunewellTrainer(Trainer):
             # processes average their gradients, and each has only its own tokens above the line
             loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
             return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
-        labels, rows = inputs.pop("labels"), inputs.pop("row", None)
+        labels, rows, idle = inputs.pop("labels"), inputs.pop("row", None), inputs.pop("idle", None)
         outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
         if self.model_loss is not None:
@@ -177,9 +196,13 @@ class TunewellTrainer(Trainer):
         else:
             assert self.row_loss is not None
             losses = self.row_loss(outputs.logits, labels)
-        self._tell_guard(model, losses.sum(), lambda: len(losses))
-        loss = losses.sum() / rows_a_step
-        return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs)
+        if idle is None:
+            self._tell_guard(model, losses.sum(), lambda: len(losses))
+        # processes average their gradients, and each has only its own rows above the line
+        loss = losses.sum() * self.accelerator.num_processes / rows_a_step
+        if idle is not None:
+            loss, rows = loss * 0, None
+        return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs, counted=idle is None)
 
     def _tell_guard(self, model: Any, summed: torch.Tensor, count: Callable[[], int]) -> None:
         """The task's own loss, without the terms of strategies."""
@@ -187,19 +210,30 @@ class TunewellTrainer(Trainer):
             self.guard.add(float(summed.detach()), count())
 
     def _with_terms(
-        self, model: Any, loss: torch.Tensor, inputs: dict[str, Any], outputs: Any, rows: Any, labels: Any, both: bool
+        self,
+        model: Any,
+        loss: torch.Tensor,
+        inputs: dict[str, Any],
+        outputs: Any,
+        rows: Any,
+        labels: Any,
+        both: bool,
+        counted: bool = True,
     ) -> Any:
         """Count what was seen, and add the terms of strategies to the task's loss."""
         if model.training:
-            if not self._climbed:  # the same rows again are not new rows
+            if counted and not self._climbed:  # the same rows again are not new rows
                 if BOUNDS in inputs:
                     tokens, bounds = inputs["input_ids"].numel(), inputs[BOUNDS]
                     pairs = int(bounds.diff().square().sum())
                     self.counts.add(rows=len(bounds) - 1, tokens=tokens, cells=tokens, pairs=pairs)
                 else:
                     mask = inputs["attention_mask"]
-                    pairs = mask.numel() * mask.shape[-1]
-                    self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel(), pairs=pairs)
+                    found = (len(mask), int(mask.sum()), mask.numel(), mask.numel() * mask.shape[-1])
+                    if processes.together():
+                        self.seen = [a + b for a, b in zip(self.seen, found, strict=True)]
+                    else:
+                        self.counts.add(**dict(zip(SEEN, found, strict=True)))
                 if rows is not None and self.dynamics is not None:
                     self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step
@@ -211,6 +245,10 @@ class TunewellTrainer(Trainer):
                         loss = loss + term
                 for batch_loss in hooks(self.strategies, "batch_loss"):
                     term = batch_loss(self.accelerator.unwrap_model(model), inputs, outputs, step)
+                    if term is not None:
+                        loss = loss + term
+                for labelled_loss in hooks(self.strategies, "labelled_loss"):
+                    term = labelled_loss(self.accelerator.unwrap_model(model), outputs, labels, step)
                     if term is not None:
                         loss = loss + term
         return (loss, outputs) if both else loss
@@ -247,6 +285,7 @@ class TunewellTrainer(Trainer):
 
     def _drop_bad_step(self, model: Any, norm: Any) -> None:
         """A step with a non-finite loss or gradient changes nothing: its gradients are dropped."""
+        self._bad_micro = bool(processes.total([self._bad_micro])[0])  # at any process
         if not self._bad_micro and math.isfinite(float(norm)):
             self._bad_in_a_row = 0
             self.step_dropped = False
@@ -258,17 +297,27 @@ class TunewellTrainer(Trainer):
         for parameter in model.parameters():
             parameter.grad = None
         if self._bad_in_a_row >= MAX_BAD_STEPS:
-            raise not_finite(MAX_BAD_STEPS, step, self.args.learning_rate)
+            raise TrainingError(
+                f"the loss or its gradient was not finite for {MAX_BAD_STEPS} steps in a row, last at step {step}",
+                where=f"learning_rate: {self.args.learning_rate}",
+                expected="a finite loss",
+                remedy="lower learning_rate, set `bf16: false`, or look for extreme labels with `tunewell check`",
+            )
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Validation by our own scorer: length-sorted, the task's metrics."""
+        """Validation by our own scorer: length-sorted, the task's metrics; by process 0, which tells the others."""
         assert self.validate is not None
-        with contextlib.ExitStack() as stack:
-            for validating in hooks(self.strategies, "validating"):
-                stack.enter_context(validating(self.model))
-            metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.validate(self.model).items()}
+        metrics: dict[str, float] = {}
+        if self.args.process_index == 0:
+            with contextlib.ExitStack() as stack:
+                for validating in hooks(self.strategies, "validating"):
+                    stack.enter_context(validating(self.model))
+                metrics = {f"{metric_key_prefix}_{k}": float(v) for k, v in self.validate(self.model).items()}
+        metrics = processes.told(metrics)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if processes.together():
+            agreed(self.control)
         return metrics

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.errors import TrainingError
 from tunewell.results import Training
+from tunewell.train.plan import TOKENS_A_ROW
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,7 +104,7 @@ def tune(
     recipe: Recipe,
     max_length: int,
     targets: np.ndarray,
-    validate: Callable[[Any], dict[str, float]],
+    validate: Callable[[Any], dict[str, float]] | None,
     strategies: Sequence[Strategy],
     folder: Path,
     echo: Callable[[str], None] = print,
@@ -115,7 +117,8 @@ def tune(
 
     Args:
         train: canonical training rows; targets: their targets (scaled, for regression).
-        validate: model -> metrics on validation, with the headline metric under its name.
+        validate: model -> metrics on validation, with the headline metric under its name; None without validation
+            rows: then the last weights stay.
         strategies: prepared here, in order.
         inputs: encoded rows, collator and loss of a task that brings its own (see `tasks.base`); then `train`
             and `targets` are not read.
@@ -128,14 +131,15 @@ def tune(
     import torch
     from transformers import EarlyStoppingCallback, TrainingArguments
 
+    from tunewell import processes
     from tunewell.train.accounting import Energy, account, work_of
-    from tunewell.train.batching import Collator
+    from tunewell.train.agree import Agree
+    from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
-    from tunewell.train.plan import TOKENS_A_ROW, cannot_save, out_of_memory, plan
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import head_factors, peak_rate
     from tunewell.train.stop import StopInOrder
@@ -168,16 +172,30 @@ def tune(
     if tokens is not None:
         collate = tokens.collate
     lengths = lengths_of(encoded)
-    planned = plan(
-        recipe,
-        lengths,
-        tokens_a_row=TOKENS_A_ROW if inputs is None else inputs.tokens_a_row,
-        random=tokens is not None and tokens.random,
-    )
-    batches, rows, accumulate, every = planned.batches, planned.rows, planned.accumulate, planned.every
-    steps, steps_an_epoch = planned.steps, planned.steps_an_epoch
+    rows = min(recipe.per_device_train_batch_size, len(encoded))
+    budget = rows * (TOKENS_A_ROW if inputs is None else inputs.tokens_a_row)
+    batches: Any
+    own = hooks(strategies, "batches")
+    if own:
+        batches = own[0](lengths, np.asarray(encoded["labels"]), rows=rows, tokens=budget, seed=recipe.seed)
+    elif tokens is not None and tokens.random:
+        batches = RandomBatches(len(encoded), rows=rows, seed=recipe.seed)
+    else:
+        batches = LikeLengthBatches(lengths, rows=rows, tokens=budget, seed=recipe.seed)
+    accumulate = recipe.gradient_accumulation_steps
+    steps_an_epoch = -(-len(batches) // accumulate)
+    epochs = 1.0 if own else recipe.num_train_epochs
+    steps = int(np.ceil(epochs * steps_an_epoch))
+    if recipe.max_steps > 0:
+        steps = min(steps, recipe.max_steps) if own else recipe.max_steps
+    deal: Any = batches
+    if processes.together():
+        deal = processes.Dealt(batches, place=processes.rank(), of=processes.size())
+        collate = processes.DealtCollator(collate, deal)
     checkpoints = folder / "checkpoints"
-    resume = last_whole(checkpoints, echo)
+    every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
+    with processes.zero_first():  # it removes what is not whole
+        resume = last_whole(checkpoints, echo)
     rate = recipe.learning_rate or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
@@ -201,8 +219,9 @@ def tune(
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
-    for prepare in hooks(strategies, "prepare"):
-        prepare(tuning)
+    with processes.zero_first():  # what it keeps on the disk is measured once
+        for prepare in hooks(strategies, "prepare"):
+            prepare(tuning)
     work = work_of(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -211,19 +230,19 @@ def tune(
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=accumulate,
         learning_rate=rate,
-        num_train_epochs=recipe.num_train_epochs,
+        num_train_epochs=epochs,
         max_steps=steps,
-        warmup_steps=planned.warmup,
+        warmup_steps=int(np.ceil(recipe.warmup_ratio * steps)),
         lr_scheduler_type=recipe.lr_scheduler_type,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         bf16=bf16,
         optim="adamw_torch_fused",
-        eval_strategy="steps",
+        eval_strategy="steps" if validate else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        load_best_model_at_end=True,
+        load_best_model_at_end=validate is not None,
         metric_for_best_model=f"eval_{spec.metric}",
         greater_is_better=True,
         logging_strategy="steps",
@@ -244,26 +263,27 @@ def tune(
         Counts(),
         dynamics,
         Bar("tuning", spec.metric, progress),
-        MetricsFile(folder / "metrics.jsonl"),
+        *([MetricsFile(folder / "metrics.jsonl")] if processes.rank() == 0 else []),
         *callbacks,
     ]
     if monitor is not None:
         watchers.insert(1, monitor)
-    if recipe.early_stopping_patience:
+    if recipe.early_stopping_patience and validate is not None:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     guard = None
-    if recipe.guard != "off":
+    if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
         guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
         watchers.insert(1, guard)
     stop = StopInOrder(echo)
-    watchers.append(stop)
+    agree = Agree(stop)
+    watchers += [stop, agree] if processes.together() else [stop]
     trainer = TunewellTrainer(
         model=model,
         args=arguments,
         train_dataset=encoded,
         eval_dataset=encoded,
         data_collator=collate,
-        batches=batches,
+        batches=deal,
         row_loss=row_loss,
         rate_factors=factors,
         model_loss=inputs.loss if inputs is not None else None,
@@ -280,27 +300,38 @@ def tune(
         validate=validate,
         callbacks=watchers,
     )
-    for watcher in (monitor, guard):
+    for watcher in (monitor, guard, agree):
         if watcher is not None:
             watcher.trainer = trainer
+    if processes.rank():  # dropout draws other masks for other rows
+        torch.manual_seed(recipe.seed + 1_000_003 * processes.rank())
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
     try:
-        with warnings.catch_warnings(), stop.listening():
+        with warnings.catch_warnings(), stop.listening(), processes.reachable():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise out_of_memory(rows) from error
+        raise TrainingError(
+            "ran out of memory",
+            where=f"per_device_train_batch_size: {rows}",
+            remedy="halve per_device_train_batch_size and double gradient_accumulation_steps, or lower max_length",
+        ) from error
     except OSError as error:
-        raise cannot_save(checkpoints, error) from error
+        raise TrainingError(
+            f"cannot write a checkpoint: {error.strerror or error}",
+            where=str(checkpoints),
+            expected="free disk space and a folder that can be written",
+            remedy="free some space and run the same command again; it goes on where it was",
+        ) from error
     model.eval()
     if guard is not None:
         guard.tell()
     state, counts = trainer.state, trainer.counts
-    if monitor is not None and monitor.roll_back(model):
+    if monitor is not None and validate is not None and monitor.roll_back(model):
         finish(model, strategies, None)
         state.best_global_step, state.best_metric = monitor.kept_step, validate(model)[spec.metric]
     else:
@@ -308,6 +339,7 @@ def tune(
     if monitor is not None:
         monitor.close(model)
     exchange.close()
+    processes.wait()  # all have read the best checkpoint
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
     cells = counts.tokens + counts.padding
