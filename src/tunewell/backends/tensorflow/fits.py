@@ -45,7 +45,8 @@ def preflight(job: Job) -> None:
     """Refuse what only the rows and the base model tell.
 
     Raises:
-        RecipeError: another task, or several processes. ModelError: another kind of model. TunewellError: TensorFlow is not installed.
+        RecipeError: another task, or several processes. ModelError: another kind of model.
+        TunewellError: TensorFlow is not installed.
     """
     from tunewell import processes
     from tunewell.extras import need
