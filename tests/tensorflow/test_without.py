@@ -30,17 +30,6 @@ def test_a_run_is_refused_before_anything_is_written(missing, tiny_model, tiny_c
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
-def test_several_processes_are_refused(monkeypatch):
-    from types import SimpleNamespace
-
-    from tunewell import processes
-    from tunewell.backends.tensorflow.fits import preflight
-
-    monkeypatch.setattr(processes, "together", lambda: True)
-    with pytest.raises(RecipeError, match="tunes in one process"):
-        preflight(SimpleNamespace(spec=SimpleNamespace(name="text-regression")))
-
-
 @pytest.mark.parametrize(
     "line", [["predict", "{model}", "{data}", "--framework", "tensorflow"], ["export", "{model}", "--to", "savedmodel"]]
 )

@@ -45,19 +45,14 @@ def preflight(job: Job) -> None:
     """Refuse what only the rows and the base model tell.
 
     Raises:
-        RecipeError: another task, or several processes. ModelError: another kind of model.
+        RecipeError: another task. ModelError: another kind of model.
         TunewellError: TensorFlow is not installed.
     """
-    from tunewell import processes
     from tunewell.extras import need
 
     if job.spec.name not in TASKS:
         raise RecipeError(
             f"`framework: tensorflow` learns classes and scores, not {job.spec.name}", where="framework", expected=BACK
-        )
-    if processes.together():
-        raise RecipeError(
-            "`framework: tensorflow` tunes in one process", where="framework", expected=f"one process, or `{BACK}`"
         )
     need("tensorflow", "framework: tensorflow")
     refuse_model(job.encoder.model.config, job.recipe.model)
