@@ -43,7 +43,6 @@ def begin() -> None:
     global _begun
     if size() == 1 or _begun:
         return
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that a model has no unused parameter is no news
     import torch
     import torch.distributed as dist
 

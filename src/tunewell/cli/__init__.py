@@ -158,6 +158,8 @@ def app(ctx: click.Context) -> None:
 
 def main() -> None:
     """The `tunewell` command."""
+    if "RANK" in os.environ:  # under torchrun: that a model has no unused parameter is no news
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if os.name == "posix":
         import signal
 
