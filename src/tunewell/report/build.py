@@ -268,8 +268,8 @@ def _seeds_chart(seeds: Seeds, w: dict[str, str]) -> str:
     ]  # fmt: skip
     mean = seeds.test
     if mean.value is not None:
-        tip = f"{w['mean']}: {mean.value:.4f} {interval(mean, 4)}"
-        points.append(Point(w["mean"], mean.value, mean.low, mean.high, "good", tip))
+        tip = f"{w['s_mean']}: {mean.value:.4f} {interval(mean, 4)}"
+        points.append(Point(w["s_mean"], mean.value, mean.low, mean.high, "good", tip))
     return charts.intervals(points, title=w["s_title"]) if points else ""
 
 
