@@ -153,6 +153,23 @@ def test_other_families_answer_the_same_when_saved_and_loaded(family, tiny_model
         torch.testing.assert_close(encoder(**batch).last_hidden_state, model.base_model(**batch).last_hidden_state)
 
 
+def test_its_folder_is_a_base_model_like_others(tiny_model, tmp_path):
+    """Under a new head of the usual kind it is no model of this kind any more."""
+    from tunewell.models.load import load_classifier, load_encoder, load_tuned
+    from tunewell.models.pooled import pooled
+    from tunewell.tasks import TaskSpec
+
+    spec = TaskSpec("text-classification", ("negative", "positive"))
+    pooled(load_classifier(str(tiny_model), spec, seed=0)).save_pretrained(tmp_path / "few")
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path / "few")
+    load_encoder(str(tmp_path / "few"))
+    again = load_classifier(str(tmp_path / "few"), spec, seed=0)
+    assert "classifier.weight" in again.drawn_parameters
+    again.save_pretrained(tmp_path / "plain")
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path / "plain")
+    torch.testing.assert_close(load_tuned(tmp_path / "plain")[0].classifier.weight, again.classifier.weight)
+
+
 def test_a_folder_without_its_head_is_told(tiny_model: Path, tmp_path):
     from tunewell.models.load import load_tuned
 
@@ -269,6 +286,21 @@ def test_what_does_not_go_together_is_told_before_anything_is_written(few_run, s
     with pytest.raises(error, match=words):
         few_run(**keys)
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize("task", ["text-generation", "question-answering"])
+def test_other_tasks_refuse_it(task, tiny_model, tiny_decoder, tmp_path):
+    rows = [{"prompt": f"say {i}", "completion": f"word {i}"} for i in range(20)]
+    if task == "question-answering":
+        rows = [{"question": f"which {i}?", "context": f"room {i}", "answers": [f"room {i}"]} for i in range(20)]
+    train = tmp_path / "rows.jsonl"
+    train.write_text("\n".join(json.dumps(row) for row in rows))
+    model = tiny_decoder if task == "text-generation" else tiny_model
+    with pytest.raises(RecipeError, match=f"does not go with {task}"):
+        tunewell.run(
+            train=str(train), task=task, model=str(model), strategy=["fewshot"], probes=["none"],
+            output_dir=str(tmp_path / "run"), progress=False, echo=lambda line: None,
+        )  # fmt: skip
 
 
 def test_a_decoder_is_refused(few_run, tiny_decoder, tmp_path):

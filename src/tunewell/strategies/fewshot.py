@@ -308,7 +308,7 @@ def name_weight(features: np.ndarray, labels: np.ndarray, named: np.ndarray) -> 
         for k in range(int(fold.max()) + 1):
             held = fold == k
             x, y = with_names(features[~held], labels[~held], named, weight)
-            model = fit_logistic("single-label", x, np.eye(len(named))[y], C)
+            model = fit_logistic("single-label", x, np.eye(len(named))[y], C, tolerance=1e-3)
             total += float(log_losses(model.scores(features[held]), labels[held]).sum())
         losses.append(total)
     return NAME_WEIGHTS[int(np.argmin(losses))]
