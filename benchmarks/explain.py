@@ -205,19 +205,22 @@ def speed(predictor: Any, texts: list[str]) -> dict[str, float]:
     theirs = captum_loop(scorer, items, targets, steps=50, zero=False)
     loop = time.process_time() - started
 
-    def off(found: list[np.ndarray]) -> float:
-        sizes = [
-            np.abs(f - a.scores).max() / max(np.abs(a.scores).max(), 1e-9) for f, a in zip(found, fine, strict=True)
-        ]
-        return float(np.median(sizes))
+    def off(found: list[np.ndarray]) -> np.ndarray:
+        return np.array(
+            [np.abs(f - a.scores).max() / max(np.abs(a.scores).max(), 1e-9) for f, a in zip(found, fine, strict=True)]
+        )
 
     def delta(found: list[np.ndarray]) -> float:
         return float(max(abs(f.sum() - a.total) / max(abs(a.total), 1e-9) for f, a in zip(found, fine, strict=True)))
 
+    ours_off, theirs_off = off([a.scores for a in mine]), off(theirs)
     return {
         "seconds": own, "captum_seconds": loop, "ratio": loop / own, "passes": float(np.mean([a.passes for a in mine])),
-        "delta": delta([a.scores for a in mine]), "captum_delta": delta(theirs), "off": off([a.scores for a in mine]),
-        "captum_off": off(theirs),
+        "tokens": float(np.mean([len(item.ids) for item in items])),
+        "delta": delta([a.scores for a in mine]), "captum_delta": delta(theirs),
+        "off_median": float(np.median(ours_off)), "captum_off_median": float(np.median(theirs_off)),
+        "off_largest": float(ours_off.max()), "captum_off_largest": float(theirs_off.max()),
+        "within_1e-3": float(np.mean(ours_off <= 1e-3)), "captum_within_1e-3": float(np.mean(theirs_off <= 1e-3)),
     }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def score_all(work: Path, root: Path, tasks: list[str], models: list[str], seed:
     files = {"ours": work / f"scores{end}.jsonl"} | ({"peer": work / f"peer{end}.jsonl"} if options.peer else {})
     for who, path in files.items():
         for task in tasks:
-            train, test = write_task(root, task, work / "tasks")
+            train, test = write_task(root, task, work / "tasks", options.times)
             keys = keys_of(task, train, test, seed=seed, epochs=3)
             for model in models:
                 if (task, model, seed) not in known(path):
@@ -184,7 +184,7 @@ def main() -> None:
     chosen = args.parse_args()
     tasks = [t for t in chosen.tasks if t in (CHOICE if chosen.choice else REPORT)]
     if not chosen.no_tune:
-        collect(chosen.data_root, chosen.work, tasks, chosen.models, chosen.seeds, chosen.epochs)
+        collect(chosen.data_root, chosen.work, tasks, chosen.models, chosen.seeds, chosen.epochs, chosen.times)
     truth = known(chosen.work / "truth.jsonl")
     tasks = [t for t in tasks if all(m in real_scores(truth, t) for m in chosen.models)]
     scores = score_all(chosen.work, chosen.data_root, tasks, chosen.models, chosen.seeds[0], chosen)

@@ -146,13 +146,13 @@ def _sample(rows: list[dict[str, Any]], n: int, *, by_class: bool) -> list[dict[
     return rows[:n]
 
 
-def write_task(root: Path, name: str, folder: Path) -> tuple[Path, Path]:
-    """Samples of a task's training and test rows as files; (train, test)."""
+def write_task(root: Path, name: str, folder: Path, times: int = 1) -> tuple[Path, Path]:
+    """Samples of a task's training and test rows as files, `times` as many as the task's own number; (train, test)."""
     rows_of, size = TASKS[name]
     out = folder / name / "train.jsonl", folder / name / "test.jsonl"
     if not out[1].is_file():
         out[0].parent.mkdir(parents=True, exist_ok=True)
-        for path, split, n in ((out[0], "train", size), (out[1], "test", TEST_ROWS)):
+        for path, split, n in ((out[0], "train", times * size), (out[1], "test", times * TEST_ROWS)):
             rows = rows_of(root, split)
             rows = _sample(rows, n, by_class=split == "train" and isinstance(rows[0]["label"], str))
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -216,14 +216,16 @@ def known(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     return {(r["task"], r["model"], r["seed"]): r for r in _read(path)}
 
 
-def collect(root: Path, work: Path, tasks: list[str], models: list[str], seeds: list[int], epochs: float) -> Path:
+def collect(
+    root: Path, work: Path, tasks: list[str], models: list[str], seeds: list[int], epochs: float, times: int = 1
+) -> Path:
     """Tune every model on every task; results that are there are kept. Returns the file of results."""
     import shutil
 
     out, zoo = work / "truth.jsonl", make_zoo(work / "models")
     for seed in seeds:
         for task in tasks:
-            train, test = write_task(root, task, work / "tasks")
+            train, test = write_task(root, task, work / "tasks", times)
             for model in models:
                 if (task, model, seed) in known(out):
                     continue
@@ -242,9 +244,10 @@ def options() -> Any:
     out.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     out.add_argument("--models", nargs="+", default=list(ZOO), choices=list(ZOO))
     out.add_argument("--epochs", type=float, default=3)
+    out.add_argument("--times", type=int, default=1, help="times as many rows; take another --work for each number")
     return out
 
 
 if __name__ == "__main__":
     chosen = options().parse_args()
-    collect(chosen.data_root, chosen.work, chosen.tasks, chosen.models, chosen.seeds, chosen.epochs)
+    collect(chosen.data_root, chosen.work, chosen.tasks, chosen.models, chosen.seeds, chosen.epochs, chosen.times)

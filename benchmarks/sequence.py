@@ -36,6 +36,9 @@ HOW: dict[str, dict[str, Any]] = {
     "der 1%": {"strategy": "der", "memory": 0.01},
     "agem 1%": {"strategy": "agem", "memory": 0.01},
     "average": {"strategy": "average"},
+    "l2sp": {"strategy": "l2sp", "memory": 0},
+    "online_ewc": {"strategy": "online_ewc", "memory": 0},
+    "o_lora": {"strategy": "o_lora", "memory": 0},
     "auto 1%": {"strategy": "auto", "memory": 0.01},
     "auto 0": {"strategy": "auto", "memory": 0},
 }

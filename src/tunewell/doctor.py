@@ -172,6 +172,7 @@ WHAT_FOR = {
     "export": "ONNX",
     "generate": "translation and decoders in GGUF",
     "serve": "the service, and the page to label",
+    "tensorflow": "tuning and SavedModel in TensorFlow",
 }
 
 

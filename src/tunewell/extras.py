@@ -12,7 +12,9 @@ EXTRAS = {
     "eval": ("lm_eval",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "generate": ("babel", "gguf", "sacrebleu", "sentencepiece"),
+    "quantize": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "tensorflow": ("tensorflow",),
 }
 
 

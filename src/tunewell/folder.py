@@ -1,8 +1,9 @@
 """The run folder: one lock, and steps that are not repeated while their inputs are unchanged.
 
 A step has a fingerprint of its inputs. When `steps.json` holds the same fingerprint and the step's
-files are there, its result is read back; else the step runs, writes its files whole, and only then
-is its fingerprint noted. So a kill at any moment loses at most the step under way.
+files are there and are what it wrote (sizes and hashes stand in `files.json`), its result is read
+back; else the step runs, writes its files whole, and only then is its fingerprint noted. So a kill
+at any moment loses at most the step under way.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from tunewell import __version__
+from tunewell import __version__, processes
 from tunewell.errors import RunFolderError
 from tunewell.results import write_whole
+from tunewell.seal import described, differs, synced
 
 T = TypeVar("T")
-STEPS = "steps.json"
+STEPS, FILES = "steps.json", "files.json"
 OWN = ("recipe.yaml", STEPS)  # what marks a folder as a run of ours
 
 
@@ -49,13 +51,18 @@ class RunFolder:
         path: made when missing.
         overwrite: clear a run that is already there.
 
+    Attributes:
+        say: called with a line where the file of a finished step is damaged.
+
     Raises:
         RunFolderError: locked by another process, not writable, a file, or a folder with other things in it.
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        processes.refuse_alone("work in a run folder")
         self.path = Path(path)
         self._lock: IO[str] | None = None
+        self.say: Callable[[str], None] = lambda line: None
         self._made = not self.path.exists()
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError("is a file, not a folder", where=str(path), remedy="name another --output_dir")
@@ -84,6 +91,7 @@ class RunFolder:
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         self._sweep()
         self.steps: dict[str, str] = self.read_steps(self.path)
+        self.files: dict[str, dict[str, Any]] = self._read_files()
 
     def is_run(self) -> bool:
         return any((self.path / name).is_file() for name in OWN)
@@ -131,6 +139,14 @@ class RunFolder:
         except (OSError, ValueError, AttributeError):
             return {}
 
+    def _read_files(self) -> dict[str, dict[str, Any]]:
+        """step -> its output -> what `seal.described` said of it; a step that is not there is taken as it is."""
+        try:
+            loaded = json.loads((self.path / FILES).read_text(encoding="utf-8"))
+            return {str(k): dict(v) for k, v in loaded.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
     def __enter__(self) -> RunFolder:
         return self
 
@@ -142,7 +158,7 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        nothing_done = failed and not self.steps and not any((self.path / "train").glob("checkpoints/*"))
+        nothing_done = failed and not self.steps and not any((self.path / "train").rglob("checkpoint-*"))
         if self._made and self.path.is_dir() and (self._only_lock() or nothing_done):
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -150,8 +166,19 @@ class RunFolder:
         return self.path / name
 
     def done(self, name: str, inputs: str, outputs: list[str]) -> bool:
-        """Whether a step's outputs are there, made from the same inputs."""
-        return self.steps.get(name) == inputs and all((self.path / o).exists() for o in outputs)
+        """Whether a step's outputs are there, made from the same inputs, and whole; a damaged one is told of."""
+        if self.steps.get(name) != inputs or not all((self.path / o).exists() for o in outputs):
+            return False
+        for output, files in self.files.get(name, {}).items():
+            try:
+                why = differs(self.path / output, files)
+            except (KeyError, TypeError, ValueError, AttributeError):  # the note itself is damaged
+                why = f"nothing is known of {output}"
+            if why is not None:
+                place = f"{output}: " if (self.path / output).is_dir() else ""
+                self.say(f"{name}: done again, since a file of it is damaged ({place}{why})")
+                return False
+        return True
 
     def step(self, name: str, inputs: str, outputs: list[str], make: Callable[[], T], read: Callable[[], T]) -> T:
         """Run `make` (which writes `outputs`) unless done already; else `read` them back."""
@@ -161,9 +188,13 @@ class RunFolder:
             except (OSError, ValueError, KeyError):  # a damaged output is made again
                 pass
         result = make()
-        self.mark(name, inputs)
+        self.mark(name, inputs, outputs)
         return result
 
-    def mark(self, name: str, inputs: str) -> None:
+    def mark(self, name: str, inputs: str, outputs: Iterable[str] = ()) -> None:
+        """Note a step as done, with what is in its files (or folders of files)."""
+        self.files[name] = {o: described(self.path / o) for o in outputs if (self.path / o).exists()}
+        write_whole(self.path / FILES, json.dumps(self.files, indent=1) + "\n")
         self.steps[name] = inputs
         write_whole(self.path / STEPS, json.dumps(self.steps, indent=1) + "\n")
+        synced(self.path)

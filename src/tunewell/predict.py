@@ -217,12 +217,23 @@ class Predictor:
         ]
 
 
-def load_predictor(path: str | Path, *, batch_size: int = 64, task_name: str | None = None) -> Any:
+def load_predictor(
+    path: str | Path, *, batch_size: int = 64, task_name: str | None = None, framework: str = "pytorch"
+) -> Any:
     """Whatever predicts with a run or model folder: a Predictor for labels, the task's own for answers.
+
+    Args:
+        framework: "pytorch" or "tensorflow", which has classes and scores by encoders of the BERT family.
 
     Raises:
         ModelError: no such folder, not finished, or a model without a head that can predict.
     """
+    if framework == "tensorflow":
+        from tunewell.backends.tensorflow.answers import in_tensorflow
+        from tunewell.extras import need
+
+        need("tensorflow", f"framework: {framework}")
+        return in_tensorflow(load_predictor(path, batch_size=batch_size, task_name=task_name), str(path))
     from tunewell.models.heads import brings_head
 
     path = Path(path)

@@ -122,6 +122,12 @@ class Recipe(BaseModel):
         "Base model: asset name, local folder or hub id (safetensors only); `auto` ranks those at hand, see `rank`.",
     )
     revision: str | None = _key(None, "model", "Revision of a hub model.")
+    framework: Literal["pytorch", "tensorflow"] = _key(
+        "pytorch",
+        "model",
+        "What tunes: `tensorflow` (an extra) tunes encoders of the BERT family in fp32, and is held to PyTorch's "
+        "logits before and after.",
+    )
     trust_remote_code: bool = _key(False, "model", "Run code that comes with the model. Only for sources you trust.")
     max_length: int | None = _key(
         None,
@@ -207,9 +213,10 @@ class Recipe(BaseModel):
     general_text: str | None = _key(
         None,
         "retention",
-        "General text for `distill`: a file with one text a line, or a data file. Default: packaged sentences.",
+        "General text for `distill`, `rehearse` and others: a file with one text a line, or a data file. Default: "
+        "packaged sentences.",
     )
-    general_samples: int = _key(4000, "retention", "How many general texts `distill` uses.", ge=16)
+    general_samples: int = _key(4000, "retention", "How many general texts `distill` and `rehearse` use.", ge=16)
     distill_weight: float = _key(
         1.0, "retention", "Weight of the distillation term, relative to the task's loss.", ge=0
     )
@@ -279,6 +286,12 @@ class Recipe(BaseModel):
     anchor_weight: float = _key(
         1.0, "strategies", "`anchor`: weight of the distance to the base model on the task's own inputs.", ge=0
     )
+    rehearse_weight: float = _key(
+        0.5, "strategies", "`rehearse`: weight of general text, relative to the task's loss.", ge=0
+    )
+    rehearse_text: Literal["general", "self"] = _key(
+        "general", "strategies", "`rehearse`: general text as it is, or texts that the base model writes itself."
+    )
     recadam_pull: float = _key(
         5000.0, "strategies", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0
     )
@@ -290,16 +303,24 @@ class Recipe(BaseModel):
         ge=0,
         le=1,
     )
-    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft"] = _key(
+    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft", "osf"] = _key(
         "lora", "strategies", "`lora`: the kind of adapter."
     )
-    lora_rank: int = _key(8, "strategies", "`lora`: rank of the adapters; of `oft` the size of a rotation.", ge=1)
+    lora_rank: int = _key(
+        8,
+        "strategies",
+        "`lora`: rank of the adapters; for `oft` the size of a rotation, for `osf` directions tuned.",
+        ge=1,
+    )
     lora_alpha: float = _key(16.0, "strategies", "`lora`: scale of the adapters, divided by the rank.", ge=0)
     lora_targets: StringList = _key(
         ["all-linear"], "strategies", "`lora`: layers with an adapter: all-linear, attention, or names (`query,value`)."
     )
     lora_rate_factor: float = _key(
         10.0, "strategies", "`lora`: the adapters' learning rate over `learning_rate`.", gt=0
+    )
+    load_in_4bit: bool = _key(
+        False, "strategies", "`lora`: the frozen weights in 4 bits while tuning (QLoRA); needs tunewell[quantize]."
     )
     ema_decay: float = _key(0.99, "strategies", "`ema`: share of the average that stays at a step.", ge=0, lt=1)
     swa_start: float = _key(
@@ -334,6 +355,12 @@ class Recipe(BaseModel):
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = _key(
         "linear", "training", "How the rate falls after the warm-up."
     )
+    guard: Literal["off", "watch", "act"] = _key(
+        "watch",
+        "training",
+        "`watch`: a tuning that a too high rate throws out goes back to its last good state at half the rate; `act`: "
+        "the rate is also changed where the loss oscillates or creeps.",
+    )
     weight_decay: float = _key(0.01, "training", "AdamW's weight decay.", ge=0, le=1)
     max_grad_norm: float = _key(1.0, "training", "Gradients are clipped to this norm; 0 for no clipping.", ge=0)
     loss: Literal["auto", "cross_entropy", "focal", "bce", "mse", "mae", "huber"] = _key(
@@ -354,6 +381,9 @@ class Recipe(BaseModel):
     bf16: bool | None = _key(None, "training", "bf16 autocast; by default where the processor or GPU has it.")
     seed: int = _key(
         42, "training", "Seed of everything random: splits, order, head, dropout, bootstrap.", ge=0, le=2**32 - 1
+    )
+    seeds: int = _key(
+        1, "training", "Tunings with this and the following seeds; the report shows how far they differ.", ge=1, le=100
     )
     threads: int | None = _key(None, "training", "Processor threads; by default all cores.", ge=1)
 
@@ -394,6 +424,11 @@ class Recipe(BaseModel):
             problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
         if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
             problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
+        if self.load_in_4bit and self.strategy != [AUTO]:
+            if "lora" not in (self.strategy or []):
+                problems.append("`load_in_4bit` is for the frozen weights under adapters: add `strategy: lora`")
+            elif self.lora_variant not in ("lora", "rslora"):
+                problems.append(f"`load_in_4bit` goes with lora_variant lora or rslora, not with {self.lora_variant}")
         if not self.do_sample:
             drawn = [
                 k for k in ("temperature", "top_p", "top_k") if getattr(self, k) != type(self).model_fields[k].default
@@ -426,6 +461,10 @@ class Recipe(BaseModel):
             problems.append("`polarity` makes classes: it does not go with `sentiment: scores`")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
             problems.append("keep needs probes to measure retention: remove `probes: none`")
+        if self.framework == "tensorflow":
+            from tunewell.backends.tensorflow.fits import mistakes as unfit
+
+            problems += unfit(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -511,10 +550,15 @@ def validate(values: dict[str, Any], where: str = "recipe") -> Recipe:
 
 def mistakes(values: dict[str, Any]) -> list[str]:
     """What is wrong with a mapping of recipe keys, in sentences; empty when it is valid."""
+    return [sentence for _, sentence in mistakes_by_key(values)]
+
+
+def mistakes_by_key(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same with the key that each is about, "" where it is about several: what a form shows beside its fields."""
     try:
         Recipe(**{str(k): v for k, v in values.items()})
     except ValidationError as error:
-        return [_sentence(e) for e in error.errors()]
+        return [(str(e["loc"][0]) if e["loc"] else "", _sentence(e)) for e in error.errors()]
     return []
 
 

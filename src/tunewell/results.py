@@ -393,6 +393,36 @@ class MonitorRecord(Record):
     back_to: int | None = None  # step whose weights `rollback` put back
 
 
+class GuardEvent(Record):
+    """One act of the guard: what it saw at a step, the peak rate before and after, and where it went back to."""
+
+    step: int
+    what: str  # "not finite", "blown up", "fell back", "stuck", "oscillating" or "creeping"
+    rate_before: float
+    rate_after: float
+    back_to: int | None = None
+
+
+class GuardRecord(Record):
+    """What the guard did and read, see `tunewell.train.guard`."""
+
+    mode: Literal["watch", "act"]
+    events: tuple[GuardEvent, ...] = ()
+    factor: float = 1.0  # of the peak rate, for all that was done
+    signs: tuple[str, ...] = ()  # of the loss curve: "too high", "too low"
+
+
+class Accounting(Record):
+    """What tuning computed against what the machine can, see `tunewell.train.accounting`."""
+
+    flops: float  # of the task's own batches, padding counted
+    seconds: float  # of training steps
+    flops_per_second: float
+    peak_flops_per_second: float  # measured: the best of a few large matrix products in the same precision
+    share_of_peak: float
+    joules: float | None = None  # of the whole machine's processors while tuning; None where it cannot be read
+
+
 class Training(Record):
     """What tuning did and what it took."""
 
@@ -412,9 +442,39 @@ class Training(Record):
     parameters: int
     trainable_parameters: int
     nonfinite_steps: tuple[int, ...] = ()
+    stopped: str = ""  # of a search: why this candidate was not tuned to the end
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     monitor: MonitorRecord | None = None
+    guard: GuardRecord | None = None
+    accounting: Accounting | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
+    framework: str = "pytorch"
+    parity: dict[str, float] | None = None  # before, after: largest difference of a logit from PyTorch's
+
+
+class SeedResult(Record):
+    """One tuning of a run with several seeds."""
+
+    seed: int
+    test: Estimate
+    validation: float | None
+    retention: float | None  # mean over the report halves; None where nothing was measured
+    steps: int
+    seconds: float
+    failed: bool = False  # no better than the constant answer
+
+
+class Seeds(Record):
+    """How far a result depends on the seed, see `tunewell.stages.seeds`; `test.n` is a number of seeds."""
+
+    metric: str
+    results: tuple[SeedResult, ...]  # the first is the run's own
+    test: Estimate
+    sd: float
+    retention: Estimate | None
+    retention_sd: float | None
+    failed: int
+    floor: float | None  # test score that a start must be above, else it has failed
 
 
 class Summary(Record):
@@ -435,6 +495,7 @@ class Summary(Record):
     seconds: dict[str, float]
     peak_memory_mb: float
     verdict: tuple[str, ...] = ()
+    seeds: dict[str, Any] | None = None  # of `seeds`: mean and standard deviation over them, failed starts
     ranked: dict[str, Any] | None = None  # of `model: auto`: chosen, why, candidates with their scores
     merged: dict[str, Any] | None = None  # of `tunewell merge`: of which runs, and how
     restored: dict[str, Any] | None = None  # of `tunewell restore`: from which run, alpha, before and after

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewell import processes
 from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
 from tunewell.results import (
@@ -26,6 +27,7 @@ from tunewell.results import (
     Estimate,
     Evaluation,
     Retention,
+    Seeds,
     Summary,
     Training,
 )
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tunewell.explain.drift import Drift
-    from tunewell.explain.records import Explanation, Explanations
+    from tunewell.explain.records import Explanations
 
 
 Echo = Callable[[str], None]
@@ -115,6 +117,12 @@ class Run:
         return Calibration.load(path) if path.is_file() else None
 
     @cached_property
+    def seeds(self) -> Seeds | None:
+        """How far the result depends on the seed; None for a run with one."""
+        path = self.dir / "seeds.json"
+        return Seeds.load(path) if path.is_file() else None
+
+    @cached_property
     def drift(self) -> Drift | None:
         """What tuning changed inside the model; None where it was not measured."""
         from tunewell.explain.drift import Drift
@@ -158,18 +166,18 @@ class Run:
             )
         return self.predictor.scores(texts, text_pairs)
 
-    def explain(
-        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
-    ) -> list[Explanation]:
-        """Which words decided, one `Explanation` a text, with its faithfulness.
+    def explain(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
+        """Which words decided, one `Explanation` a text, with its faithfulness; a `WrittenExplanation` (words of the
+        answer × words of the source) where the model writes.
 
         Args:
-            options: `method` ("auto" or a name), `target` (a label), `budget` (seconds), `seed`; see
-                `tunewell.explain.texts.explain_texts`.
+            texts: texts; questions, with contexts as `text_pairs`; sources or prompts.
+            options: `method` ("auto" or a name), `target` (a label, or an answer), `budget` (seconds), `seed`; see
+                `tunewell.explain.why.why`.
         """
-        from tunewell.explain.texts import explain_texts
+        from tunewell.explain.why import why
 
-        return explain_texts(self.predictor, texts, text_pairs, **options)
+        return list(why(self.predictor, texts, text_pairs, **options))
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:
@@ -223,6 +231,7 @@ def run(
     from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
     from tunewell.stages.search import tune_and_choose
+    from tunewell.stages.seeds import over_seeds
     from tunewell.stages.tell import summarise, tell
 
     recipe = (
@@ -234,6 +243,9 @@ def run(
         )
     )
     started = time.perf_counter()
+    processes.begin()
+    if processes.rank():
+        return Run(processes.assist())
     with Job(
         recipe,
         output_dir=recipe.output_dir or default_output_dir(recipe),
@@ -242,6 +254,7 @@ def run(
         command=command,
     ) as job:
         preflight(job)
+        processes.refuse(job)
         job.begin()
         check(job)
         baselines(job)
@@ -249,11 +262,13 @@ def run(
         training, choice = tune_and_choose(job)
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
+        seeds = over_seeds(job, training, choice, evaluation, retention)
         explain_tuned(job)
         drift_tuned(job)
-        summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
+        summarise(job, training, choice, evaluation, retention, time.perf_counter() - started, seeds)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)
+    processes.dismiss(finished.dir)
     if finished.summary.kept is False and raise_on_gate:
         raise gate_error(finished)
     return finished

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tunewell.errors import ModelError, RecipeError
-from tunewell.explain.scorer import Scorer
+from tunewell.explain.scorer import Row, Scorer
 from tunewell.explain.tokens import METHODS, integrated_gradients, lime, method, rollout, shapley, smoothgrad
 
 TARGETS = np.array([1, 0, 1, 0])
@@ -27,8 +27,16 @@ def test_a_bag_of_words_gives_its_weights(name: str, bag: Scorer, items: list) -
         assert a.scores == pytest.approx(known, abs=2e-3 if name == "lime" else 2e-4)
 
 
-def test_integrated_gradients_of_a_line_take_one_panel(bag: Scorer, items: list) -> None:
-    assert [a.passes for a in integrated_gradients.attribute(bag, items, TARGETS)] == [5] * 4
+def test_integrated_gradients_of_a_line_take_the_first_panels_alone(bag: Scorer, items: list) -> None:
+    assert [a.passes for a in integrated_gradients.attribute(bag, items, TARGETS)] == [19] * 4  # 3 × 7, ends shared
+
+
+def test_a_panel_is_exact_to_the_eleventh_degree() -> None:
+    """Gauss-Lobatto quadrature of n points integrates polynomials of degree 2n − 3 exactly."""
+    points = np.array(integrated_gradients.places(0.25, 0.5))
+    for degree in range(12):
+        exact = (0.5 ** (degree + 1) - 0.25 ** (degree + 1)) / (degree + 1)
+        assert 0.25 * integrated_gradients.WEIGHTS @ points**degree == pytest.approx(exact, rel=1e-12)
 
 
 def test_integrated_gradients_add_up(scorer: Scorer, items: list) -> None:
@@ -36,7 +44,10 @@ def test_integrated_gradients_add_up(scorer: Scorer, items: list) -> None:
         start = item.ids.copy()
         start[item.word_of >= 0] = scorer.tokenizer.mask_token_id
         with torch.inference_mode():
-            ends = [scorer.model(**scorer.batch([(ids, item.types)])).logits.numpy() for ids in (item.ids, start)]
+            ends = [
+                scorer.model(**scorer.batch([Row(ids, item.types, np.arange(len(ids)))])).logits.numpy()
+                for ids in (item.ids, start)
+            ]
         total = float(scorer.score(ends[0][0], target) - scorer.score(ends[1][0], target))
         assert a.total == pytest.approx(total, abs=1e-4)
         assert a.delta == pytest.approx(abs(a.scores.sum() - total), abs=1e-4)
@@ -49,7 +60,7 @@ def test_integrated_gradients_are_the_integral(baseline: str, scorer: Scorer, it
     item = items[0]
     (a,) = integrated_gradients.attribute(scorer, [item], TARGETS[:1], baseline=baseline, tolerance=1e-4)
     x, w = np.polynomial.legendre.leggauss(64)
-    start = integrated_gradients.baseline_embeddings(scorer, item, baseline)
+    start = integrated_gradients.baseline_embedding(scorer, baseline)
     way = np.where(item.word_of[:, None] >= 0, scorer.embeddings(item.ids) - start, 0.0)
 
     def fed(job: int, text: Any) -> Any:

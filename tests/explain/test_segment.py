@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewell.errors import DataError
-from tunewell.explain.segment import _join, spans_of
+from tunewell.explain.segment import joined, spans_of
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_spans_are_in_order_and_hold_everything_but_spaces(text: str) -> None:
 
 
 def test_words_that_share_a_token_are_one() -> None:
-    spans, groups = _join([(0, 4), (4, 6), (7, 9)], [(0, 6), (7, 8), (8, 9), (6, 7)])
+    spans, groups = joined([(0, 4), (4, 6), (7, 9)], [(0, 6), (7, 8), (8, 9), (6, 7)])
     assert spans == [(0, 6), (7, 9)]
     assert groups == [0, 1, 1, -1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_what_is_not_the_same_is_not_kept(tiny_classifier, tmp_path, monkeypatch
     import tunewell.export.onnx as writing
 
     monkeypatch.setattr(
-        writing.OnnxPredictor, "scores", lambda self, texts, pairs=None: self.source.scores(texts) + 0.01
+        writing.OnnxPredictor, "raw_scores", lambda self, texts, pairs=None: self.source.scores(texts) + 0.01
     )
     with pytest.raises(ModelError, match="differs from the model by up to"):
         export(tiny_classifier, tmp_path / "out")
@@ -79,6 +80,37 @@ def test_merged_is_a_plain_folder(tiny_classifier, tmp_path):
     assert done.parity.largest == 0
     answer = pipeline("text-classification", model=str(tmp_path / "merged"))("the crew was good")[0]
     assert answer["label"] in ("negative", "positive")
+
+
+@pytest.fixture
+def mapped_run(tiny_classifier, tmp_path):
+    """The tiny classifier as a run whose calibration makes its probabilities flatter."""
+    from tunewell.results import Calibration, Calibrator
+
+    spec = {"name": "text-classification", "labels": ["negative", "positive"], "multi_label": False,
+            "metric": "f1_macro", "pair": False}  # fmt: skip
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_classifier, folder / "model")
+    (folder / "task.json").write_text(json.dumps({"spec": spec, "columns": {"text": "text"}, "max_length": 64}))
+    Calibration(
+        asked="temperature", calibrator=Calibrator(method="temperature", temperature=3.0), reason="for a test"
+    ).write(folder / "calibration.json")
+    return folder
+
+
+@pytest.mark.parametrize("to", ["merged", "onnx"])
+def test_a_run_with_calibrated_probabilities(to, mapped_run, tmp_path):
+    """Compared are the model's own answers on both sides; the map goes out beside the graph."""
+    if to == "onnx":
+        pytest.importorskip("onnxruntime")
+    done = export(mapped_run, tmp_path / "out", to=to)
+    assert done.parity.largest < 1e-4
+    predictor = Predictor.load(mapped_run)
+    assert np.abs(predictor.scores(["a good seat"]) - predictor.raw_scores(["a good seat"])).max() > 1e-3
+    if to == "onnx":
+        about = json.loads((tmp_path / "out" / "tunewell.json").read_text())
+        assert (about["calibrator"]["method"], about["calibrator"]["temperature"]) == ("temperature", 3.0)
+        assert "under `calibrator`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_real_rows_of_a_run(tmp_path):

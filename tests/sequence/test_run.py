@@ -93,7 +93,9 @@ def test_auto_leaves_what_it_promises(go, tasks):
     assert [plain.config.id2label[int(i)] for i in logits.argmax(1)] == answers
 
 
-@pytest.mark.parametrize("strategy", ["auto", pytest.param("agem", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "strategy", ["auto", "o_lora", *(pytest.param(n, marks=pytest.mark.slow) for n in ("agem", "online_ewc"))]
+)
 def test_killed_between_and_inside_tasks_gives_the_same_matrix(go, tmp_path, stop_at, strategy):
     options = {"strategy": strategy, "evals_per_epoch": 2, "unseen": "none"}
     whole = go(output_dir=str(tmp_path / "whole"), **options)

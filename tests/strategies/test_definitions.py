@@ -314,7 +314,7 @@ def test_lines_by_hand():
     assert found == pytest.approx([1.2, 1.2, 1.6, 2.0, 2.0])
 
 
-@pytest.mark.parametrize("variant", ["lora", "dora", "rslora", "pissa", "olora", "corda", "oft"])
+@pytest.mark.parametrize("variant", ["lora", "dora", "rslora", "pissa", "olora", "corda", "oft", "osf"])
 def test_merged_adapters_answer_as_unmerged(small_job, variant):
     from transformers import TrainerCallback
 
@@ -325,7 +325,9 @@ def test_merged_adapters_answer_as_unmerged(small_job, variant):
     class Look(TrainerCallback):
         def on_train_end(self, args, state, control, model=None, **_):
             seen["names"] = [
-                n for n, p in model.named_parameters() if p.requires_grad and (".lora_" in n or ".oft_" in n)
+                n
+                for n, p in model.named_parameters()
+                if p.requires_grad and any(f".{kind}_" in n for kind in ("lora", "oft", "osf"))
             ]
             seen["logits"] = logits(model, seen["tokenizer"], seen["texts"], max_length=32)
 
@@ -334,9 +336,9 @@ def test_merged_adapters_answer_as_unmerged(small_job, variant):
     tuned = small_job("lora", lora_variant=variant, lora_rank=2, folder=variant, callbacks=(Look(),), max_steps=6)
     merged = logits(tuned.model, tuned.tokenizer, tuned.texts, max_length=32)
     assert abs(merged - seen["logits"]).max() < 1e-5
-    matrices = 1 if variant == "oft" else 2  # a rotation, or two factors
+    matrices = {"oft": 1, "osf": 3}.get(variant, 2)  # a rotation, three parts of a decomposition, or two factors
     assert len(seen["names"]) >= matrices * 6 * 2  # for each of six layers in both blocks
-    assert not [n for n, _ in tuned.model.named_parameters() if "lora" in n or "oft" in n]
+    assert not [n for n, _ in tuned.model.named_parameters() if "lora" in n or "oft" in n or "osf" in n]
     assert not [n for n, m in tuned.model.named_modules() if "peft" in type(m).__module__]
 
 
@@ -349,6 +351,31 @@ def test_adapters_change_weights_by_their_rank_only(small_job):
         singular = torch.linalg.svdvals(change[k].double())
         assert singular[1] > 1e-6
         assert singular[2] < 1e-4 * singular[0]
+
+
+def test_osf_leaves_the_strongest_directions_nearly_alone(small_job):
+    """Of the change of a weight, what lies in its strongest directions is small beside that of plain tuning."""
+    keys = {"max_steps": 6, "learning_rate": 1e-3}
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+
+    def share(tuned) -> float:
+        base, change = tuned.base[name].double(), (tuned.weights[name] - tuned.base[name]).double()
+        u, _, v = torch.linalg.svd(base, full_matrices=False)
+        strong = u[:, :-4].T @ change @ v[:-4].T
+        return float(strong.norm() / change.norm())
+
+    osf = small_job("lora", lora_variant="osf", lora_rank=4, folder="osf", **keys)
+    plain = small_job(folder="plain", **keys)
+    assert share(plain) > 0.5
+    assert share(osf) < 0.2 * share(plain)
+
+
+def test_osf_needs_directions_to_keep(small_job):
+    from tunewell.errors import RecipeError
+
+    with pytest.raises(RecipeError, match="leaves none of the") as caught:
+        small_job("lora", lora_variant="osf", lora_rank=4096)
+    assert "below" in str(caught.value)
 
 
 def test_an_adapter_for_a_layer_that_is_not_there(small_job):

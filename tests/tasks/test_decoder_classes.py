@@ -131,8 +131,8 @@ def test_tuned_by_likelihood(tiny_csv, roomy_decoder, tmp_path):
     assert losses[-1] < losses[0]
     assert set(finished.predict(["a good crew", "a bad seat"])) <= {"negative", "positive"}
     assert "load_run" in finished.report_path.read_text(encoding="utf-8")
-    with pytest.raises(TunewellError, match="no head"):
-        finished.explain(["a good crew"])
+    (why,) = finished.explain(["a good crew"], method="occlusion")
+    assert why.words == ("a", "good", "crew") and why.target in ("negative", "positive")
     from tunewell.export.run import export
     from tunewell.run import evaluate_run
     from tunewell.serving.models import load

@@ -433,7 +433,7 @@ def test_predict_and_evaluate_read_prompts(tuned, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "error", "message"),
     [
-        ({"strategy": "distill"}, RecipeError, "needs labels or sentence embeddings"),
+        ({"strategy": "mas"}, RecipeError, "needs labels or sentence embeddings"),
         ({"loss": "focal"}, RecipeError, "`loss` does not go with text-generation"),
         ({"metric": "perplexity"}, RecipeError, "lower is better"),
         ({"metric": "accuracy"}, RecipeError, "unknown metric"),
@@ -465,7 +465,8 @@ def test_an_encoder_writes_no_answers(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "strategy", ["lora", "l2sp", "recadam", "ema", "swa", "sam", "llrd", "freeze", "lines", "average"]
+    "strategy",
+    ["lora", "l2sp", "recadam", "distill", "rehearse", "ema", "swa", "sam", "llrd", "freeze", "lines", "average"],
 )
 def test_strategies_for_decoders(tiny_decoder, tmp_path, strategy):
     """Each strategy that is let in tunes the decoder and gives a plain model that writes."""

@@ -59,6 +59,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
     },
     "In people's hands": {
+        "ui": ("tunewell.cli.ui", "See, compare, try and start runs in the browser."),
         "serve": ("tunewell.cli.serve", "Answer over HTTP with tuned models."),
         "export": ("tunewell.cli.export", "A tuned model as ONNX, as plain weights, or as a folder for the hub."),
     },
@@ -161,7 +162,9 @@ def main() -> None:
         import signal
 
         # Stopped politely, nothing half-written stays: the files' own clean-up runs.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        from tunewell.stopping import leave
+
+        signal.signal(signal.SIGTERM, leave)
     app()
 
 

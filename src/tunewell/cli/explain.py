@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunewell.cli.base import Command, in_colour, say, show_progress
-from tunewell.errors import DataError
+from tunewell.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tunewell.explain.records import Explanation
-    from tunewell.predict import Predictor
 
 _EXAMPLES = (
     "tunewell explain runs/reviews 'The plot is thin, but the acting is superb.'",
@@ -25,6 +23,8 @@ _EXAMPLES = (
     "tunewell explain runs/reviews --data new.csv --limit 200 -o why.html",
     "tunewell explain runs/pairs 'A man eats.' --text_pair 'Someone is eating.' --method shapley",
     "tunewell explain runs/reviews --data new.csv --limit 20 --method occlusion --sanity",
+    "tunewell explain runs/questions 'Who wrote it?' --text_pair 'It was written by Ada in 1843.'",
+    "tunewell explain runs/translate 'The room was small.' -o why.html",
 )
 _ENDINGS = (".jsonl", ".json", ".html")
 
@@ -35,7 +35,10 @@ _ENDINGS = (".jsonl", ".json", ".html")
 @click.option("--data", metavar="FILE", help="Explain the rows of a file instead.")
 @click.option("--text", metavar="TEXT", help="Column with the text; by default the one the run was tuned on.")
 @click.option(
-    "--text_pair", multiple=True, metavar="TEXT", help="Second text (one for each TEXT), or its column in --data."
+    "--text_pair",
+    multiple=True,
+    metavar="TEXT",
+    help="Second text or context (one for each TEXT), or its column in --data.",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="INTEGER", help="At most so many rows of --data.")
 @click.option(
@@ -45,7 +48,7 @@ _ENDINGS = (".jsonl", ".json", ".html")
     help="auto (the most faithful one), integrated_gradients, attnlrp, occlusion, shapley, lime, gradient_x_input, "
     "smoothgrad, rollout or random. [auto]",
 )
-@click.option("--target", metavar="LABEL", help="Explain this label; by default the model's answer.")
+@click.option("--target", metavar="LABEL", help="Explain this label or answer; by default the model's.")
 @click.option("--budget", type=click.FloatRange(0), default=20.0, metavar="SECONDS", help="Time for auto. [20]")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Seed of sampled methods. [42]")
 @click.option("--sanity", "check", is_flag=True, help="Does the method follow the weights? Compare with random ones.")
@@ -71,7 +74,8 @@ def command(
     Each word gets a signed score: above 0 it speaks for the label, below 0 against it. Every explanation is tested:
     the words that are said to matter are taken out, and kept alone, and the answer watched (ERASER's
     comprehensiveness and sufficiency), against random words. `auto` tries several methods and takes the most
-    faithful one. RUN is a run folder or a plain Transformers classification folder.
+    faithful one. RUN is a run folder or a plain Transformers folder. Where it finds answers in contexts, TEXT is the
+    question and --text_pair the context; where it writes, each word of the answer is traced to words of TEXT.
     """
     if bool(texts) == bool(data):
         raise click.UsageError(
@@ -79,19 +83,21 @@ def command(
         )
     if output and Path(output).suffix.lower() not in _ENDINGS:
         raise DataError("unknown ending", where=output, expected=", ".join(_ENDINGS))
-    from tunewell.explain.texts import explained
     from tunewell.explain.tokens import method as known
-    from tunewell.predict import Predictor
+    from tunewell.explain.why import why
+    from tunewell.predict import Predictor, load_predictor
 
     if method != "auto":
         known(method)
-    predictor = Predictor.load(run)
+    predictor = load_predictor(run)
+    if check and not (isinstance(predictor, Predictor) and predictor.scorer is None):
+        raise ModelError("has no head to check against a random one", where="--sanity", expected="a classifier's run")
     labels: list[Any] | None = None
     if data:
         texts, pairs, labels = _rows(predictor, data, text, text_pair[0] if text_pair else None, limit)
     else:
         pairs = list(text_pair) or None
-    found = explained(predictor, texts, pairs, method=method, target=target, budget=budget, seed=seed)
+    found = why(predictor, texts, pairs, method=method, target=target, budget=budget, seed=seed)
     done = list(_watched(found, len(texts)))
     if labels is not None:
         from dataclasses import replace
@@ -115,7 +121,7 @@ def command(
 
 
 def _rows(
-    predictor: Predictor, data: str, text: str | None, pair: str | None, limit: int | None
+    predictor: Any, data: str, text: str | None, pair: str | None, limit: int | None
 ) -> tuple[tuple[str, ...], list[str] | None, list[Any] | None]:
     """Texts, second texts and labels of a file; rows without text are left out and counted."""
     from tunewell.cli.predict import column_of
@@ -128,9 +134,9 @@ def _rows(
     with open_rows(data) as rows:
         column = column_of(rows, text, predictor, "text")
         second = None
-        if predictor.spec.pair or pair is not None:
+        if predictor.pair or pair is not None:
             second = column_of(rows, pair, predictor, "text_pair")
-        names = predictor.columns.get("label") or ["label"]
+        names = getattr(predictor, "columns", {}).get("label") or ["label"]
         label = names[0] if len(names) == 1 and names[0] in rows.columns else None
         for chunk in rows:
             found, others = chunk.texts(column), chunk.texts(second) if second else None
@@ -152,13 +158,13 @@ def _rows(
     return tuple(texts), pairs if second else None, labels if label else None
 
 
-def _watched(found: Iterable[Explanation], n: int) -> Iterable[Explanation]:
+def _watched(found: Iterable[Any], n: int) -> Iterable[Any]:
     from tqdm import tqdm
 
     return tqdm(found, total=n, unit=" texts", file=sys.stderr, leave=False, disable=n < 2 or not show_progress())
 
 
-def _write(done: list[Explanation], output: str) -> None:
+def _write(done: list[Any], output: str) -> None:
     from tunewell.results import write_whole
 
     ending = Path(output).suffix.lower()
@@ -172,14 +178,20 @@ def _write(done: list[Explanation], output: str) -> None:
         write_whole(output, "".join(json.dumps(e.to_dict(), ensure_ascii=False) + "\n" for e in done))
 
 
-def _print(done: list[Explanation]) -> None:
-    from tunewell.explain.show import text_of, tried_table
+def _print(done: list[Any]) -> None:
+    from tunewell.explain.answers.records import WrittenExplanation
+    from tunewell.explain.show import text_of, tried_table, written_text
 
     colour = in_colour(sys.stdout)
     width = shutil.get_terminal_size((100, 24)).columns
     for i, e in enumerate(done):
         if i:
             click.echo()
-        click.echo(text_of(e, colour=colour, width=width), color=colour)
+        said = (
+            written_text(e, width=width)
+            if isinstance(e, WrittenExplanation)
+            else text_of(e, colour=colour, width=width)
+        )
+        click.echo(said, color=colour)
     if done[0].tried:
         say("\n" + tried_table(done[0].tried))

@@ -12,13 +12,16 @@ from tunewell.cli.base import Command, say
 _EXAMPLES = (
     "tunewell export runs/reviews",
     "tunewell export runs/reviews --int8 -o reviews-int8",
+    "tunewell export runs/reviews --to savedmodel",
     "tunewell export runs/reviews --to hub -o reviews-for-the-hub",
 )
 
 
 @click.command("export", cls=Command, examples=_EXAMPLES)
 @click.argument("run")
-@click.option("--to", type=click.Choice(["onnx", "merged", "hub"]), default="onnx", help="The form. [onnx]")
+@click.option(
+    "--to", type=click.Choice(["onnx", "savedmodel", "merged", "hub"]), default="onnx", help="The form. [onnx]"
+)
 @click.option("-o", "--output", metavar="DIR", help="Where to. [RUN-onnx, beside the run]")
 @click.option(
     "--int8", is_flag=True, help="ONNX with weights in 8 bits: a quarter of the size, about 98 % same answers."
@@ -26,7 +29,7 @@ _EXAMPLES = (
 @click.option("--overwrite", is_flag=True, help="Write over an earlier export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(run: str, to: Any, output: str | None, int8: bool, overwrite: bool, as_json: bool) -> None:
-    """Write a tuned model as ONNX, as plain merged weights, or as a folder for the hub.
+    """Write a tuned model as ONNX, as a SavedModel of TensorFlow, as plain merged weights, or as a folder for the hub.
 
     Every export is compared with the source model on the run's own test rows before it counts as done;
     what differs by more than rounding (8 bits: on more than 3 % of the answers) is refused. The comparison

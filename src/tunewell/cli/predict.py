@@ -34,6 +34,12 @@ _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
 @click.option("--text_pair", metavar="TEXT", help="Column with the second text.")
 @click.option("--encoding", default="auto", metavar="TEXT", help="Character encoding of a text file. [auto]")
 @click.option("--task_name", metavar="TEXT", help="Which task of a sequence; needed where RUN has several.")
+@click.option(
+    "--framework",
+    type=click.Choice(["pytorch", "tensorflow"]),
+    default="pytorch",
+    help="What computes; tensorflow for encoders of the BERT family. [pytorch]",
+)
 @click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Rows a batch. [64]")
 @click.option(
     "--coverage",
@@ -57,6 +63,7 @@ def command(
     text_pair: str | None,
     encoding: str,
     task_name: str | None,
+    framework: str,
     batch_size: int,
     coverage: float | None,
     conformal: str,
@@ -88,7 +95,7 @@ def command(
         _check_output(output)
         from tunewell.predict import load_predictor
 
-        predictor = load_predictor(run, batch_size=batch_size, task_name=task_name)
+        predictor = load_predictor(run, batch_size=batch_size, task_name=task_name, framework=framework)
         if coverage is not None:
             from tunewell.prediction_sets import SetPredictor
 

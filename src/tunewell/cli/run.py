@@ -36,6 +36,7 @@ def command(recipe: str | None, **keys: Any) -> None:
 
 def carry_out(recipe: Recipe) -> None:
     """Run a recipe and print its table; GateError after everything is saved and shown."""
+    from tunewell import processes
     from tunewell.cli.show import run_table
     from tunewell.run import gate_error, run
 
@@ -44,6 +45,8 @@ def carry_out(recipe: Recipe) -> None:
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise
+    if processes.rank():
+        return
     click.echo(run_table(finished))
     if finished.summary.kept is False:
         raise gate_error(finished)

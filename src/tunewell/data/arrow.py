@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tunewell.cache import cache_folder
+from tunewell.data.bounds import bounded_columns, bounded_parquet
 from tunewell.errors import DataError
+from tunewell.seal import sha256_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 IN_MEMORY = 32 << 20  # bytes of source below which rows are held in memory
 BATCH_ROWS = 20_000
 KEPT_DAYS = 30
-FORMAT = 1  # raise when the way rows are read changes, so that old cache files are not taken
+FORMAT = 2  # raise when the way rows are read changes, so that old cache files are not taken
 
 
 def fingerprint(*parts: Any) -> str:
@@ -42,12 +44,14 @@ def file_fingerprint(path: Path, *parts: Any) -> str:
 
 
 def cached_dataset(key: str) -> tuple[Dataset, dict[str, Any]] | None:
-    """The data set and notes that `build` stored under this key, or None."""
+    """The data set and notes that `build` stored under this key, or None, also where the file is damaged since."""
     file = _file(key)
     try:
         notes = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        if notes.pop("sha256") != sha256_of(file):
+            return None
         dataset = _mapped(file, key)
-    except (OSError, ValueError):  # pa.ArrowInvalid is a ValueError
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # pa.ArrowInvalid is a ValueError
         return None
     with contextlib.suppress(OSError):
         os.utime(file)
@@ -95,7 +99,7 @@ def build(
                 writer.write_batch(batch)
         os.replace(temporary, file)
         temporary = None
-        _write_notes(file.with_suffix(".json"), notes())
+        _write_notes(file.with_suffix(".json"), {**notes(), "sha256": sha256_of(file)})
     except OSError as error:
         raise DataError(
             f"cannot write the converted data: {error.strerror or error}",
@@ -168,10 +172,11 @@ def parquet_batches(path: Path, source: str) -> tuple[Iterator[pa.RecordBatch], 
 
     try:
         file = pq.ParquetFile(path)
+        bounded_parquet(file.metadata, path.stat().st_size, source)
         return (plain(b) for b in _checked(file.iter_batches(BATCH_ROWS), source, "Parquet")), plain_schema(
             file.schema_arrow
         )
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, MemoryError, UnicodeDecodeError) as error:
         raise _damaged(source, "Parquet", error) from None
 
 
@@ -186,15 +191,16 @@ def ipc_batches(path: Path, source: str) -> tuple[Iterator[pa.RecordBatch], pa.S
             mapped.seek(0)
             file = pa.ipc.open_stream(mapped)
             batches = iter(file)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise _damaged(source, "Arrow", error) from None
+    bounded_columns(file.schema.names, source)
     return (plain(b) for b in _checked(batches, source, "Arrow")), plain_schema(file.schema)
 
 
 def _checked(batches: Iterator[pa.RecordBatch], source: str, kind: str) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         raise _damaged(source, kind, error) from None
 
 

@@ -12,11 +12,13 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from tunewell.data.arrow import BATCH_ROWS
+from tunewell.data.bounds import LINE, bounded_columns, long_line
 from tunewell.data.encoding import Encoding, Opener
 from tunewell.errors import DataError
 
@@ -58,7 +60,7 @@ class Delimited:
         for row in reader:
             any_row = True
             rows.append(row)
-            characters += sum(map(len, row))
+            characters += sum(map(len, row)) + 8 * len(row)  # empty cells take memory too
             if len(rows) == BATCH_ROWS or characters > BATCH_CHARACTERS:
                 yield _batch(rows, schema)
                 rows, characters = [], 0
@@ -72,7 +74,9 @@ class Delimited:
 
     def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
         """Lines without a byte order mark, a `sep=` line or NUL characters (those are an error)."""
-        for number, line in enumerate(text):
+        for number, line in enumerate(iter(partial(text.readline, LINE), "")):
+            if len(line) >= LINE:
+                raise long_line(number + 1, self.source)
             if number == 0:
                 line = line.removeprefix("\ufeff")
                 if _SEP_LINE.match(line):
@@ -130,6 +134,7 @@ class Delimited:
         reader.close()  # type: ignore[attr-defined]
         if header is None:
             raise DataError("is empty", where=self.source, expected="a header line with column names, then rows")
+        bounded_columns(header, self.source)
         names = [name.strip() for name in header]
         for place, name in enumerate(names):
             if not name:
@@ -197,7 +202,7 @@ class Delimited:
         limit = csv.field_size_limit(CELL_LIMIT)
         try:
             with self._text() as text:
-                marks = any('"' in line for line in text)
+                marks = any('"' in part for part in iter(partial(text.read, 1 << 20), ""))
             if not marks:
                 return False
             with self._text() as text:

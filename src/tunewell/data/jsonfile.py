@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from tunewell.data.arrow import BATCH_ROWS
+from tunewell.data.bounds import DOCUMENT, bounded_columns
 from tunewell.data.encoding import Encoding, Opener
 from tunewell.errors import DataError
 
@@ -67,6 +68,7 @@ class JsonFile:
                     known.add(kind)
                     if kind == "objects":
                         self.objects[name] = number
+            bounded_columns(kinds, self.source)  # type: ignore[arg-type]
         if not number:
             raise DataError("holds no records", where=self.source, expected="at least one record")
         if not kinds:
@@ -101,6 +103,8 @@ class JsonFile:
             raise DataError(f"the compressed file is cut short: {error}", where=self.source) from None
         except RecursionError:
             raise DataError("is nested too deeply", where=self.source, expected="an array of flat records") from None
+        except ValueError as error:  # a number of more digits than Python reads
+            raise DataError(f"holds a value that cannot be read: {error}", where=self.source) from None
 
     def _looks_like_lines(self) -> bool:
         """A file named .json that holds one object a line."""
@@ -141,7 +145,10 @@ class JsonFile:
             if first == "[":
                 yield from self._of_array(stream)
                 return
-            self._nested = self._inside(stream.rest(), first)
+            try:
+                self._nested = self._inside(stream.rest(), first)
+            except OverflowError:
+                raise self._too_large(self.source) from None
         for number, value in enumerate(self._nested, 1):
             if not isinstance(value, dict):
                 raise self._not_a_record(value, f"{self.source}:{number}")
@@ -250,7 +257,9 @@ class _Stream:
 
     def rest(self) -> str:
         """All that is left."""
-        rest = self._buffer[self._at :] + self._text.read()
+        rest = self._buffer[self._at :] + self._text.read(DOCUMENT)
+        if len(rest) > DOCUMENT:
+            raise OverflowError
         self._buffer, self._at, self._done = "", 0, True
         return rest
 

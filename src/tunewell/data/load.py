@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tunewell import assets
-from tunewell.data import arrow, bilingual, elsewhere, hub
+from tunewell.data import arrow, bilingual, bounds, elsewhere, hub
 from tunewell.data.delimited import Delimited
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.jsonfile import JsonFile
@@ -137,7 +137,7 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
         return Loaded(_not_empty(dataset, source), source, kind, None, ())
 
     def opener() -> IO[bytes]:
-        return gzip.open(file, "rb") if zipped else file.open("rb")  # type: ignore[return-value]
+        return bounds.unpacking(file, source) if zipped else file.open("rb")
 
     if kind in ("po", "tmx"):
         try:

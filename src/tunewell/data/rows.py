@@ -15,9 +15,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from tunewell.data import bounds
 from tunewell.data.delimited import Delimited
 from tunewell.data.elsewhere import is_elsewhere, local
 from tunewell.data.encoding import Encoding, detect
@@ -171,7 +173,7 @@ def _open_file(path: Path, name: str, format: str, encoding: str, chunk_rows: in
     def opener() -> IO[bytes]:
         with path.open("rb") as start:
             zipped = start.read(2) == b"\x1f\x8b"
-        return gzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[return-value]
+        return bounds.unpacking(path, name) if zipped else path.open("rb")
 
     with opener() as file:
         head = file.read(SNIFFED)
@@ -203,7 +205,9 @@ def _decoded(name: str, text: IO[str], found: Encoding) -> Iterator[tuple[int, s
     """Numbered lines; a byte that does not decode is told in words."""
     number = 0
     try:
-        for number, line in enumerate(text, 1):
+        for number, line in enumerate(iter(partial(text.readline, bounds.LINE), ""), 1):
+            if len(line) >= bounds.LINE:
+                raise bounds.long_line(number, name)
             yield number, line.removeprefix("\ufeff") if number == 1 else line
     except UnicodeDecodeError as error:
         raise DataError(
@@ -221,7 +225,7 @@ def _jsonl(name: str, text: IO[str], found: Encoding) -> Iterator[dict[str, Any]
         if line.strip():
             try:
                 loaded = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"not valid JSON: {error}", where=f"{name}:{number}", expected="one object a line"
                 ) from None
@@ -233,7 +237,7 @@ def _json(name: str, text: IO[str], found: Encoding) -> Iterator[dict[str, Any]]
     content = "".join(line for _, line in _decoded(name, text, found))
     try:
         loaded = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"not valid JSON: {error}", where=name, expected="an array of objects, or one object a line"
         ) from None
@@ -304,6 +308,7 @@ def _columnar(name: str, format: str, path: Path, chunk_rows: int) -> RowSource:
     try:
         if format == "parquet":
             parquet = pq.ParquetFile(file)
+            bounds.bounded_parquet(parquet.metadata, path.stat().st_size, name)
             schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=chunk_rows)
         else:
             try:
@@ -313,14 +318,17 @@ def _columnar(name: str, format: str, path: Path, chunk_rows: int) -> RowSource:
                 file.seek(0)
                 stream = pa.ipc.open_stream(file)
                 schema, batches = stream.schema, iter(stream)
-    except (pa.ArrowException, OSError) as error:
+    except DataError:
+        file.close()
+        raise
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         file.close()
         raise explain(f"not a {format.title()} file", error) from None
 
     def chunks() -> Iterator[Chunk]:
         try:
             yield from _sliced(batches, chunk_rows)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, MemoryError) as error:
             raise explain("damaged", error) from None
 
     return RowSource(name, format, schema.names, chunks(), schema=schema, close=file.close)

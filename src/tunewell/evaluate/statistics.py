@@ -230,7 +230,7 @@ def compare(
     n = len(targets)
     value = float(difference(np.ones((n, 1)))[metric][0])
     low, high = interval(replicates(difference, n, n_boot, seed)[metric], value)
-    p_value, test, gain = _test(spec, scores_tuned, scores_other, np.asarray(targets), seed)
+    p_value, test, gain = paired_test(spec, scores_tuned, scores_other, np.asarray(targets), seed)
     sign = -1 if metric in LOWER_IS_BETTER else 1
     better = None
     if low is not None and high is not None and low * high > 0 and p_value < 1 - LEVEL and gain * sign * low > 0:
@@ -239,7 +239,9 @@ def compare(
     return Comparison(metric=metric, difference=estimate, test=test, p_value=p_value, better=better)
 
 
-def _test(spec: Any, tuned: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> tuple[float, str, float]:
+def paired_test(
+    spec: Any, tuned: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int
+) -> tuple[float, str, float]:
     """p-value, name of the test, and how much better the tuned model is by what the test counts."""
     if spec.name != "text-regression" and not spec.multi_label:
         right_tuned, right_other = decide(spec, tuned) == targets, decide(spec, other) == targets

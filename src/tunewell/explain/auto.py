@@ -27,7 +27,7 @@ def rows_of(name: str, words: float) -> float:
         "gradient_x_input": BACKWARD,
         "attnlrp": BACKWARD,
         "rollout": 1,
-        "integrated_gradients": 25 * BACKWARD,
+        "integrated_gradients": 29 * BACKWARD,
         "smoothgrad": 16 * BACKWARD,
         "occlusion": words + 1,
         "lime": 151,

@@ -40,7 +40,7 @@ class Faithfulness:
         comprehensiveness_random, sufficiency_random: means over random orders of the same words.
         comprehensiveness_inverse, sufficiency_inverse: of the order from the least important word on.
         bins: shares of words. comprehensiveness_by_bin, sufficiency_by_bin: (K,) the values behind the means.
-        unit: "probability", or "label" for regression.
+        unit: "probability"; "label" for regression; "log-probability" for answers.
     """
 
     comprehensiveness: float
@@ -103,7 +103,7 @@ def measure(
         targets: (n,) outputs. scores: for each text (W,).
         random_orders: how many random orders the control is the mean of; the same for every method.
     """
-    regression = scorer.spec.regression
+    regression = scorer.by_size
     asked, plans = [], []
     for item, s in zip(items, scores, strict=True):
         own = order(np.asarray(s), regression=regression)
@@ -118,11 +118,11 @@ def measure(
     out = []
     for target, n_orders in zip(targets, plans, strict=True):
         values = scorer.probability(np.stack([next(logits) for _ in range(1 + 2 * n_orders * len(bins))]), int(target))
-        out.append(_result(values, n_orders, bins, regression))
+        out.append(_result(values, n_orders, bins, regression, scorer.unit))
     return out
 
 
-def _result(values: np.ndarray, n_orders: int, bins: Sequence[float], regression: bool) -> Faithfulness:
+def _result(values: np.ndarray, n_orders: int, bins: Sequence[float], regression: bool, unit: str) -> Faithfulness:
     lost = values[0] - values[1:]
     lost = (np.abs(lost) if regression else lost).reshape(2, n_orders, len(bins))
     own, inverse, random = lost[:, 0], lost[:, 1], lost[:, 2:]  # (2, K), (2, K), (2, orders, K)
@@ -137,7 +137,7 @@ def _result(values: np.ndarray, n_orders: int, bins: Sequence[float], regression
         bins=tuple(bins),
         comprehensiveness_by_bin=tuple(map(float, own[0])),
         sufficiency_by_bin=tuple(map(float, own[1])),
-        unit="label" if regression else "probability",
+        unit=unit,
     )
 
 

@@ -49,6 +49,8 @@ class Explanation:
         cut: words beyond the model's window, which it did not see and which are not in `words`.
         tried: what `auto` tried; empty when the method was named.
         label: the true label, where rows with labels were explained.
+        answer: of question answering, the characters of the explained answer in `text_pair`; its words are not among
+            `words`. None for "no answer" and for all other tasks.
     """
 
     text: str
@@ -71,6 +73,7 @@ class Explanation:
     cut: int = 0
     tried: tuple[Tried, ...] = ()
     label: str | None = None
+    answer: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

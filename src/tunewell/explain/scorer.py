@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 
     from tunewell.tasks import TaskSpec
 
-ROWS, TOKENS = 64, 4096  # of a batch at the most
+ROWS, TOKENS = 64, 2048  # of a batch at the most
+
+
+class Row(NamedTuple):
+    """What is left of a text: ids and types (t,), and (t,) which of its tokens they are."""
+
+    ids: np.ndarray
+    types: np.ndarray | None
+    kept: np.ndarray
 
 
 class Scorer:
-    """A loaded model with what explanations ask of it.
+    """A loaded model with what explanations ask of it. Models of answers have scorers of their own (`answers/`).
 
     Args:
         model: a Transformers model with a classification or regression head. tokenizer: its own.
@@ -39,6 +47,34 @@ class Scorer:
         self.forwards = 0  # rows that went through the model, for estimates of time
 
     # ------------------------------------------------------------ scores of outputs
+
+    @property
+    def width(self) -> int:
+        """How many outputs (C) there are."""
+        return int(self.model.config.num_labels)
+
+    @property
+    def by_size(self) -> bool:
+        """Whether words count by the size of their score, whatever its sign, as for the value of a regression."""
+        return self.spec.regression
+
+    @property
+    def unit(self) -> str:
+        """What faithfulness is measured in; see `probability`."""
+        return "label" if self.spec.regression else "probability"
+
+    def outputs(self, batch: dict[str, torch.Tensor], rows: Sequence[Row]) -> torch.Tensor:
+        """Outputs (B, C) of a batch made from rows."""
+        return self.model(**batch).logits.float()
+
+    @property
+    def layer(self) -> Any:
+        """Where words become embeddings."""
+        return self.model.get_input_embeddings()
+
+    def fed(self, layer: Any, embeddings: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+        """A context in which the model reads embeddings (B, T, H) in place of its words'."""
+        return replaced(layer, embeddings)
 
     def log_odds(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Scores (B,) of the targets (B,) given logits (B, C): log-odds, or the value itself."""
@@ -82,21 +118,21 @@ class Scorer:
             bits = np.packbits(keep).tobytes()
             if bits not in item.cache:
                 todo.setdefault((id(item), bits), (item, keep))
-        rows = [_subset(item, keep) for item, keep in todo.values()]
-        with self.at_rest():
-            for (item, keep), row in zip(todo.values(), self._logits(rows), strict=True):
-                item.cache[np.packbits(keep).tobytes()] = row
+        for (item, keep), row in zip(todo.values(), self.fresh(list(todo.values())), strict=True):
+            item.cache[np.packbits(keep).tobytes()] = row
         return [item.cache[np.packbits(keep).tobytes()] for item, keep in asked]
 
-    def _logits(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray:
+    def fresh(self, asked: Sequence[tuple[Item, np.ndarray]]) -> np.ndarray:
+        """As `without`, as (n, C), all of them computed."""
         import torch
 
-        out = np.empty((len(rows), self.model.config.num_labels), dtype=np.float64)
-        lengths = np.fromiter((len(ids) for ids, _ in rows), dtype=np.int64, count=len(rows))
-        with torch.inference_mode():
+        rows = [_subset(item, keep) for item, keep in asked]
+        out = np.empty((len(rows), self.width), dtype=np.float64)
+        lengths = np.fromiter((len(row.ids) for row in rows), dtype=np.int64, count=len(rows))
+        with self.at_rest(), torch.inference_mode():
             for index in like_length(lengths, self.rows, self.tokens):
-                batch = self.batch([rows[i] for i in index])
-                out[index] = self.model(**batch).logits.float().cpu().numpy()
+                mine = [rows[i] for i in index]
+                out[index] = self.outputs(self.batch(mine), mine).cpu().numpy()
                 self.forwards += len(index)
         return out
 
@@ -104,12 +140,12 @@ class Scorer:
         """Logits (n, C) of whole texts."""
         return np.stack(self.without([(item, np.ones(len(item.words), dtype=bool)) for item in items]))
 
-    def batch(self, rows: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, torch.Tensor]:
+    def batch(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Rows of ids (and types) padded to (B, T), with their mask."""
-        encoded: dict[str, Any] = {"input_ids": [ids.tolist() for ids, _ in rows]}
-        encoded["attention_mask"] = [[1] * len(ids) for ids, _ in rows]
-        if rows[0][1] is not None:
-            encoded["token_type_ids"] = [types.tolist() for _, types in rows if types is not None]
+        encoded: dict[str, Any] = {"input_ids": [row.ids.tolist() for row in rows]}
+        encoded["attention_mask"] = [[1] * len(row.ids) for row in rows]
+        if rows[0].types is not None:
+            encoded["token_type_ids"] = [row.types.tolist() for row in rows if row.types is not None]
         padded = self.tokenizer.pad(encoded, return_tensors="pt")
         return {name: values.to(self.model.device) for name, values in padded.items()}
 
@@ -131,19 +167,20 @@ class Scorer:
         import torch
 
         lengths = np.fromiter((len(items[i].ids) for i in jobs), dtype=np.int64, count=len(jobs))
-        layer = self.model.get_input_embeddings()
+        layer = self.layer
         with self.at_rest():
             for index in like_length(lengths, self.rows, self.tokens):
                 mine = [items[jobs[j]] for j in index]
-                batch = self.batch([(item.ids, item.types) for item in mine])
+                rows = [whole(item) for item in mine]
+                batch = self.batch(rows)
                 with torch.no_grad():
                     fed = layer(batch["input_ids"]).clone()
                     kept = batch["attention_mask"].bool()
                     for row, j in enumerate(index):
                         fed[row, kept[row]] = values(int(j), fed[row, kept[row]])
                 fed.requires_grad_(True)
-                with replaced(layer, fed):
-                    logits = self.model(**batch).logits.float()
+                with self.fed(layer, fed):
+                    logits = self.outputs(batch, rows)
                 wanted = torch.as_tensor(targets[[jobs[j] for j in index]], device=logits.device)
                 scores = self.log_odds(logits, wanted)
                 (gradient,) = torch.autograd.grad(scores.sum(), fed)
@@ -156,12 +193,54 @@ class Scorer:
                         float(scores[row].detach()),
                     )
 
+    def along(
+        self, items: Sequence[Item], targets: np.ndarray, jobs: Sequence[tuple[int, float]], nothing: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """Slopes of the score along the straight way from texts without words to the texts.
+
+        Args:
+            items: n texts. targets: (n,) outputs. nothing: (H,) the embedding in place of a word at the start.
+            jobs: which text, and the place on its way, 0 the start and 1 the text.
+
+        Yields:
+            For each job, in any order: its number, gradient · (text − start) of each token (T,) float64, which is 0
+            for special tokens, and the score there.
+        """
+        import torch
+
+        lengths = np.fromiter((len(items[i].ids) for i, _ in jobs), dtype=np.int64, count=len(jobs))
+        layer = self.layer
+        with self.at_rest():
+            for index in like_length(lengths, self.rows, self.tokens):
+                mine = [items[jobs[j][0]] for j in index]
+                rows = [whole(item) for item in mine]
+                batch = self.batch(rows)
+                kept = batch["attention_mask"].bool()
+                words = torch.zeros_like(kept)
+                words[kept] = torch.as_tensor(np.concatenate([item.word_of >= 0 for item in mine])).to(kept.device)
+                with torch.no_grad():
+                    text = layer(batch["input_ids"])
+                    way = (text - torch.as_tensor(nothing, dtype=text.dtype, device=text.device)) * words[..., None]
+                    left = torch.as_tensor([1 - jobs[j][1] for j in index], dtype=text.dtype, device=text.device)
+                    fed = text - left[:, None, None] * way
+                fed.requires_grad_(True)
+                with self.fed(layer, fed):
+                    logits = self.outputs(batch, rows)
+                wanted = torch.as_tensor(targets[[jobs[j][0] for j in index]], device=logits.device)
+                scores = self.log_odds(logits, wanted)
+                (gradient,) = torch.autograd.grad(scores.sum(), fed)
+                self.forwards += 3 * len(index)
+                slopes = (gradient * way).sum(dim=2, dtype=torch.float64).cpu().numpy()
+                there = kept.cpu().numpy()
+                for row, (j, score) in enumerate(zip(index, scores.detach().cpu().tolist(), strict=True)):
+                    yield int(j), slopes[row, there[row]], score
+
     def embeddings(self, ids: np.ndarray) -> np.ndarray:
         """Word embeddings (T, H) of token ids (T,)."""
         import torch
 
         with torch.no_grad():
-            layer = self.model.get_input_embeddings()
+            layer = self.layer
             return layer(torch.as_tensor(ids, device=self.model.device)[None])[0].float().cpu().numpy()
 
     @contextlib.contextmanager
@@ -191,6 +270,11 @@ def replaced(layer: Any, output: Any) -> Iterator[None]:
         handle.remove()
 
 
-def _subset(item: Item, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    stays = np.where(item.word_of >= 0, keep[np.maximum(item.word_of, 0)], True)
-    return item.ids[stays], item.types[stays] if item.types is not None else None
+def whole(item: Item) -> Row:
+    """A text as it is."""
+    return Row(item.ids, item.types, np.arange(len(item.ids)))
+
+
+def _subset(item: Item, keep: np.ndarray) -> Row:
+    stays = np.flatnonzero(np.where(item.word_of >= 0, keep[np.maximum(item.word_of, 0)], True))
+    return Row(item.ids[stays], item.types[stays] if item.types is not None else None, stays)

@@ -42,6 +42,7 @@ class Item:
         words: W words as they stand in the text. spans: their (start, end) characters in their text.
         part: 0 for words of the first text, 1 for those of the second.
         cut: words beyond the model's window, which it never saw.
+        texts: the text, and the second one of a pair, as they were given.
         cache: logits of subsets of the words, by their bits; see `Scorer.without`.
     """
 
@@ -52,6 +53,7 @@ class Item:
     spans: tuple[tuple[int, int], ...]
     part: tuple[int, ...]
     cut: int = 0
+    texts: tuple[str, ...] = ()
     cache: dict[bytes, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -180,7 +182,7 @@ def _item(encoded: Any, i: int, text: str, pair: str | None, inputs: Sequence[st
     for side, whole in enumerate([text] if pair is None else [text, pair]):
         places = [t for t, s in enumerate(sides) if s == side and offsets[t][1] > offsets[t][0]]
         found = spans_of(whole, [offsets[t][0] for t in places])
-        merged, of_token = _join(found, [offsets[t] for t in places])
+        merged, of_token = joined(found, [offsets[t] for t in places])
         end = max((offsets[t][1] for t in places), default=0)
         seen = [k for k, (start, _) in enumerate(merged) if start < end]
         cut += len(merged) - len(seen)
@@ -195,10 +197,11 @@ def _item(encoded: Any, i: int, text: str, pair: str | None, inputs: Sequence[st
             where=f"text {first + i + 1}",
             expected="letters or signs that the tokenizer knows",
         )
-    return Item(ids, types, word_of, tuple(words), tuple(spans), tuple(part), cut)
+    texts = (text,) if pair is None else (text, pair)
+    return Item(ids, types, word_of, tuple(words), tuple(spans), tuple(part), cut, texts)
 
 
-def _join(spans: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[int]]:
+def joined(spans: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[int]]:
     """Words that share a token become one.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunewell.explain.answers.records import WrittenExplanation
 from tunewell.explain.faithfulness import Faithfulness
 from tunewell.explain.records import Explanation, Tried
 from tunewell.explain.sanity import Sanity
@@ -20,17 +21,23 @@ def text_of(e: Explanation, *, colour: bool, width: int = 100) -> str:
         colour: blue for words that speak for the target, orange for those against; sign and number are there anyway.
         width: columns to fill.
     """
-    from tunewell.cli.show import printable
+    from tunewell.cli.show import _width, printable
 
-    answer = f"{e.score:.4g}" if e.probability is None else f"{e.target} {e.probability:.3f}"
+    answer = f"{e.score:.4g}" if e.probability is None else f"{e.target or '(no answer)'} {e.probability:.3f}"
     others = ""
     if e.target is not None and e.prediction != e.target:
         said = ", ".join(e.prediction) if isinstance(e.prediction, tuple) else str(e.prediction)
-        others = f" (the model's answer: {said or 'none of its labels'})"
+        nothing = "no answer" if e.text_pair is not None and e.answer is not None else "none of its labels"
+        others = f" (the model's answer: {said or nothing})"
     delta = "" if e.convergence_delta is None else f", sum off by {e.convergence_delta:.1g} of {e.expected_sum:.3g}"
     lines = [printable(f"{answer}{others}") + f"  ·  {e.method}{delta}"]
     for part in (0, 1):
-        if cells := [_cell(e, i, colour) for i in range(len(e.words)) if e.part[i] == part]:
+        cells = [_cell(e, i, colour) for i in range(len(e.words)) if e.part[i] == part]
+        if part == 1 and e.answer is not None and e.text_pair is not None:
+            before = sum(1 for i in range(len(e.words)) if e.part[i] == 1 and e.spans[i][0] < e.answer[0])
+            said = printable(f"[{e.text_pair[slice(*e.answer)]}]")
+            cells.insert(before, (said, _width(said)))
+        if cells:
             lines += [""] + ["  " + line for line in _wrapped(cells, width - 2)]
     lines.append("")
     ranked = sorted(range(len(e.words)), key=lambda i: -e.scores[i])
@@ -59,6 +66,12 @@ def sentence(f: Faithfulness) -> str:
             f"without its top words the value moves by {f.comprehensiveness:.3g} (random words: "
             f"{f.comprehensiveness_random:.3g}), with them alone by {f.sufficiency:.3g} ({f.sufficiency_random:.3g})"
         )
+    elif f.unit == "log-probability":
+        said = (
+            f"without its top words the log-probability {_falls(f.comprehensiveness)} (random words: "
+            f"{f.comprehensiveness_random:.2f}), with them alone {_falls(f.sufficiency, verb=f.sufficiency < 0)} "
+            f"({f.sufficiency_random:.2f})"
+        )
     else:
         said = (
             f"without its top words the probability {_falls(f.comprehensiveness)} (random words: "
@@ -74,6 +87,40 @@ def sentence(f: Faithfulness) -> str:
 def _falls(value: float, verb: bool = True) -> str:
     words = f"by {abs(value):.2f}"
     return ("rises " if value < -0.005 else "falls ") + words if verb else words
+
+
+def written_text(e: WrittenExplanation, *, width: int = 100) -> str:
+    """An explanation of a written answer as lines of text: behind each of its words the words that it came from.
+
+    Args:
+        width: columns to fill.
+    """
+    from tunewell.cli.show import _width, printable, table
+
+    rows = [("answer", "log p", "comes from")]
+    left = max(24, width - 12 - max(_width(printable(word)) for word in e.answer_words))
+    for word, sure, scores in zip(e.answer_words, e.log_probabilities, e.matrix, strict=True):
+        largest = max(map(abs, scores)) or 1.0
+        ranked = sorted(range(len(scores)), key=lambda i: -abs(scores[i]))
+        cells: list[str] = []
+        for i in ranked[:LISTED]:
+            cell = f"{printable(e.words[i])} {scores[i]:+.2f}"
+            if abs(scores[i]) < NUMBERED * largest or sum(map(_width, [*cells, cell])) + 2 * len(cells) > left:
+                break
+            cells.append(cell)
+        rows.append((printable(word), f"{sure:.2f}", ", ".join(cells)))
+    ranked = sorted(range(len(e.words)), key=lambda i: -e.scores[i])[:LISTED]
+    lines = [printable(f"{e.answer}") + f"  ·  {e.method}", "", table(rows, right=(1,)), ""]
+    best = ", ".join(f"{printable(e.words[i])} {e.scores[i]:+.2f}" for i in ranked if e.scores[i] > 0)
+    lines.append(f"  behind the whole answer: {best or 'no word speaks for it'}")
+    lines.append("  " + sentence(e.faithfulness))
+    if e.prediction is None:
+        lines.append("  this answer was given with --target; the model did not write it")
+    if e.earlier:
+        lines.append(f"  {e.earlier:,} earlier messages stay as they are")
+    if e.cut:
+        lines.append(f"  {e.cut:,} more words lie beyond the model's window: it never saw them")
+    return "\n".join(lines)
 
 
 def tried_table(tried: Sequence[Tried]) -> str:

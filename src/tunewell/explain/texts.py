@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.errors import DataError, RecipeError, nearest
+from tunewell.errors import DataError, ModelError, RecipeError, nearest
 from tunewell.explain import tokens
 from tunewell.explain.auto import SAMPLE, choose
 from tunewell.explain.faithfulness import Faithfulness, measure
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BUDGET = 20.0  # seconds
 CHUNK = 64  # texts explained at a time
+BY_LIKELIHOOD = ("occlusion", "lime", "shapley", "random")  # methods that read answers alone
 
 
 def explain_texts(
@@ -64,7 +65,9 @@ def explained(
         RecipeError: no such method. ModelError: a method that cannot be used on this model.
     """
     check(predictor, texts, text_pairs, method, target)
-    scorer = Scorer(predictor.model, predictor.tokenizer, predictor.spec)
+    scorer = scorer_of(predictor)
+    if predictor.scorer is not None:
+        candidates = [name for name in candidates if name in BY_LIKELIHOOD]
     wanted = target_of(predictor, target)
     tried: list[Tried] = []
     ready: dict[int, tuple[Attribution, Faithfulness]] = {}
@@ -100,13 +103,27 @@ def explained(
             )
 
 
+def scorer_of(predictor: Predictor) -> Scorer:
+    """The model as explanations see it."""
+    if predictor.scorer is None:
+        return Scorer(predictor.model, predictor.tokenizer, predictor.spec)
+    from tunewell.explain.answers.likelihood import LikelihoodScorer
+
+    return LikelihoodScorer(predictor)
+
+
 def check(
     predictor: Predictor, texts: Sequence[str], text_pairs: Sequence[str] | None, method: str, target: str | None
 ) -> None:
     """Name the user's mistakes before the model is asked."""
-    predictor.need_head(predictor.source)
     if method != "auto":
         tokens.method(method)
+        if predictor.scorer is not None and method not in BY_LIKELIHOOD:
+            raise ModelError(
+                f"`{method}` reads a head, and this model has none: its classes are as likely as their names",
+                where="method",
+                expected="auto, " + ", ".join(BY_LIKELIHOOD),
+            )
     target_of(predictor, target)
     if not len(texts):
         raise DataError("there is no text to explain", expected="one text or more")

@@ -87,7 +87,7 @@ def write_int8(source: Path, target: Path) -> None:
 
 
 class OnnxPredictor:
-    """Answers of an exported model, as `Predictor.scores` gives them.
+    """Answers of an exported model, as `Predictor.raw_scores` gives them.
 
     Args:
         path: the ONNX file; its tokenizer and task are those of `source`.
@@ -102,7 +102,7 @@ class OnnxPredictor:
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.source, self.names = source, [i.name for i in self.session.get_inputs()]
 
-    def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+    def raw_scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Probabilities (n, C) or values (n,)."""
         from tunewell.models.embed import encode, like_length
         from tunewell.tasks.spec import scores_of

@@ -13,11 +13,12 @@ from tunewell.errors import ModelError, RunFolderError
 from tunewell.export.parity import Parity, compare
 from tunewell.results import Record, cannot_write, write_whole
 
-Form = Literal["onnx", "merged", "hub"]
+Form = Literal["onnx", "savedmodel", "merged", "hub"]
 EXACT = 1e-4  # largest difference of a probability in fp32
 ALIKE = 0.97  # least share of the same answers in 8 bits
 SHIPPED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
            "chat_template.jinja")  # fmt: skip
+CALIBRATED = ", and under `calibrator` the map from their probabilities to those that `tunewell predict` gives"
 
 
 class Exported(Record):
@@ -47,7 +48,7 @@ def export(
 
     Args:
         run: a run folder or a plain Transformers classification folder. output: a new folder.
-        to: `onnx`; `merged`, weights and tokenizer alone; `hub`, the same with the model card.
+        to: `onnx`; `savedmodel`, of TensorFlow; `merged`, weights and tokenizer alone; `hub`, the same with the card.
         int8: of ONNX, weights in 8 bits.
 
     Raises:
@@ -73,8 +74,13 @@ def export(
         for name in SHIPPED:
             if (folder / name).is_file():
                 shutil.copy2(folder / name, work / name)
-        parity = _onnx(predictor, run, work, int8, echo) if to == "onnx" else _folder(predictor, run, work, to)
-        files = {p.name: p.stat().st_size for p in sorted(work.iterdir()) if p.is_file()}
+        if to == "onnx":
+            parity = _onnx(predictor, run, work, int8, echo)
+        elif to == "savedmodel":
+            parity = _savedmodel(predictor, run, work, echo)
+        else:
+            parity = _folder(predictor, run, work, to)
+        files = {p.relative_to(work).as_posix(): p.stat().st_size for p in sorted(work.rglob("*")) if p.is_file()}
         done = Exported(form=to, source=str(run), int8=int8, files=files, parity=parity)
         done.write(work / "export.json")
         work.chmod(0o755)
@@ -101,13 +107,7 @@ def _onnx(predictor: Any, run: Path, work: Path, int8: bool, echo: Callable[[str
         write_int8(work / "fp32.onnx", work / FILE)
         (work / "fp32.onnx").unlink()
     echo("export: comparing with the source model")
-    found = compare(
-        predictor.scores,
-        OnnxPredictor(work / FILE, predictor).scores,
-        run,
-        pair=predictor.pair,
-        classes=not predictor.spec.regression,
-    )
+    found = _compared(predictor, OnnxPredictor(work / FILE, predictor), run)
     if int8 and found.same is not None and found.same < ALIKE:
         raise ModelError(
             f"8 bits give another answer on {1 - found.same:.1%} of {found.rows:,} rows",
@@ -115,17 +115,58 @@ def _onnx(predictor: Any, run: Path, work: Path, int8: bool, echo: Callable[[str
             expected=f"at most {1 - ALIKE:.0%}",
             remedy="export without --int8",
         )
-    if not int8 and not found.largest <= EXACT:
+    if not int8:
+        _exact(found, run)
+    _describe(predictor, work)
+    write_whole(work / "README.md", _usage(predictor))
+    return found
+
+
+def _savedmodel(predictor: Any, run: Path, work: Path, echo: Callable[[str], None]) -> Parity:
+    from tunewell.backends.tensorflow.engine import tensorflow
+    from tunewell.backends.tensorflow.fits import refuse_model
+    from tunewell.export.savedmodel import FOLDER, SavedModelPredictor, readme, write_savedmodel
+
+    refuse_model(predictor.model.config, str(run))
+    tensorflow("tunewell export --to savedmodel")
+    echo("export: writing a SavedModel")
+    write_savedmodel(predictor, work / FOLDER)
+    echo("export: comparing with the source model")
+    found = _compared(predictor, SavedModelPredictor(work / FOLDER, predictor), run)
+    _exact(found, run)
+    _describe(predictor, work)
+    write_whole(work / "README.md", readme(predictor))
+    return found
+
+
+def _compared(predictor: Any, exported: Any, run: Path) -> Parity:
+    """The model's own answers beside the export's, both before the run's calibration, which is no part of a model."""
+    return compare(
+        predictor.raw_scores, exported.raw_scores, run, pair=predictor.pair, classes=not predictor.spec.regression
+    )
+
+
+def _exact(found: Parity, run: Path) -> None:
+    if not found.largest <= EXACT:
         raise ModelError(
             f"the export differs from the model by up to {found.largest:.2g}",
             where=str(run),
             expected=f"at most {EXACT:g}",
             remedy="please report this architecture",
         )
-    spec = predictor.spec.to_dict() | {"max_length": predictor.max_length}
-    write_whole(work / "tunewell.json", json.dumps(spec, ensure_ascii=False, indent=1) + "\n")
-    write_whole(work / "README.md", _usage(predictor.pair, predictor.max_length))
-    return found
+
+
+def mapped(predictor: Any) -> bool:
+    """Whether the run's calibration changes the model's own probabilities."""
+    return predictor.calibrator is not None and predictor.calibrator.method != "none"
+
+
+def _describe(predictor: Any, work: Path) -> None:
+    """tunewell.json: what the outputs mean, and how a run's probabilities come from them."""
+    about = predictor.spec.to_dict() | {"max_length": predictor.max_length}
+    if mapped(predictor):
+        about["calibrator"] = predictor.calibrator.model_dump(mode="json")
+    write_whole(work / "tunewell.json", json.dumps(about, ensure_ascii=False, indent=1) + "\n")
 
 
 def _folder(predictor: Any, run: Path, work: Path, to: Form) -> Parity:
@@ -142,14 +183,14 @@ def _folder(predictor: Any, run: Path, work: Path, to: Form) -> Parity:
         shutil.copy2(card, work / "README.md")
     again = Predictor.load(work)
     again.spec, again.max_length = predictor.spec, predictor.max_length
-    found = compare(predictor.scores, again.scores, run, pair=predictor.pair, classes=not predictor.spec.regression)
+    found = _compared(predictor, again, run)
     if not found.largest <= EXACT:
         raise RuntimeError(f"{run}: the copy does not give the same answers ({found.largest:.2g})")
     return found
 
 
-def _usage(pair: bool, max_length: int) -> str:
-    texts = "[text], [second text]" if pair else "[text]"
+def _usage(predictor: Any) -> str:
+    texts = "[text], [second text]" if predictor.pair else "[text]"
     return f"""# A text classifier in ONNX
 
 ```python
@@ -158,9 +199,10 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 session = onnxruntime.InferenceSession("model.onnx")
-batch = tokenizer({texts}, truncation=True, max_length={max_length}, padding=True, return_tensors="np")
+batch = tokenizer({texts}, truncation=True, max_length={predictor.max_length}, padding=True, return_tensors="np")
 logits = session.run(["logits"], {{i.name: batch[i.name].astype("int64") for i in session.get_inputs()}})[0]
 ```
 
-`tunewell.json` has the labels in the order of the logits. `export.json` has the comparison with the source model.
+`tunewell.json` has the labels in the order of the logits{CALIBRATED if mapped(predictor) else ""}. \
+`export.json` has the comparison with the source model.
 """

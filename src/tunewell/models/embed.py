@@ -118,9 +118,11 @@ def logits_of(
     batch_size: int = 64,
     bf16: bool = False,
 ) -> np.ndarray:
-    """As `logits`, for texts that `encode` has encoded."""
+    """As `logits`, for texts that `encode` has encoded; a model of another framework answers by itself."""
     import torch
 
+    if hasattr(model, "answer"):
+        return model.answer(tokenizer, encoded, batch_size=batch_size)
     device, training = model.device, model.training
     model.eval()
     n = len(encoded["input_ids"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.assets import MARKER
 from tunewell.errors import ModelError, nearest
+from tunewell.models.bounds import check_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -118,6 +119,7 @@ def _check_folder(folder: Path) -> None:
             expected=" or ".join(TOKENIZERS[:3]),
             remedy="save it beside the model: tokenizer.save_pretrained(folder)",
         )
+    check_files(folder, str(folder))
 
 
 @contextlib.contextmanager
@@ -195,10 +197,11 @@ def load_part(loader: Any, name: str, path: str, what: str, **options: Any) -> A
                 expected="a hub id that can be reached or lies in the local cache, an asset or a folder",
                 remedy=_hub_remedy(name),
             ) from error
-        except Exception as error:  # a damaged file raises whatever its parser raises
-            if type(error).__name__ == "SafetensorError" or isinstance(
+        except BaseException as error:  # a damaged file raises whatever its parser raises, a panic in Rust too
+            parsed = type(error).__name__ in ("SafetensorError", "PanicException") or isinstance(
                 error, (ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError)
-            ):
+            )
+            if parsed or (isinstance(error, Exception) and Path(path).is_dir()):
                 own_code = "trust_remote_code" in str(error)
                 raise ModelError(
                     f"cannot load its {what}: {_first_line(error)}",

@@ -11,12 +11,12 @@ from tunewell.report import charts
 from tunewell.report.charts import Point
 from tunewell.report.drift import drift_charts, legend
 from tunewell.report.engine import engine
-from tunewell.report.explanations import pieces_of
+from tunewell.report.explanations import cells_of, pieces_of
 from tunewell.report.records import Records, read, usage
 from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
-from tunewell.results import Candidate, Evaluation, MonitorRecord, Training, write_whole
+from tunewell.results import Candidate, Evaluation, GuardRecord, MonitorRecord, Seeds, Training, write_whole
 
 __all__ = ["build", "render", "verdict"]
 MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
@@ -40,7 +40,7 @@ def render(records: Records, lang: str = "en") -> str:
         raise RecipeError(f"`lang: {lang}`", where="lang", expected=" or ".join(WORDS))
     w = WORDS[lang]
     return (
-        engine(pieces_of=pieces_of)
+        engine(pieces_of=pieces_of, cells_of=cells_of)
         .get_template("report.html")
         .render(
             w=w,
@@ -84,19 +84,43 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
     if training is None:
         return []
     watched = [(w["monitor"], _watched(training.monitor, w))] if training.monitor is not None else []
+    if training.guard is not None and (training.guard.events or training.guard.signs):
+        watched.append((w["guard"], _guarded(training.guard, w)))
+    computed = []
+    if training.accounting is not None and training.accounting.flops_per_second:
+        a = training.accounting
+        text = w["x_computed"].format(
+            total=f"{a.flops / 1e12:,.3g}", rate=f"{a.flops_per_second / 1e9:,.0f}", share=f"{a.share_of_peak:.0%}",
+            peak=f"{a.peak_flops_per_second / 1e9:,.0f}",
+        )  # fmt: skip
+        computed.append((w["computed"], text))
+        if a.joules is not None:
+            computed.append((w["energy"], w["x_energy"].format(wh=f"{a.joules / 3600:,.2f}")))
     return [
         (w["strategy"], " + ".join(training.strategy)),
         (w["steps"], f"{training.steps:,} ({training.epochs:g} ×)"),
         (w["best_step"], f"{training.best_step:,}" + (f" · {w['stopped']}" if training.stopped_early else "")),
         (w["rate"], f"{training.learning_rate:g}"),
-        (w["precision_used"], training.precision),
+        (w["precision_used"], training.precision + (" · TensorFlow" if training.framework == "tensorflow" else "")),
         (w["parameters"], f"{training.trainable_parameters:,} / {training.parameters:,}"),
         (w["speed"], f"{training.tokens / training.seconds:,.0f}" if training.seconds else "–"),
         (w["padding"], f"{training.padding_share:.1%}"),
         (w["memory"], f"{training.peak_memory_mb:,.0f} MB"),
         (w["time_tile"], duration(training.seconds)),
+        *computed,
         *watched,
     ]
+
+
+def _guarded(guard: GuardRecord, w: dict[str, str]) -> str:
+    """What the guard did, and what the loss says of the rate."""
+    said = []
+    for e in guard.events:
+        key = "u_changed" if e.back_to is None else "u_back"
+        rates = {"before": f"{e.rate_before:.2g}", "after": f"{e.rate_after:.2g}"}
+        said.append(w[key].format(step=e.step, what=w[f"u_{e.what}"], back=e.back_to, **rates))
+    said += [w[f"u_{sign}"] for sign in guard.signs if not guard.events]
+    return " · ".join(said)
 
 
 def _watched(monitor: MonitorRecord, w: dict[str, str]) -> str:
@@ -122,6 +146,8 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made["frontier"] = _frontier_chart(records, w)
     if records.calibration is not None:
         made |= trust_charts(records.calibration, w)
+    if records.seeds is not None:
+        made["seeds"] = _seeds_chart(records.seeds, w)
     if records.drift is not None:
         made |= drift_charts(records.drift, w)
     if records.training is not None:
@@ -234,6 +260,19 @@ def _frontier_chart(records: Records, w: dict[str, str]) -> str:
     )
 
 
+def _seeds_chart(seeds: Seeds, w: dict[str, str]) -> str:
+    points = [
+        Point(str(x.seed), x.test.value, x.test.low, x.test.high, "bad" if x.failed else "main",
+              f"{w['s_seed']} {x.seed}: {x.test.value:.4f} {interval(x.test, 4)}")
+        for x in seeds.results if x.test.value is not None
+    ]  # fmt: skip
+    mean = seeds.test
+    if mean.value is not None:
+        tip = f"{w['mean']}: {mean.value:.4f} {interval(mean, 4)}"
+        points.append(Point(w["mean"], mean.value, mean.low, mean.high, "good", tip))
+    return charts.intervals(points, title=w["s_title"]) if points else ""
+
+
 def _history_charts(training: Training, metric: str, w: dict[str, str]) -> dict[str, str]:
     def series(key: str) -> list[tuple[float, float]]:
         return [
@@ -244,6 +283,8 @@ def _history_charts(training: Training, metric: str, w: dict[str, str]) -> dict[
 
     made = {}
     marks = [(float(s), w["skipped"].format(step=s)) for s in training.nonfinite_steps[:50]]
+    if training.guard is not None:
+        marks += [(float(e.step), f"{w['u_' + e.what]}: {e.step}") for e in training.guard.events]
     if len(loss := series("loss")) > 1:
         made["loss"] = charts.lines(
             [(w["loss"], "main", loss)], title=w["training_loss"], x_label=w["step"], y_label=w["loss"], marks=marks

@@ -21,6 +21,7 @@ from tunewell.results import (
     Evaluation,
     Record,
     Retention,
+    Seeds,
     Summary,
     Training,
 )
@@ -48,6 +49,7 @@ class Records:
     ranking: dict[str, Any] | None = None  # of `model: auto`: candidates with scores and costs
     calibration: Calibration | None = None
     drift: Drift | None = None
+    seeds: Seeds | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -95,6 +97,7 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "ranking.json", json.loads) or None,
         get("calibration.json", Calibration),
         get("drift.json", Drift),
+        get("seeds.json", Seeds),
     )
 
 

@@ -83,7 +83,7 @@ class TaskJob(Job):
             weights, bias = fit_last_layer(self, model)
             tensors = {"weight": torch.from_numpy(weights), "bias": torch.from_numpy(bias)}
             write_with(path, lambda temporary: save_file(tensors, str(temporary)))
-            self.folder.mark("head", self.keys.tune)
+            self.folder.mark("head", self.keys.tune, ["head.safetensors"])
         tensors = load_file(str(path))
         with torch.no_grad():
             layer.weight.copy_(tensors["weight"])

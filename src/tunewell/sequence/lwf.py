@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tunewell.seal import broken, seal
 from tunewell.sequence.heads import read_out, run_heads, summary_of
 from tunewell.sequence.past import Past
 from tunewell.sequence.replay import live_head
@@ -57,7 +58,7 @@ class Teacher:
         encoded = encode(tuning.tokenizer, list(past.rows["text"]), pairs, past.max_length)
         self.rows = Rows(encoded["input_ids"])
         path = tuning.cache / "teacher.npz"
-        if path.is_file():
+        if path.is_file() and broken(path) is None:
             with np.load(path, allow_pickle=False) as file:
                 self.logits = {name[7:]: file[name] for name in file.files if name.startswith("logits.")}
                 self.states = file["states"]
@@ -65,6 +66,7 @@ class Teacher:
             tuning.echo(f"teacher: {len(past.rows):,} rows of this task by the body and {len(past.heads)} heads so far")
             self.logits, self.states = run_heads(tuning.model, tuning.tokenizer, encoded, past.heads, bf16=tuning.bf16)
             self._save(path)
+            seal(path)
         past.watch.attach(tuning.model)
 
     def _save(self, path: Any) -> None:

@@ -20,6 +20,8 @@ OWN = {
     "features": "the body keeps its embeddings of the new task's inputs",
     "general": "earlier heads and the body keep their answers on general text (Lee et al., 2019)",
     "agem": "steps are projected so that stored rows do not get worse (Chaudhry et al., 2019)",
+    "online_ewc": "weights that earlier tasks rest on are held (Schwarz et al., 2018)",
+    "o_lora": "each task in low-rank directions orthogonal to the earlier ones (Wang et al., 2023)",
     "joint": "all tasks at once: the ceiling (Caruana, 1997)",
     "separate": "a model for each task: the reference",
 }
@@ -29,7 +31,7 @@ STORING = ("replay", "der", "agem")  # cannot work without stored rows
 
 
 def known() -> list[str]:
-    return [*OWN, *(name for name in STRATEGIES if name not in (*OWN, "prompt"))]  # tasks of a sequence share a body
+    return [*OWN, *(name for name in STRATEGIES if name not in (*OWN, "prompt", "rehearse"))]  # tasks share an encoder
 
 
 def check_names(names: list[str], memory: float) -> list[str]:
@@ -55,9 +57,11 @@ def check_names(names: list[str], memory: float) -> list[str]:
             break
     if "replay" in names and "der" in names:
         problems.append("`der` is a replay already; name one of replay, der")
-    general = [n for n in names if n in STRATEGIES and n not in ALONE]
+    general = ["lora" if n == "o_lora" else n for n in names if n in (*STRATEGIES, "o_lora") and n not in ALONE]
     if not problems and general:
-        problems += check_combination(general)
+        problems += [p.replace("`lora`", "`o_lora`") if "o_lora" in names else p for p in check_combination(general)]
+    if "o_lora" in names and "online_ewc" in names:
+        problems.append("`o_lora` freezes the weights that `online_ewc` holds: take one of them")
     return problems
 
 
@@ -73,6 +77,7 @@ class Plan:
         lwf, features: weights on the new task's inputs; text, text_lwf: of embeddings and of heads on general text.
         enough: stored rows from which replay has its full weight; with fewer, which would be learned by heart, it
             weighs in proportion. 0 for its full weight in any case.
+        online_ewc, o_lora: weights of their terms.
         heads_follow: earlier heads are trained along. stores: rows are stored, as far as `memory` allows.
     """
 
@@ -87,6 +92,8 @@ class Plan:
     text: float = 0.0
     text_lwf: float = 0.0
     agem: bool = False
+    online_ewc: float | None = None
+    o_lora: float | None = None
     enough: int = 0
 
     @property
@@ -114,6 +121,8 @@ def plan_of(names: tuple[str, ...], options: dict[str, Any]) -> Plan:
             text=options["general_weight"] if "general" in names else 0.0,
             text_lwf=options["lwf_weight"] if "general" in names else 0.0,
             agem="agem" in names,
+            online_ewc=options["online_ewc_weight"] if "online_ewc" in names else None,
+            o_lora=options["o_lora_weight"] if "o_lora" in names else None,
         )
     return plan if options["head_first"] is None else replace(plan, head_first=options["head_first"])
 
@@ -133,21 +142,29 @@ def auto_plan(memory: bool) -> Plan:
     )
 
 
-def hooks(plan: Plan, past: Past, *, first: bool, source: str | None, samples: int) -> list[Any]:
+def hooks(plan: Plan, past: Past, recipe: dict[str, Any], *, first: bool) -> list[Any]:
     """The strategies of a plan beside those of a single run; those that read the task's own batch come first.
 
     Args:
+        recipe: the keys of the task's recipe.
         first: no task came before, so that only the base model's embeddings can be held.
-        source, samples: general text, as in a recipe.
     """
     from tunewell.sequence.agem import AveragedGEM
+    from tunewell.sequence.consolidation import OnlineEWC
     from tunewell.sequence.general import General
     from tunewell.sequence.lwf import Features, LearningWithoutForgetting, Teacher
+    from tunewell.sequence.o_lora import OrthogonalLowRank
     from tunewell.sequence.replay import DarkReplay, Replay
 
+    source, samples = recipe["general_text"], recipe["general_samples"]
     text = General(past, source=source, samples=samples, weight=plan.text, lwf=plan.text_lwf)
+    leaving: list[Any] = []
+    if plan.online_ewc is not None:
+        leaving.append(OnlineEWC(past, weight=plan.online_ewc))
+    if plan.o_lora is not None:
+        leaving.append(OrthogonalLowRank(past, recipe, weight=plan.o_lora))
     if first:
-        return [text] if plan.text else []
+        return [text, *leaving] if plan.text else leaving
     made: list[Any] = []
     teacher = Teacher(past)
     if plan.lwf:
@@ -164,4 +181,4 @@ def hooks(plan: Plan, past: Past, *, first: bool, source: str | None, samples: i
         made.append(kind(past, weight=share * plan.replay, dark=share * plan.dark, rows=plan.rows))
     if plan.agem:
         made.append(AveragedGEM(past))
-    return made
+    return made + leaving

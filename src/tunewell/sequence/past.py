@@ -22,6 +22,7 @@ class Past:
 
     Attributes:
         heads: of earlier tasks, by name, without the one that this task goes on with.
+        left: what a method left for itself, by its name.
         stored: rows of earlier tasks within the memory budget.
         rows: this task's training rows; max_length: their longest input, memory_length: that of stored rows.
         watch: gives the task's own batch at every step.
@@ -38,3 +39,4 @@ class Past:
     seed: int
     batch: int
     options: dict[str, Any] = field(default_factory=dict)
+    left: dict[str, Head] = field(default_factory=dict)

@@ -32,10 +32,13 @@ OWN_KEYS: dict[str, tuple[Any, str, Any]] = {
     "lwf_temperature": (2.0, "a number above 0", lambda v: _number(v) and v > 0),
     "features_weight": (1.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
     "general_weight": (1.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
+    "online_ewc_weight": (100.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
+    "online_ewc_decay": (0.95, "a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1),
+    "o_lora_weight": (0.5, "a number, 0 or more", lambda v: _number(v) and v >= 0),
     "unseen": ("linear-probe", "linear-probe or none", lambda v: v in ("linear-probe", "none")),
 }  # fmt: skip
 # keys of a recipe that a sequence gives task by task, or that have no meaning for it
-NOT_FOR_ALL = ("train", "validation", "test", "text", "text_pair", "label", "group", "strategy", "task",
+NOT_FOR_ALL = ("train", "validation", "test", "text", "text_pair", "label", "group", "strategy", "task", "framework",
                "multi_label", "monitor", "label_separator", "keep_worst", "output_dir", "strict")  # fmt: skip
 # what may differ when a half-done sequence goes on: it decides nothing
 FREE = ("output_dir", "overwrite_output_dir", "report_to", "lang", "save_total_limit", "threads")

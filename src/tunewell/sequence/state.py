@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunewell.results import write_with
@@ -11,20 +11,23 @@ from tunewell.sequence.heads import Head
 
 @dataclass(frozen=True)
 class State:
-    """Shared weights and heads by name, all named as in the whole model."""
+    """Shared weights and heads by name, all named as in the whole model; `left`, what a method keeps for itself."""
 
     body: Head
     heads: dict[str, Head]
+    left: dict[str, Head] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """A folder with body.safetensors and heads/NAME.safetensors; it appears whole or not at all."""
+        """A folder with body.safetensors, heads/NAME and left/METHOD; it appears whole or not at all."""
         from safetensors.torch import save_file
 
         def save(path: Path) -> None:
             (path / "heads").mkdir(parents=True)
             save_file(self.body, str(path / "body.safetensors"))
-            for name, head in self.heads.items():
-                save_file(head, str(path / "heads" / f"{name}.safetensors"))
+            (path / "left").mkdir()
+            for place, named in (("heads", self.heads), ("left", self.left)):
+                for name, tensors in named.items():
+                    save_file(tensors, str(path / place / f"{name}.safetensors"))
 
         write_with(folder, save)
 
@@ -32,5 +35,8 @@ class State:
     def read(cls, folder: Path) -> State:
         from safetensors.torch import load_file
 
-        heads = {p.stem: load_file(str(p)) for p in sorted((folder / "heads").glob("*.safetensors"))}
-        return cls(load_file(str(folder / "body.safetensors")), heads)
+        heads, left = (
+            {p.stem: load_file(str(p)) for p in sorted((folder / place).glob("*.safetensors"))}
+            for place in ("heads", "left")
+        )
+        return cls(load_file(str(folder / "body.safetensors")), heads, left)

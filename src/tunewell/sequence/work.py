@@ -285,7 +285,7 @@ class Work:
             model, job_facts, alpha = self._from_run(i)
         else:
             model, job_facts, alpha = self._tune(i, state, heads, live)
-        left = State(body_of(model), {**heads, **job_facts["heads"], task.head: head_of(model)})
+        left = State(body_of(model), {**heads, **job_facts["heads"], task.head: head_of(model)}, job_facts["left"])
         left.write(place / "state")
         stored = self._store(i, model, left)
         self._measure(i, model, left, job_facts, alpha, stored, started)
@@ -316,20 +316,18 @@ class Work:
                 heads=heads, stored=self._stored(i), rows=job.splits["train"], spec=job.spec,
                 max_length=self.length(i), memory_length=max(self.length(j) for j in range(i + 1)), watch=watch,
                 seed=self.seed, batch=self.recipe.per_device_train_batch_size, options=self.spec.own,
+                left=state.left if state else {},
             )  # fmt: skip
-            source, samples = job.recipe.general_text, job.recipe.general_samples
-            job.hooks = hooks(self.plan, past, first=i == 0, source=source, samples=samples)
+            job.hooks = hooks(self.plan, past, job.recipe.model_dump(), first=i == 0)
             job.callbacks = [watch, *(h for h in job.hooks if hasattr(h, "on_pre_optimizer_step"))]
             training = tune(job)
             model = job.fresh_model()
             model.load_state_dict(load_file(str(weights_of(job))))
             alpha = self._average(i, job, model, state, heads) if self.plan.average else None
             follow = model.task_heads.copies() if others else {}
-            return (
-                model.eval(),
-                {"heads": follow, "seconds": training.seconds, "n_train": len(job.splits["train"])},
-                alpha,
-            )
+            left = {h.name: h.leave(model, job) for h in job.hooks if hasattr(h, "leave")}
+            facts = {"heads": follow, "left": left, "seconds": training.seconds, "n_train": len(job.splits["train"])}
+            return model.eval(), facts, alpha
 
     def _average(self, i: int, job: TaskJob, model: Any, state: State | None, heads: Any) -> float:
         """Choose the weight of the new body in its average with the one before; leave it in `model`.
@@ -356,7 +354,10 @@ class Work:
         run = Run(str(self.spec.tasks[i].run))
         model, _ = load_tuned(run.model_path)
         seconds = run.summary.seconds["train"]
-        return model, {"heads": {}, "seconds": seconds, "n_train": len(self.prepared[i].splits["train"])}, None
+        if self.plan.online_ewc is not None:
+            self.echo(f"[{self.spec.tasks[i].name}] online_ewc: importances of a finished run are not measured")
+        facts = {"heads": {}, "left": {}, "seconds": seconds, "n_train": len(self.prepared[i].splits["train"])}
+        return model, facts, None
 
     # ------------------------------------------------------------ memory
 

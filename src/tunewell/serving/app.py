@@ -6,6 +6,7 @@ A new endpoint is one coroutine method of `Service` and one line in `create_app`
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from tunewell.serving.metrics import CONTENT_TYPE, Metrics
 from tunewell.serving.models import Models
 from tunewell.serving.page import page
 from tunewell.serving.schema import body_of
+from tunewell.serving.why import Why
 
 M = TypeVar("M", bound=BaseModel)
 SHOWN_FAULTS = 5
@@ -61,6 +63,7 @@ class Service:
         self.batcher = Batcher(
             rows=limits.batch_size, room=limits.queue, wait=limits.max_wait_ms / 1000, observe=self.metrics.batch
         )
+        self.why = Why()
         self._reloading = asyncio.Lock()
         self._tell_models()
 
@@ -103,21 +106,37 @@ class Service:
                         served, [texts[i] for i in full], [pairs[i] for i in full] if pairs is not None else None
                     )
             except QueueFullError as error:
-                raise Refusal(
-                    429,
-                    "the queue is full",
-                    remedy=f"try again in {error.retry_after} s",
-                    headers={"retry-after": str(error.retry_after)},
-                ) from None
+                raise _full(error) from None
             except TimeoutError:
-                raise Refusal(
-                    504,
-                    f"no answer within {self.limits.timeout:g} s",
-                    remedy="send fewer texts a request, or start the service with a larger --timeout",
-                ) from None
+                raise _late(self.limits.timeout) from None
             for i, found in zip(full, served.answers(scores, asked.top_k, asked.probabilities), strict=True):
                 answers[i] = found
         return _json({"model": served.name, "version": served.version, "predictions": answers})
+
+    async def explain(self, request: Request) -> Response:
+        """The words behind answers, with their faithfulness. One request at a time, beside /predict."""
+        asked = _parse(schema.ExplainRequest, await request.body())
+        served = self._model(asked.model)
+        found = await self._ask(self.why.explain(served, asked, self.limits.timeout))
+        return _json({"model": served.name, "version": served.version, "explanations": found})
+
+    async def influence(self, request: Request) -> Response:
+        """The training rows behind answers; the run's index of them must have been built."""
+        asked = _parse(schema.InfluenceRequest, await request.body())
+        served = self._model(asked.model)
+        found = await self._ask(self.why.influence(served, asked, self.limits.timeout))
+        return _json({"model": served.name, "version": served.version, "attributions": found})
+
+    async def _ask(self, work: Awaitable[Any]) -> Any:
+        """Its answer, or the user's mistake as a refusal."""
+        try:
+            return await work
+        except QueueFullError as error:
+            raise _full(error) from None
+        except TimeoutError:
+            raise _late(self.limits.timeout) from None
+        except TunewellError as error:
+            raise _refusal(422, error) from None
 
     def _model(self, name: str | None) -> Any:
         try:
@@ -183,6 +202,7 @@ def create_app(service: Service, *, cors: tuple[str, ...] = ()) -> Any:
     async def lifespan(_: FastAPI) -> Any:
         yield
         service.batcher.close()
+        service.why.close()
 
     app = FastAPI(
         title="tunewell",
@@ -213,6 +233,25 @@ def create_app(service: Service, *, cors: tuple[str, ...] = ()) -> Any:
         *full,
         openapi_extra=body_of(schema.PredictRequest),
         summary="Label texts",
+    )
+    add(
+        "/explain",
+        "POST",
+        service.explain,
+        schema.ExplainResponse,
+        *full,
+        openapi_extra=body_of(schema.ExplainRequest),
+        summary="The words that decided",
+    )
+    add(
+        "/influence",
+        "POST",
+        service.influence,
+        schema.InfluenceResponse,
+        *full,
+        409,
+        openapi_extra=body_of(schema.InfluenceRequest),
+        summary="The training rows behind answers",
     )
     add("/models", "GET", service.list_models, schema.ModelsResponse, *keyed, 413, summary="The models by name")
     add("/healthz", "GET", service.healthz, schema.Health, 413, 503, summary="Alive?")
@@ -278,6 +317,19 @@ def _parse(model: type[M], body: bytes) -> M:
 
 def _example(model: type[BaseModel]) -> Any:
     return model.model_config["json_schema_extra"]["examples"][-1]  # type: ignore[index]
+
+
+def _full(error: QueueFullError) -> Refusal:
+    after = error.retry_after
+    return Refusal(429, "the queue is full", remedy=f"try again in {after} s", headers={"retry-after": str(after)})
+
+
+def _late(seconds: float) -> Refusal:
+    return Refusal(
+        504,
+        f"no answer within {seconds:g} s",
+        remedy="send fewer texts a request, or start the service with a larger --timeout",
+    )
 
 
 def _refusal(status: int, error: TunewellError) -> Refusal:

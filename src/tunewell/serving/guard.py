@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 OPEN = ("/", "/healthz", "/openapi.json", "/favicon.ico")  # no key needed
-KNOWN = (*OPEN, "/predict", "/models", "/metrics", "/reload")
+KNOWN = (*OPEN, "/predict", "/explain", "/influence", "/models", "/metrics", "/reload")
 SAFE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),

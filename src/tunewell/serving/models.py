@@ -117,13 +117,15 @@ def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 6
     predictor = Predictor.load(Path(path), batch_size=batch_size)
     predictor.need_head(str(path))
     fast = copy.deepcopy(predictor.model).bfloat16() if bf16 and not predictor.spec.regression else None
-    served = Served(name, Path(path), predictor, _version(Path(predictor.source)), fast)
+    served = Served(name, Path(path), predictor, version_of(predictor.source), fast)
     for texts in (*([text] for text in WARM_TEXTS), list(WARM_TEXTS) * 8):
         served.scores(served.encode(texts, texts if predictor.spec.pair else None), batch_size)
     return served
 
 
-def _version(folder: Path) -> str:
+def version_of(folder: str | Path) -> str:
+    """12 hexadecimal digits of the sha256 of a model folder's weights."""
+    folder = Path(folder)
     for name in WEIGHTS:
         if (folder / name).is_file():
             return file_hash(folder / name)[:12]

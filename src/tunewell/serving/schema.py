@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 TEXTS = ["a lovely flight with a kind crew", "two hours late and nobody said a word"]
 EXAMPLES = cast(Any, {"examples": [{"texts": TEXTS}, {"texts": TEXTS[:1], "top_k": 1}]})
 
+ONE = cast(Any, {"examples": [{"texts": TEXTS[:1]}]})
+MOST_EXPLAINED = 16  # texts a request
+
 
 class PredictRequest(BaseModel):
     """Texts to label."""
@@ -56,6 +59,49 @@ class PredictResponse(BaseModel):
             ]
         }
     )
+
+
+class WhyRequest(BaseModel):
+    """What is asked of a few texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=ONE)
+
+    texts: list[str] = Field(min_length=1, max_length=MOST_EXPLAINED, description="Texts with words.")
+    text_pairs: list[str] | None = Field(None, description="Second texts, one for each text, for a model of pairs.")
+    model: str | None = Field(None, description="Name of the model; the first one when missing. See /models.")
+
+
+class ExplainRequest(WhyRequest):
+    """Texts whose answers are to be explained by their words."""
+
+    method: str = Field("auto", description="Name of a method, as `tunewell explain --method` takes it.")
+    target: str | None = Field(None, description="The label to explain; by default the likeliest one of each text.")
+    budget: float = Field(5.0, gt=0, le=600, description="Seconds that `auto` may take; at most the service's timeout.")
+    seed: int = Field(42, ge=0, description="Of sampled methods.")
+
+
+class ExplainResponse(BaseModel):
+    """One explanation a text: words, signed scores and their measured faithfulness, as `tunewell explain --json`."""
+
+    model: str
+    version: str
+    explanations: list[dict[str, Any]]
+
+
+class InfluenceRequest(WhyRequest):
+    """Texts whose answers are to be traced to training rows."""
+
+    label: str | None = Field(None, description="Trace the output of this label; by default of the predicted one.")
+    method: str = Field("auto", description="Name of a method, as `tunewell influence --method` takes it.")
+    top: int = Field(5, ge=1, le=100, description="Rows each way.")
+
+
+class InfluenceResponse(BaseModel):
+    """The training rows for and against each answer, as `tunewell influence --json`."""
+
+    model: str
+    version: str
+    attributions: list[dict[str, Any]]
 
 
 class ModelInfo(BaseModel):
@@ -115,7 +161,7 @@ ERRORS = {
     404: "No such model or page.",
     405: "Not with this method.",
     408: "The body did not arrive in time.",
-    409: "A model could not be loaded again; the old one goes on.",
+    409: "A model could not be loaded again, or its training rows cannot be told.",
     413: "The body is too large.",
     422: "The request is not as it should be.",
     429: "The queue is full; Retry-After tells when to come again.",

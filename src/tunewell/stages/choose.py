@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tunewell.recipe import Recipe
     from tunewell.train.hooks import Strategy, Weights
 
+CHOSEN = ("choice.json", "task.json", "model")  # what choosing leaves
+
 
 def encoder_weights(model: Any) -> Weights:
     """A copy of the base model's weights (everything but the head)."""
@@ -122,7 +124,7 @@ def choose_and_save(job: Job) -> Choice:
     """Choose among the tuned model and its variants; save the chosen one as a plain Transformers folder."""
     from safetensors.torch import load_file
 
-    if job.folder.done("choose", job.keys.choice, ["choice.json", "model/config.json", "task.json"]):
+    if job.folder.done("choose", job.keys.choice, [*CHOSEN, "model/config.json"]):
         return Choice.load(job.folder / "choice.json")
     model = job.fresh_model()
     base = encoder_weights(model)
@@ -131,7 +133,7 @@ def choose_and_save(job: Job) -> Choice:
     choice = choose(model, recipe=job.recipe, base=base, strategies=strategies_of(job), **measuring(job, wanted))
     save(job, model)
     choice.write(job.folder / "choice.json")
-    job.folder.mark("choose", job.keys.choice)
+    job.folder.mark("choose", job.keys.choice, CHOSEN)
     return choice
 
 

@@ -11,7 +11,17 @@ from typing import Any
 
 from tunewell import __version__
 
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "scikit-learn", "numpy")
+PACKAGES = (
+    "torch",
+    "tensorflow",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "scikit-learn",
+    "numpy",
+)
 
 
 def environment(command: str = "") -> dict[str, Any]:

@@ -17,7 +17,8 @@ from tunewell.stages.job import Job
 # cheap ones, all of them always, so that a run does not depend on how fast the machine is
 CANDIDATES = ("gradient_x_input", "attnlrp", "occlusion")
 CLASS_ROWS, CLASS_PASSES = 300, 900  # test rows for the words of each class; rows through the model for them
-WRITTEN = ("translation", "text-generation")  # tasks without one answer to explain
+ANSWERS = ("question-answering", "translation", "text-generation")  # explained one by one, when asked for
+_BY_HAND = "`tunewell explain` tells which words decided on a text"
 NEARLY = 0.9  # a method of one pass this close to the best is taken for the words of each class
 
 
@@ -28,13 +29,13 @@ def explain_tuned(job: Job) -> Explanations | None:
     """
     path = job.folder / "explanations.json"
     if job.recipe.explain and job.recipe.classify_by == "likelihood":
-        job.echo("explain: left out: a class's likelihood has no head whose answer could be traced to words")
+        job.echo(f"explain: not in the report, since every word taken out asks the decoder anew; {_BY_HAND}")
     if not job.recipe.explain or job.recipe.classify_by == "likelihood":
         path.unlink(missing_ok=True)
         return None
-    if job.spec.name in WRITTEN:
+    if job.spec.name in ANSWERS:
         path.unlink(missing_ok=True)
-        job.echo("explain: left out: which words decided is told for classes and scores, not for written answers")
+        job.echo(f"explain: not in the report for answers; {_BY_HAND}")
         return None
 
     def make() -> Explanations:

@@ -76,6 +76,8 @@ class Job:
         self.echo, self.progress, self.command = echo, progress, command
         self.candidate = ""  # of a search: tunes in a folder of its own
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
+        if self._folder is not None:
+            self._folder.say = echo
         try:
             # a model that is not there is told before files are read
             if "model" in recipe.model_fields_set and recipe.model != AUTO_MODEL:
@@ -174,7 +176,7 @@ class Job:
     def bf16(self) -> bool:
         from tunewell.train.tune import use_bf16
 
-        return use_bf16(self.recipe.bf16)
+        return self.recipe.framework == "pytorch" and use_bf16(self.recipe.bf16)
 
     @cached_property
     def places(self) -> dict[str, np.ndarray]:

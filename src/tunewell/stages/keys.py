@@ -17,7 +17,7 @@ TRAINING_KEYS = (
     "max_length", "classify_by", "general_text", "general_samples", "distill_weight", "learning_rate",
     "head_rate_factor", "num_train_epochs", "max_steps", "per_device_train_batch_size",
     "gradient_accumulation_steps", "warmup_ratio",
-    "lr_scheduler_type", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma",
+    "lr_scheduler_type", "guard", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma",
     "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
     *keys_of("answers"),
 )  # fmt: skip
@@ -33,7 +33,7 @@ STRATEGY_KEYS = {
     "anchor": ("anchor_weight",),
     "mas": ("mas_weight",),
     "recadam": ("recadam_pull", "recadam_k", "recadam_t0"),
-    "lora": ("lora_variant", "lora_rank", "lora_alpha", "lora_targets", "lora_rate_factor"),
+    "lora": ("lora_variant", "lora_rank", "lora_alpha", "lora_targets", "lora_rate_factor", "load_in_4bit"),
     "ema": ("ema_decay",),
     "swa": ("swa_start",),
     "sam": ("sam_rho",),
@@ -63,6 +63,8 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     training |= {k: getattr(recipe, k) for s in recipe.strategies for k in STRATEGY_KEYS.get(s, ())}
     if recipe.monitor in ("stop", "rollback"):  # a run that is only watched gives the same weights
         training["monitor"] = (recipe.monitor, recipe.keep)
+    if recipe.framework != "pytorch":
+        training["framework"] = recipe.framework
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training)
     budget: tuple[Any, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)

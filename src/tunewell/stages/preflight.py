@@ -22,16 +22,27 @@ def preflight(job: Job) -> None:
 
     Raises:
         RecipeError: a loss that does not fit, an unknown or missing tracker, an unknown probe.
+        ModelError: a base model that the framework does not tune.
         DataError: a probe file or a file of general text that cannot be used.
     """
     from tunewell.data.general import general_texts
+    from tunewell.extras import need
+    from tunewell.stages.seeds import preflight as repeatable
 
     recipe = job.recipe
     job.task.preflight(job)
+    repeatable(job)
+    if recipe.framework == "tensorflow":
+        from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight
+
+        tensorflow_preflight(job)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")
-    reads = {"distill", "ewc", "mas", "gpm", AUTO} & set(recipe.strategies) or recipe.monitor not in (None, "off")
+    readers = {"distill", "rehearse", "ewc", "mas", "gpm", AUTO}
+    reads = readers & set(recipe.strategies) or recipe.monitor not in (None, "off")
+    if recipe.load_in_4bit:
+        need("quantize", "load_in_4bit")
     if reads and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
 

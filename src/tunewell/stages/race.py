@@ -52,8 +52,10 @@ class Race(TrainerCallback):
         others: name -> points of the candidates before, see `points_of`. clear_score: see `behind`.
 
     Attributes:
-        stopped: what is said of it when it was stopped, else empty.
+        stopped: what is said of it when it was stopped, else empty; checkpoints hold it.
     """
+
+    name, title, paper = "race", "Why a candidate was stopped, in a checkpoint", ""
 
     def __init__(
         self,
@@ -65,6 +67,14 @@ class Race(TrainerCallback):
     ) -> None:
         self.monitor, self.metric, self.others = monitor, metric, others
         self.clear_score, self.echo, self.stopped = clear_score, echo, ""
+
+    def state(self) -> dict[str, Any]:
+        import torch
+
+        return {"stopped": torch.tensor(list(self.stopped.encode()), dtype=torch.uint8)} if self.stopped else {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.stopped = bytes(state["stopped"].tolist()).decode()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         monitor = self.monitor()

@@ -25,7 +25,7 @@ from typing import Any
 from tunewell.results import Candidate, Choice, Training
 from tunewell.retention.budget import choose as choose_by_budget
 from tunewell.retention.budget import meets
-from tunewell.stages.choose import choose_and_save, encoder_weights, measuring, save, score_candidates
+from tunewell.stages.choose import CHOSEN, choose_and_save, encoder_weights, measuring, save, score_candidates
 from tunewell.stages.job import Job
 from tunewell.stages.probe import measures
 from tunewell.stages.race import Point, Race, points_of
@@ -72,8 +72,8 @@ def tune_and_choose(job: Job) -> tuple[Training, Choice]:
 def search(job: Job) -> tuple[Training, Choice]:
     """Search, save the chosen model, and return its training (with the time of the whole search) and the choice."""
     record, recipe = job.folder / "train" / "training.json", job.recipe
-    outputs = ["choice.json", "train/training.json", "model/config.json", "task.json"]
-    if job.folder.done("choose", job.keys.choice, outputs):
+    outputs = [*CHOSEN, "train/training.json"]
+    if job.folder.done("choose", job.keys.choice, [*outputs, "model/config.json"]):
         return Training.load(record), Choice.load(job.folder / "choice.json")
     lines = [f"{rung.name} (about {rung.cost:g} ×)" for rung in (PLAIN, LPFT, *later(True))]
     job.echo(
@@ -95,11 +95,11 @@ def search(job: Job) -> tuple[Training, Choice]:
             job.echo(f"auto: {rung.name} is not tried: the weaker one keeps enough, it is the score that it lacks")
             break
         child = _child(job, rung)
-        race = _race(child, raced, candidates)
+        _race(child, raced, candidates)
         trainings[rung.name] = tune(child)
         raced[rung.name] = points_of(trainings[rung.name], job.spec.metric)
-        if race.stopped:
-            stopped[rung.name] = race.stopped
+        if trainings[rung.name].stopped:
+            stopped[rung.name] = trainings[rung.name].stopped
         model, base = _models(child)
         found, _ = score_candidates(
             model, recipe=recipe, base=base, strategies=strategies_of(child), names=(rung.name,), **options
@@ -130,7 +130,7 @@ def search(job: Job) -> tuple[Training, Choice]:
     job.folder.steps.pop("tune", None)  # the record is the search's now, not that of a run without one
     _history(job, owner)
     choice.write(job.folder / "choice.json")
-    job.folder.mark("choose", job.keys.choice)
+    job.folder.mark("choose", job.keys.choice, outputs)
     return training, choice
 
 
@@ -173,14 +173,13 @@ def pointless(candidates: Sequence[Candidate], keep: float | None, keep_worst: f
     return bool(meets(last, keep, keep_worst)) and last.score.value < floor
 
 
-def _race(child: Job, raced: Mapping[str, Mapping[int, Point]], candidates: Sequence[Candidate]) -> Race:
+def _race(child: Job, raced: Mapping[str, Mapping[int, Point]], candidates: Sequence[Candidate]) -> None:
     """Let a rung run against those before it."""
     score = candidates[0].score if candidates else None
     known = score is not None and score.low is not None and score.high is not None
     clear = (score.high - score.low) / (2 * 1.96) if known else 0.0  # type: ignore[union-attr,operator]
     race = Race(lambda: child.monitor, child.spec.metric, raced, clear, child.echo)
     child.callbacks = [*child.callbacks, race]
-    return race
 
 
 def _child(job: Job, rung: Rung) -> Job:

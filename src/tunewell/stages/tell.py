@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunewell.results import Choice, Evaluation, Retention, Summary, Training
+from tunewell.results import Choice, Evaluation, Retention, Seeds, Summary, Training
 from tunewell.stages.job import Job
 from tunewell.strategies import AUTO
 
+OVER_SEEDS = {"test", "sd", "retention", "retention_sd", "failed"}
+
 
 def summarise(
-    job: Job, training: Training, choice: Choice, evaluation: Evaluation, retention: Retention | None, seconds: float
+    job: Job,
+    training: Training,
+    choice: Choice,
+    evaluation: Evaluation,
+    retention: Retention | None,
+    seconds: float,
+    seeds: Seeds | None = None,
 ) -> Summary:
     """Write summary.json. `seconds` is the whole run's; a run that repeated no stage keeps its earlier figure."""
     from tunewell.rank.auto import summary_of
@@ -36,12 +44,15 @@ def summarise(
         n_train=len(job.splits["train"]),
         seconds={"train": round(training.seconds, 2), "total": round(seconds, 2)},
         peak_memory_mb=round(training.peak_memory_mb, 1),
+        seeds=None
+        if seeds is None
+        else seeds.model_dump(include={"test", "sd", "retention", "retention_sd", "failed"}),
         ranked=summary_of(job.folder.path, recipe.model),
     )
     summary.write(path)
     summary = summary.model_copy(update={"verdict": verdict(job.folder.path, lang=recipe.lang)})
     summary.write(path)
-    job.folder.mark("summary", job.keys.choice)
+    job.folder.mark("summary", job.keys.choice, ["summary.json"])
     return summary
 
 

@@ -69,25 +69,29 @@ def tune(job: Job) -> Training:
 
     folder, record = job.folder / place(job), job.folder / place(job) / "training.json"
     step = f"tune-{job.candidate}" if job.candidate else "tune"
-    if job.folder.done(step, job.keys.tune, [f"{place(job)}/training.json", f"{place(job)}/tuned.safetensors"]):
+    outputs = [f"{place(job)}/training.json", f"{place(job)}/tuned.safetensors"]
+    if job.folder.done(step, job.keys.tune, outputs):
         return Training.load(record)
     marker = folder / "inputs"
     if folder.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != job.keys.tune):
         shutil.rmtree(folder)  # part of a tuning with other settings
     write_whole(marker, job.keys.tune)
     model, training = tuned_in(job, folder)
+    told = " ".join(why for c in job.callbacks if (why := getattr(c, "stopped", "")))
+    training = training.model_copy(update={"stopped": told}) if told else training
     state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
     write_with(weights_of(job), lambda path: save_file(state, str(path)))
     training.write(record)
-    job.folder.mark(step, job.keys.tune)
+    job.folder.mark(step, job.keys.tune, outputs)
     clear_checkpoints(folder)
     return training
 
 
 def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     """The job's fresh model, tuned; checkpoints go into `folder`, and a whole one found there is continued."""
-    from tunewell.train.tune import tune as tune_model
+    from tunewell import processes
 
+    processes.summon(job, folder)
     model, inputs = job.fresh_model(), job.task.inputs(job)
     learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:
@@ -98,7 +102,27 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         f"tune: {' + '.join(s.name for s in made)}, {len(job.splits['train']):,} rows, "
         f"at most {job.max_length} tokens each, {'bf16' if job.bf16 else 'fp32'}"
     )
-    job.monitor = monitor_of(job)
+    if job.recipe.framework == "tensorflow":
+        from tunewell.backends.tensorflow.tune import tune as tune_twin
+
+        return model, tune_twin(
+            model,
+            job.input_tokenizer,
+            job.spec,
+            job.splits["train"],
+            recipe=job.recipe,
+            max_length=job.max_length,
+            targets=learned,
+            validate=job.validate,
+            strategies=made,
+            folder=folder,
+            echo=job.echo,
+            progress=job.progress,
+            callbacks=job.callbacks,
+        )
+    from tunewell.train.tune import tune as tune_model
+
+    job.monitor = monitor_of(job) if processes.rank() == 0 else None
     training = tune_model(
         model,
         job.input_tokenizer,

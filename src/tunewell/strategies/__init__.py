@@ -23,6 +23,7 @@ STRATEGIES: dict[str, str] = {
     "mas": "tunewell.strategies.mas:MemoryAwareSynapses",
     "gpm": "tunewell.strategies.gpm:GradientProjection",
     "anchor": "tunewell.strategies.anchor:Anchor",
+    "rehearse": "tunewell.strategies.rehearsal:Rehearsal",
     "recadam": "tunewell.strategies.recadam:RecallAndLearn",
     "prompt": "tunewell.strategies.prompt:Prompting",
     "fewshot": "tunewell.strategies.fewshot:FewShot",
@@ -37,7 +38,7 @@ WITH_PROMPT = ("prompt", "average", "freeze", "llrd", "l2sp", "recadam", "ema", 
 FEWSHOT = "fewshot"
 PULLS = ("l2sp", "ewc", "mas", "recadam")  # hold weights to those of the base model
 # mean something only where the encoder is tuned as a whole
-MOVES = (*PULLS, "distill", "anchor", "gpm", "llrd", *AFTERWARDS)
+MOVES = (*PULLS, "distill", "rehearse", "anchor", "gpm", "llrd", *AFTERWARDS)
 
 
 def check_combination(names: list[str], freeze: str = "") -> list[str]:

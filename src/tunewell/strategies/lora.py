@@ -1,15 +1,17 @@
 """Low-rank adapters: the base weights are frozen and a small product of two matrices is learned beside them.
 
 Made by PEFT: LoRA (Hu et al., 2022), DoRA (Liu et al., 2024), rsLoRA (Kalajdzievski, 2023), PiSSA (Meng
-et al., 2024), OLoRA (Büyükakyüz, 2024), CorDA in its knowledge-preserving mode (Yang et al., 2024) and OFT, which
-turns weights instead of adding to them (Qiu et al., 2023), by `lora_variant`. The head is tuned as usual. At the
-end the adapters are merged: the run gives a plain model, as every other strategy does. Adapters take a larger
-learning rate than whole weights (Biderman et al., 2024, LoRA learns less and forgets less):
-`lora_rate_factor` times that of the recipe.
+et al., 2024), OLoRA (Büyükakyüz, 2024), CorDA in its knowledge-preserving mode (Yang et al., 2024), OFT, which turns
+weights instead of adding to them (Qiu et al., 2023), and OSF, which tunes the least of each weight's singular
+directions with gradients projected off the others (Nayak et al., 2025), by `lora_variant`. The head is tuned as
+usual. At the end the adapters are merged: the run gives a plain model, as every other strategy does. Adapters take a
+larger learning rate than whole weights (Biderman et al., 2024, LoRA learns less and forgets less): `lora_rate_factor`
+times that of the recipe. With `load_in_4bit` the frozen weights are in 4 bits (QLoRA), see quantised.py.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import RecipeError
@@ -22,13 +24,14 @@ ATTENTION = ("attention", "attn")
 
 class LowRank:
     name = "lora"
-    title = "Low-rank adapters (LoRA, DoRA, rsLoRA, PiSSA, OLoRA, CorDA) and rotations (OFT)"
+    title = "Low-rank adapters (LoRA, DoRA, rsLoRA, PiSSA, OLoRA, CorDA), rotations (OFT), least directions (OSF)"
     paper = "Hu et al., 2022, LoRA: low-rank adaptation of large language models"
     reshapes = True  # `finish` takes the adapters out, so it comes last
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.variant, self.rank, self.alpha = (options[f"lora_{k}"] for k in ("variant", "rank", "alpha"))
         self.general = options["general_text"], options["general_samples"]
+        self.quantised = bool(options["load_in_4bit"])
         self.targets, self.factor = list(options["lora_targets"]), float(options["lora_rate_factor"])
 
     def prepare(self, tuning: Tuning) -> None:
@@ -42,10 +45,16 @@ class LowRank:
         places = depths(tuning.model)
         head = [name for name, place in places.items() if place == max(places.values())]
         modules = self._modules(tuning.model)
+        if self.quantised:
+            from tunewell.strategies.quantised import quantise
+
+            quantise(tuning.model, modules, bf16=tuning.bf16)
         with torch.random.fork_rng():  # so that dropout draws what it would draw without adapters
             torch.manual_seed(tuning.seed)
             if self.variant == "oft":
                 self.tuner = self._rotations(tuning, modules)
+            elif self.variant == "osf":
+                self.tuner = self._subspaces(tuning, modules)
             else:
                 config = LoraConfig(
                     r=self.rank,
@@ -64,7 +73,8 @@ class LowRank:
             if name in head:
                 p.requires_grad_(True)
         trained = sum(p.numel() for p in tuning.model.parameters() if p.requires_grad)
-        tuning.echo(f"lora: {self.variant}, rank {self.rank}, {trained:,} parameters are tuned")
+        bits = ", 4-bit weights under them" if self.quantised else ""
+        tuning.echo(f"lora: {self.variant}, rank {self.rank}, {trained:,} parameters are tuned{bits}")
 
     def _decompose(self, tuning: Tuning, config: Any) -> None:
         """CorDA: adapters take the directions that matter least for the inputs that general text gives each layer."""
@@ -107,6 +117,27 @@ class LowRank:
                 )
         return OFTModel(tuning.model, OFTConfig(r=0, oft_block_size=self.rank, target_modules=modules), "default")
 
+    def _subspaces(self, tuning: Tuning, modules: list[str]) -> Any:
+        """OSF: of each weight's singular directions the `lora_rank` least are tuned, apart from the others.
+
+        Raises:
+            RecipeError: a layer has no more directions than are to be tuned.
+        """
+        from peft import OSFConfig
+        from peft.tuners.osf import OSFModel
+
+        layers: dict[str, Any] = {name: tuning.model.get_submodule(name) for name in modules}
+        sizes = {name: min(layer.weight.shape) for name, layer in layers.items()}
+        least = min(sizes, key=lambda name: sizes[name])
+        if self.rank >= sizes[least]:
+            raise RecipeError(
+                f"`lora_rank: {self.rank}` leaves none of the {sizes[least]} directions of {least} as it is",
+                where="lora_rank",
+                expected=f"for `lora_variant: osf` a number below {sizes[least]}",
+            )
+        kept = {f"{re.escape(name)}$": size - self.rank for name, size in sizes.items()}
+        return OSFModel(tuning.model, OSFConfig(rank_pattern=kept, target_modules=modules), "default")
+
     def _modules(self, model: Any) -> list[str]:
         """Names of the linear layers that get an adapter.
 
@@ -148,7 +179,12 @@ class LowRank:
         return dict.fromkeys(sorted(made), self.factor)
 
     def finish(self, model: Any) -> None:
-        self.tuner.merge_and_unload()
+        if self.quantised:
+            from tunewell.strategies.quantised import merge
+
+            merge(model)
+        else:
+            self.tuner.merge_and_unload()
         model.requires_grad_(True)
         if hasattr(model, "peft_config"):
             del model.peft_config

@@ -56,17 +56,20 @@ def general_batches(tuning: Tuning, options: tuple[str | None, int], rows: int) 
 
 
 def cached(tuning: Tuning, name: str, measure: Callable[[], Weights]) -> Weights:
-    """Importances, measured once a tuning: a resumed run reads them back."""
+    """Importances, measured once a tuning: a resumed run reads them back, unless they are damaged."""
     from safetensors.torch import load_file, save_file
+
+    from tunewell.results import write_with
+    from tunewell.seal import broken, seal
 
     path = tuning.cache / f"{name}.safetensors"
     if path.is_file():
-        return load_file(str(path))
+        if (why := broken(path)) is None:
+            return load_file(str(path))
+        tuning.echo(f"{name}: what was kept of an earlier start is measured again: {why}")
     found = measure()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file(found, str(temporary))
-    temporary.replace(path)
+    write_with(path, lambda temporary: save_file(found, str(temporary)))
+    seal(path)
     return found
 
 

@@ -168,7 +168,9 @@ class Task(Protocol):
         ...
 
 
-FOR_CLASSES = ("distill", "lpft", "mas", "prompt", FEWSHOT, AUTO)  # need labels or an encoder's sentence embeddings
+FOR_CLASSES = ("lpft", "mas", "prompt", FEWSHOT, AUTO)  # need labels or an encoder's sentence embeddings
+
+FOR_WRITERS, UNDER_A_HEAD = ("rehearse",), "learns general text, which takes a decoder that writes"
 
 
 def refuse_strategies(job: Job, refused: Sequence[str], why: str) -> None:

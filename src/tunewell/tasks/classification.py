@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.tasks import by_likelihood, few_labels
+from tunewell.tasks.base import FOR_WRITERS, UNDER_A_HEAD, refuse_strategies
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -63,6 +64,8 @@ class Classification:
 
         recipe = job.recipe
         by_likelihood.preflight(job)
+        if not by_likelihood.chosen(job):
+            refuse_strategies(job, FOR_WRITERS, UNDER_A_HEAD)
         few_labels.preflight(job)
         if job.prompt is not None:  # its pattern and words, before anything is written
             job.fresh_model()

@@ -74,23 +74,38 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 class RecordDynamics(TrainerCallback):
-    """Keeps margin and confidence of each row in each epoch and writes them beside the checkpoints.
+    """Keeps margin and confidence of each row in each epoch and writes them when tuning ends.
 
     Args:
         rows: n. epochs: E at the most. kind: `problem_type` of the task. path: the file to write.
 
-    A resumed tuning goes through the batches after its checkpoint again, and so writes those cells anew.
+    Checkpoints hold what there is so far (`state`, as of a strategy), so that a resumed tuning notes the same.
     """
+
+    name, title, paper = "dynamics", "What tuning thought of each row, in a checkpoint", ""
 
     def __init__(self, rows: int, epochs: int, kind: str, path: Path) -> None:
         self.kind, self.path, self.epoch = kind, path, 0
-        before = Dynamics.load(path)
-        if before is not None and before.margin.shape == (epochs, rows):
-            self.margin, self.confidence, self.other = before.margin, before.confidence, before.other
-        else:
-            self.margin = np.full((epochs, rows), np.nan, dtype=np.float32)
-            self.confidence = np.full((epochs, rows), np.nan, dtype=np.float32)
-            self.other = np.full((epochs, rows), -1, dtype=np.int32)
+        self.margin = np.full((epochs, rows), np.nan, dtype=np.float32)
+        self.confidence = np.full((epochs, rows), np.nan, dtype=np.float32)
+        self.other = np.full((epochs, rows), -1, dtype=np.int32)
+
+    def gather(self) -> None:
+        """The cells of all processes at each; every one has seen other rows."""
+        from tunewell import processes
+
+        if processes.together():
+            arrays = self.margin, self.confidence, self.other
+            self.margin, self.confidence, self.other = processes.merged(arrays, np.isfinite(self.margin))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {k: torch.from_numpy(getattr(self, k)) for k in ("margin", "confidence", "other")}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        for key, tensor in state.items():
+            setattr(self, key, tensor.numpy().copy())
 
     def add(self, rows: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Note a batch: rows (B,) are places among the training rows, logits (B, C)."""
@@ -102,16 +117,14 @@ class RecordDynamics(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.epoch = int((state.epoch or 0) + 1e-3)  # a resumed epoch begins at a fraction
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._write(state)
-
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._write(state)
 
     def _write(self, state: Any) -> None:
         from tunewell.results import write_with
 
-        margin, confidence, other = _gathered(self.margin, self.confidence, self.other)
+        self.gather()
+        margin, confidence, other = self.margin, self.confidence, self.other
         if state.is_world_process_zero:
 
             def save(path: Path) -> None:
@@ -143,18 +156,3 @@ def judge(kind: str, logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.nda
     best, other = logits.scatter(1, labels[:, None], -torch.inf).max(dim=-1)
     confidence = torch.softmax(logits, dim=-1).gather(1, labels[:, None]).squeeze(1)
     return (given - best).cpu().numpy(), confidence.cpu().numpy(), other.cpu().numpy()
-
-
-def _gathered(margin: np.ndarray, confidence: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The cells of all processes; each has seen other rows."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return margin, confidence, other
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (margin, confidence, other))
-    margin, confidence, other = (a.copy() for a in parts[0])
-    for more_margin, more_confidence, more_other in parts[1:]:
-        there = np.isfinite(more_margin)
-        margin[there], confidence[there], other[there] = more_margin[there], more_confidence[there], more_other[there]
-    return margin, confidence, other

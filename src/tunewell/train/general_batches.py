@@ -42,11 +42,12 @@ class GeneralBatches:
         return f"about {self.rows} " + ("a step" if self.every == 1 else f"every {self.every} steps")
 
 
-def plan_batches(tuning: Tuning, source: str | None, samples: int) -> GeneralBatches:
+def plan_batches(tuning: Tuning, source: str | None, samples: int, *, texts: list[str] | None = None) -> GeneralBatches:
     """Choose general texts and cut them into batches for the planned steps.
 
     Args:
         source, samples: the recipe's `general_text` and `general_samples`.
+        texts: other texts to take instead.
 
     Raises:
         DataError: no such file, or too few texts in it.
@@ -55,7 +56,7 @@ def plan_batches(tuning: Tuning, source: str | None, samples: int) -> GeneralBat
     from tunewell.models.embed import encode
     from tunewell.train.batching import LikeLengthBatches
 
-    texts = general_texts(source, samples, seed=tuning.seed)
+    texts = general_texts(source, samples, seed=tuning.seed) if texts is None else texts
     encoded: Any = encode(tuning.tokenizer, texts, None, LONGEST)
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])
     every = period(SHARE * tuning.tokens)

@@ -116,8 +116,9 @@ class Monitor(TrainerCallback):
 
     def _cached(self, model: Any, path: Path) -> Any:
         from tunewell.results import write_with
+        from tunewell.seal import broken, seal
 
-        if path.is_file():
+        if path.is_file() and broken(path) is None:
             with np.load(path, allow_pickle=False) as file:
                 return {k: file[k] for k in file.files}
         made = {"vectors": self._vectors(model)} if self.kind == "cosine" else self._probabilities(model)
@@ -127,6 +128,7 @@ class Monitor(TrainerCallback):
                 np.savez(file, **made)  # type: ignore[arg-type]
 
         write_with(path, save)
+        seal(path)
         return made
 
     # ------------------------------------------------------------ a reading

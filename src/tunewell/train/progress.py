@@ -12,24 +12,36 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+SEEN = ("rows", "tokens", "cells", "pairs")  # what is counted of a batch
+
 
 class Counts(TrainerCallback, ExportableState):
     """What tuning has seen so far; saved with each checkpoint, so that a resumed run counts it all.
 
     Attributes:
         examples, tokens, padding: over all training batches.
+        pairs: Σ T² over the rows of all batches, for the attention's work.
+        computing: seconds of training steps, without validation and checkpoints.
         nonfinite_steps: optimiser steps whose loss or gradient was not finite; they were skipped.
         earlier: seconds of tuning before this process.
     """
 
     def __init__(self) -> None:
-        self.examples = self.tokens = self.padding = 0
+        self.examples = self.tokens = self.padding = self.pairs = 0
+        self.computing = 0.0
         self.nonfinite_steps: list[int] = []
         self.earlier = 0.0
-        self._started = time.perf_counter()
+        self._started = self._step_began = time.perf_counter()
 
-    def add(self, *, rows: int, tokens: int, cells: int) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._step_began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.computing += time.perf_counter() - self._step_began
+
+    def add(self, *, rows: int, tokens: int, cells: int, pairs: int) -> None:
         self.examples += rows
+        self.pairs += pairs
         self.tokens += tokens
         self.padding += cells - tokens
 

@@ -25,6 +25,9 @@ class StrategyCalls(TrainerCallback):
             hooks(strategies, n) for n in ("begin_step", "before_step", "after_step")
         )
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.loop_state.put()
+
     def _model(self) -> Any:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 

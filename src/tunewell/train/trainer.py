@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer
 
+from tunewell import processes
 from tunewell.errors import TrainingError
+from tunewell.train.agree import agreed
 from tunewell.train.batching import LikeLengthBatches, RandomBatches
+from tunewell.train.checkpoint import LoopState, seal_and_rotate
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
 from tunewell.train.packing import BOUNDS
-from tunewell.train.progress import Counts
+from tunewell.train.progress import SEEN, Counts
 from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
 
 if TYPE_CHECKING:
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
     from tunewell.strategies.fewshot import ClassBatches
     from tunewell.tasks.base import TokenLoss
+    from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
 
 MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
@@ -54,11 +60,17 @@ class TunewellTrainer(Trainer):
         rate_factors: dict[str, float] | None = None,
         strategies: Sequence[Strategy] = (),
         validate: Callable[[Any], dict[str, float]] | None = None,
+        carried: Sequence[Any] = (),
+        keep_checkpoints: int = 2,
+        guard: Guard | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if strategies:
-            self.add_callback(StrategyCalls(self, strategies))
+        self.loop_state = LoopState(self)
+        self.carried = [*strategies, *carried, self.loop_state]  # whose state a checkpoint holds
+        self.keep_checkpoints = keep_checkpoints
+        self.guard = guard
+        self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
         self.token_loss = token_loss
@@ -67,7 +79,8 @@ class TunewellTrainer(Trainer):
         self._bad_in_a_row = 0
         self._bad_micro = self._climbed = False
         self._extra_done_at = -1
-        self.step_dropped = False
+        self.step_dropped = self._ended = False
+        self.seen = [0] * len(SEEN)  # of this step, where several processes count together
 
     @property
     def counts(self) -> Counts:
@@ -81,6 +94,15 @@ class TunewellTrainer(Trainer):
         from torch.utils.data import DataLoader
 
         assert self.train_dataset is not None
+        if processes.together():  # Accelerate would deal out whole batches
+            from accelerate.data_loader import DataLoaderShard
+
+            return DataLoaderShard(
+                self.train_dataset,
+                device=self.args.device,
+                batch_sampler=self.batches,
+                collate_fn=self.data_collator,
+            )
         loader: DataLoader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batches,
@@ -96,14 +118,57 @@ class TunewellTrainer(Trainer):
             self.optimizer = grouped(self, self.model, factors)
         return super().create_optimizer(model)
 
+    # ------------------------------------------------------------ checkpoints
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model and what strategies carry, before trainer_state.json, which marks a checkpoint as whole."""
+        """The model and what strategies carry, by process 0; Trainer calls it at all."""
+        if not self.args.should_save:
+            return
         super()._save(output_dir, state_dict)
-        save_states(self.strategies, output_dir or str(self.args.output_dir))
+        save_states(self.carried, output_dir or str(self.args.output_dir))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Trainer's checkpoint, sealed as the last thing; older ones go only after that.
+
+        Raises:
+            OSError: it cannot be written; what there is of it is removed.
+        """
+        path = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        for gather in hooks(self.carried, "gather"):
+            gather()
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            shutil.rmtree(path, ignore_errors=True)
+            # torch and safetensors tell of a full disk in exceptions of their own
+            told = type(error).__name__ == "SafetensorError" or "StreamWriter" in str(error)
+            if told or (isinstance(error, RuntimeError) and "write" in str(error)):
+                raise OSError(str(error).splitlines()[0]) from error
+            raise
+        processes.wait()  # every process has a file in it
+        if self.args.should_save:
+            seal_and_rotate(path, keep=self.keep_checkpoints, best=self.state.best_model_checkpoint)
+        processes.wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_states(self.strategies, resume_from_checkpoint)
+        load_states(self.carried, resume_from_checkpoint)
+
+    def _init_training_state(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's, after which the best checkpoint is one of this folder, and a tuning that had ended has."""
+        found = super()._init_training_state(*arguments, **options)
+        self._ended = self.control.should_training_stop
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        if best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return found
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """Trainer would take one more step of a tuning whose last checkpoint says that it had ended."""
+        if self._ended:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **options)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: Any) -> torch.Tensor | None:
         """Tokens with loss in all batches of an optimiser step, of all processes; None for a loss of rows."""
@@ -119,10 +184,11 @@ class TunewellTrainer(Trainer):
             assert num_items_in_batch is not None
             with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
                 outputs, nats = self.token_loss.learn(model, self.accelerator.unwrap_model(model), inputs)
+            self._tell_guard(model, nats, lambda: int(self.token_loss.count(inputs["labels"])))  # type: ignore[union-attr]
             # processes average their gradients, and each has only its own tokens above the line
             loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
             return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
-        labels, rows = inputs.pop("labels"), inputs.pop("row", None)
+        labels, rows, idle = inputs.pop("labels"), inputs.pop("row", None), inputs.pop("idle", None)
         outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
         if self.model_loss is not None:
@@ -130,21 +196,44 @@ class TunewellTrainer(Trainer):
         else:
             assert self.row_loss is not None
             losses = self.row_loss(outputs.logits, labels)
-        loss = losses.sum() / rows_a_step
-        return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs)
+        if idle is None:
+            self._tell_guard(model, losses.sum(), lambda: len(losses))
+        # processes average their gradients, and each has only its own rows above the line
+        loss = losses.sum() * self.accelerator.num_processes / rows_a_step
+        if idle is not None:
+            loss, rows = loss * 0, None
+        return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs, counted=idle is None)
+
+    def _tell_guard(self, model: Any, summed: torch.Tensor, count: Callable[[], int]) -> None:
+        """The task's own loss, without the terms of strategies."""
+        if self.guard is not None and model.training and not self._climbed:
+            self.guard.add(float(summed.detach()), count())
 
     def _with_terms(
-        self, model: Any, loss: torch.Tensor, inputs: dict[str, Any], outputs: Any, rows: Any, labels: Any, both: bool
+        self,
+        model: Any,
+        loss: torch.Tensor,
+        inputs: dict[str, Any],
+        outputs: Any,
+        rows: Any,
+        labels: Any,
+        both: bool,
+        counted: bool = True,
     ) -> Any:
         """Count what was seen, and add the terms of strategies to the task's loss."""
         if model.training:
-            if not self._climbed:  # the same rows again are not new rows
+            if counted and not self._climbed:  # the same rows again are not new rows
                 if BOUNDS in inputs:
-                    tokens = inputs["input_ids"].numel()
-                    self.counts.add(rows=len(inputs[BOUNDS]) - 1, tokens=tokens, cells=tokens)
+                    tokens, bounds = inputs["input_ids"].numel(), inputs[BOUNDS]
+                    pairs = int(bounds.diff().square().sum())
+                    self.counts.add(rows=len(bounds) - 1, tokens=tokens, cells=tokens, pairs=pairs)
                 else:
                     mask = inputs["attention_mask"]
-                    self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel())
+                    found = (len(mask), int(mask.sum()), mask.numel(), mask.numel() * mask.shape[-1])
+                    if processes.together():
+                        self.seen = [a + b for a, b in zip(self.seen, found, strict=True)]
+                    else:
+                        self.counts.add(**dict(zip(SEEN, found, strict=True)))
                 if rows is not None and self.dynamics is not None:
                     self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step
@@ -196,6 +285,7 @@ class TunewellTrainer(Trainer):
 
     def _drop_bad_step(self, model: Any, norm: Any) -> None:
         """A step with a non-finite loss or gradient changes nothing: its gradients are dropped."""
+        self._bad_micro = bool(processes.total([self._bad_micro])[0])  # at any process
         if not self._bad_micro and math.isfinite(float(norm)):
             self._bad_in_a_row = 0
             self.step_dropped = False
@@ -217,12 +307,17 @@ class TunewellTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Validation by our own scorer: length-sorted, the task's metrics."""
+        """Validation by our own scorer: length-sorted, the task's metrics; by process 0, which tells the others."""
         assert self.validate is not None
-        with contextlib.ExitStack() as stack:
-            for validating in hooks(self.strategies, "validating"):
-                stack.enter_context(validating(self.model))
-            metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.validate(self.model).items()}
+        metrics: dict[str, float] = {}
+        if self.args.process_index == 0:
+            with contextlib.ExitStack() as stack:
+                for validating in hooks(self.strategies, "validating"):
+                    stack.enter_context(validating(self.model))
+                metrics = {f"{metric_key_prefix}_{k}": float(v) for k, v in self.validate(self.model).items()}
+        metrics = processes.told(metrics)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if processes.together():
+            agreed(self.control)
         return metrics

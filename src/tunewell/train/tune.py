@@ -132,18 +132,24 @@ def tune(
     import torch
     from transformers import EarlyStoppingCallback, TrainingArguments
 
+    from tunewell import processes
+    from tunewell.train.accounting import Energy, account, work_of
+    from tunewell.train.agree import Agree
     from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
+    from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import head_factors, peak_rate
+    from tunewell.train.stop import StopInOrder
     from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
 
     cpu = time.process_time()
+    energy = Energy()
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
     bf16 = use_bf16(recipe.bf16)
     if inputs is None:
@@ -183,9 +189,14 @@ def tune(
     steps = int(np.ceil(epochs * steps_an_epoch))
     if recipe.max_steps > 0:
         steps = min(steps, recipe.max_steps) if own else recipe.max_steps
+    deal: Any = batches
+    if processes.together():
+        deal = processes.Dealt(batches, place=processes.rank(), of=processes.size())
+        collate = processes.DealtCollator(collate, deal)
     checkpoints = folder / "checkpoints"
     every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
-    resume = last_whole(checkpoints)
+    with processes.zero_first():  # it removes what is not whole
+        resume = last_whole(checkpoints, echo)
     rate = recipe.learning_rate or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
@@ -209,8 +220,10 @@ def tune(
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
-    for prepare in hooks(strategies, "prepare"):
-        prepare(tuning)
+    with processes.zero_first():  # what it keeps on the disk is measured once
+        for prepare in hooks(strategies, "prepare"):
+            prepare(tuning)
+    work = work_of(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     arguments = TrainingArguments(
@@ -230,7 +243,6 @@ def tune(
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=recipe.save_total_limit,
         load_best_model_at_end=validate is not None,
         metric_for_best_model=f"eval_{spec.metric}",
         greater_is_better=True,
@@ -252,37 +264,55 @@ def tune(
         Counts(),
         dynamics,
         Bar("tuning", spec.metric, progress),
-        MetricsFile(folder / "metrics.jsonl"),
+        *([MetricsFile(folder / "metrics.jsonl")] if processes.rank() == 0 else []),
         *callbacks,
     ]
     if monitor is not None:
         watchers.insert(1, monitor)
     if recipe.early_stopping_patience and validate is not None:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+    guard = None
+    if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
+        guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
+        watchers.insert(1, guard)
+    stop = StopInOrder(echo)
+    agree = Agree(stop)
+    watchers += [stop, agree] if processes.together() else [stop]
     trainer = TunewellTrainer(
         model=model,
         args=arguments,
         train_dataset=encoded,
         eval_dataset=encoded,
         data_collator=collate,
-        batches=batches,
+        batches=deal,
         row_loss=row_loss,
         rate_factors=factors,
         model_loss=inputs.loss if inputs is not None else None,
         token_loss=tokens,
-        strategies=[*strategies, *([monitor.memory] if monitor is not None else [])],
+        strategies=strategies,
+        carried=[
+            dynamics,
+            *([monitor.memory] if monitor is not None else []),
+            *([guard] if guard is not None else []),
+            *(c for c in callbacks if hasattr(c, "load_state")),
+        ],
+        keep_checkpoints=recipe.save_total_limit,
+        guard=guard,
         validate=validate,
         callbacks=watchers,
     )
-    if monitor is not None:
-        monitor.trainer = trainer
+    for watcher in (monitor, guard, agree):
+        if watcher is not None:
+            watcher.trainer = trainer
+    if processes.rank():  # dropout draws other masks for other rows
+        torch.manual_seed(recipe.seed + 1_000_003 * processes.rank())
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), stop.listening(), processes.reachable():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -299,6 +329,8 @@ def tune(
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
     model.eval()
+    if guard is not None:
+        guard.tell()
     state, counts = trainer.state, trainer.counts
     if monitor is not None and validate is not None and monitor.roll_back(model):
         finish(model, strategies, None)
@@ -308,8 +340,14 @@ def tune(
     if monitor is not None:
         monitor.close(model)
     exchange.close()
+    processes.wait()  # all have read the best checkpoint
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
+    cells = counts.tokens + counts.padding
+    accounting = account(
+        work, cells=cells, pairs=counts.pairs, seconds=counts.computing, bf16=bf16, device=str(model.device),
+        joules=energy.joules() if resume is None else None,
+    )  # fmt: skip
     seconds = counts.earlier + time.perf_counter() - started
     return Training(
         strategy=tuple(s.name for s in strategies),
@@ -330,6 +368,8 @@ def tune(
         cpu_seconds=round(time.process_time() - cpu, 2),
         nonfinite_steps=tuple(counts.nonfinite_steps),
         monitor=monitor.record(seconds) if monitor is not None else None,
+        guard=guard.record() if guard is not None else None,
+        accounting=accounting,
         history=history,
     )
 

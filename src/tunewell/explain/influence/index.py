@@ -154,6 +154,11 @@ def build(rows: FileRows, predictor: Predictor, *, echo: Echo, progress: bool = 
     return _open(rows, folder)
 
 
+def is_built(rows: FileRows) -> bool:
+    """Whether the index of a run is there, and that of its weights and rows."""
+    return _is_whole(rows.run / FOLDER, _key(sample(rows)))
+
+
 def sample(rows: FileRows) -> FileRows:
     """The rows that the model was tuned on; a seeded sample of very many."""
     places = rows.trained
@@ -182,7 +187,10 @@ def _is_whole(folder: Path, key: str) -> bool:
 def _open(rows: FileRows, folder: Path) -> Index:
     described = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     blocks = {name: slice(*bounds) for name, bounds in described["blocks"].items()}
-    parts = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("features", "logits", "gradients")}
+    parts = {
+        name: np.load(folder / f"{name}.npy", allow_pickle=False, mmap_mode="r")
+        for name in ("features", "logits", "gradients")
+    }
     return Index(
         rows.spec,
         np.array(parts["features"]),
@@ -287,7 +295,10 @@ def _progress(folder: Path, key: str, shapes: dict[str, Any]) -> int:
     """Batches that an interrupted build has finished."""
     try:
         noted = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        fits = all(np.load(folder / f"{n}.npy", mmap_mode="r").shape == shape for n, (shape, _) in shapes.items())
+        fits = all(
+            np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False).shape == shape
+            for n, (shape, _) in shapes.items()
+        )
         return int(noted["batches"]) if noted["key"] == key and fits else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.errors import ModelError
+from tunewell.explain.scorer import whole
 from tunewell.explain.segment import Item
 from tunewell.explain.tokens import Attribution
 from tunewell.models.embed import like_length
@@ -36,7 +37,7 @@ def attribute(scorer: Scorer, items: Sequence[Item], targets: np.ndarray, *, see
     lengths = np.fromiter((len(item.ids) for item in items), dtype=np.int64, count=len(items))
     with scorer.at_rest(), attention(scorer.model, "eager"), torch.inference_mode():
         for index in like_length(lengths, scorer.rows, scorer.tokens):
-            batch = scorer.batch([(items[i].ids, items[i].types) for i in index])
+            batch = scorer.batch([whole(items[i]) for i in index])
             layers = scorer.model(**batch, output_attentions=True).attentions
             if not layers:
                 raise ModelError("does not show its attention", where=scorer.model.config.model_type)

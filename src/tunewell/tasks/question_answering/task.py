@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.strategies import AUTO, FEWSHOT
-from tunewell.tasks.base import refuse_strategies
+from tunewell.tasks.base import FOR_WRITERS, UNDER_A_HEAD, refuse_strategies
 from tunewell.tasks.question_answering.spans import Answerer, Found, best_threshold
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class QuestionAnswering:
                 )
         refuse_strategies(job, ("lpft", AUTO), "fits a head of classes or scores first")
         refuse_strategies(job, ("prompt", FEWSHOT), "answers with classes")
+        refuse_strategies(job, FOR_WRITERS, UNDER_A_HEAD)
         if not job.tokenizer.is_fast:
             raise ModelError(
                 "has no fast tokenizer, which tells the characters of each token",

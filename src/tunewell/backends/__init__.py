@@ -1,0 +1,1 @@
+"""Other frameworks than PyTorch that tune and answer."""

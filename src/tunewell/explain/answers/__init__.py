@@ -1,0 +1,1 @@
+"""Why an answer that is not a class: spans of question answering, written answers, classes by likelihood."""

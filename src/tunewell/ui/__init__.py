@@ -1,0 +1,1 @@
+"""One local web app over all runs beneath a folder: `tunewell ui`."""
