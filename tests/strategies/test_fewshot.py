@@ -304,6 +304,18 @@ def test_other_tasks_refuse_it(task, tiny_model, tiny_decoder, tmp_path):
         )  # fmt: skip
 
 
+def test_what_chooses_on_validation_rows_refuses_to_go_without(tiny_model, tiny_csv, tmp_path):
+    from tunewell.curve.run import learning_curve
+    from tunewell.sequence.run import run_sequence
+
+    keys = {"model": str(tiny_model), "validation_size": 0, "bf16": False, "output_dir": str(tmp_path / "run")}
+    with pytest.raises(RecipeError, match="best epoch from validation rows, and there are none"):
+        learning_curve(train=str(tiny_csv), echo=lambda line: None, **keys)
+    tasks = [{"name": name, "train": str(tiny_csv)} for name in ("a", "b")]
+    with pytest.raises((DataError, RecipeError), match="chooses on validation rows, and there are none"):
+        run_sequence({"tasks": tasks, "strategy": "plain", **keys}, echo=lambda line: None)
+
+
 def test_a_decoder_is_refused(few_run, tiny_decoder, tmp_path):
     with pytest.raises((ModelError, RecipeError), match="decoder"):
         few_run(model=str(tiny_decoder))
