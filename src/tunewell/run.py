@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from tunewell.explain.drift import Drift
     from tunewell.explain.records import Explanations
+    from tunewell.explain.slices import Slices
 
 
 Echo = Callable[[str], None]
@@ -121,6 +122,14 @@ class Run:
 
         path = self.dir / "drift.json"
         return Drift.load(path) if path.is_file() else None
+
+    @cached_property
+    def slices(self) -> Slices | None:
+        """Kinds of texts on which it errs more than elsewhere; None where they were not looked for."""
+        from tunewell.explain.slices import Slices
+
+        path = self.dir / "slices.json"
+        return Slices.load(path) if path.is_file() else None
 
     @property
     def report_path(self) -> Path:
@@ -223,6 +232,7 @@ def run(
     from tunewell.stages.preflight import preflight
     from tunewell.stages.probe import probe_base, probe_tuned
     from tunewell.stages.search import tune_and_choose
+    from tunewell.stages.slices import slices_tuned
     from tunewell.stages.tell import summarise, tell
 
     recipe = (
@@ -251,6 +261,7 @@ def run(
         retention = probe_tuned(job)
         explain_tuned(job)
         drift_tuned(job)
+        slices_tuned(job)
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)

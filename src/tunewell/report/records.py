@@ -13,6 +13,7 @@ import yaml
 from tunewell.errors import DamagedRecordError, RunFolderError
 from tunewell.explain.drift import Drift
 from tunewell.explain.records import Explanations
+from tunewell.explain.slices import Slices
 from tunewell.results import (
     BaselineResult,
     Calibration,
@@ -48,6 +49,7 @@ class Records:
     ranking: dict[str, Any] | None = None  # of `model: auto`: candidates with scores and costs
     calibration: Calibration | None = None
     drift: Drift | None = None
+    slices: Slices | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -95,6 +97,7 @@ def read(folder: str | Path) -> Records:
         _mapping(folder / "ranking.json", json.loads) or None,
         get("calibration.json", Calibration),
         get("drift.json", Drift),
+        get("slices.json", Slices),
     )
 
 

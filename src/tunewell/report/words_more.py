@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 EN = {
+    "s_title": "Kinds of texts with more errors",
+    "s_note": "Found on half of the {rows} test rows, tested on the other half; p-values are adjusted for the {tested} clusters tested (Holm). Error rates are of the held-out half ({error}). Words are those that tell these texts from the rest.",
+    "s_none": "No kind of texts errs more than chance explains: {tested} clusters were found on half of the {rows} test rows ({errors} with an error: {error}) and none of them held on the other half.",
+    "s_words": "words",
+    "s_no_words": "no word of its own",
+    "s_rows": "rows",
+    "s_share": "of all errors",
+    "s_rate": "error rate",
+    "s_rest": "elsewhere",
+    "s_examples": "worst rows",
     "t_title": "Can its probabilities be trusted?",
     "t_none": "The probabilities are left as the model gives them: {reason}.",
     "t_temperature": "tunewell predict and serve divide the logits by a temperature of {temperature}, fitted on {n} validation rows: {reason}. Answers stay the same.",
@@ -59,6 +69,16 @@ EN = {
     "d_entropy": "attention's entropy, shift in nats",
 }
 ZH = {
+    "s_title": "错误较多的文本类型",
+    "s_note": "在 {rows} 个测试行的一半上找到，在另一半上检验；p 值已按所检验的 {tested} 个簇校正（Holm）。错误率为留出一半上的数值（{error}）。列出的词是这些文本区别于其余文本的词。",
+    "s_none": "没有哪类文本的错误多于偶然：在 {rows} 个测试行的一半上找到 {tested} 个簇（错误率 {errors}：{error}），在另一半上均不成立。",
+    "s_words": "词",
+    "s_no_words": "没有特有的词",
+    "s_rows": "行数",
+    "s_share": "占全部错误",
+    "s_rate": "错误率",
+    "s_rest": "其他文本",
+    "s_examples": "最差的行",
     "t_title": "概率可信吗？",
     "t_none": "概率保持模型原样：{reason}。",
     "t_temperature": "tunewell predict 与 serve 把 logits 除以温度 {temperature}（在 {n} 个验证行上拟合）：{reason}。答案不变。",
