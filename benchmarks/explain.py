@@ -4,8 +4,8 @@ For each set and seed a model is tuned (or read from --runs) and three things ar
 
 1. faithfulness: comprehensiveness and sufficiency (ERASER) of each method and of `auto` on the same test texts,
    against random orders of the same words; the difference of `auto` to each is paired by text;
-2. plausibility: area under the precision-recall curve against the words that people highlighted (yelp_hat, with
-   the models tuned on yelp), against random scores and captum's integrated gradients as they come;
+2. plausibility: area under the precision-recall curve and token F1 against the words that people highlighted
+   (yelp_hat, with the models tuned on yelp), against random scores and captum's integrated gradients as they come;
 3. speed: integrated gradients against a plain loop of captum over the same texts, with the convergence delta of both
    and their distance from a fine integral.
 
@@ -146,6 +146,7 @@ def plausibility(options: argparse.Namespace, predictor: Any, methods: list[str]
             found = agreement(sums[seen], np.asarray(row["highlighted"])[seen])
             if found is not None:
                 out[name].append(found.auprc)
+                out[f"{name}, token F1"].append(found.token_f1)
                 if name == methods[0]:
                     out["share highlighted"].append(found.prevalence)
     return out
@@ -267,7 +268,7 @@ def one_set(options: argparse.Namespace, name: str, root: Path) -> None:
     print(f"{name}: all seeds, {len(every['auto'])} texts")
     table(every)
     for method, values in sorted(human.items(), key=lambda pair: np.mean(pair[1])):
-        print(f"  AUPRC {method:<22} {spread(values)}  ({len(values)} annotations)", flush=True)
+        print(f"  agreement, AUPRC unless said: {method:<32} {spread(values)}  ({len(values)} annotations)", flush=True)
 
 
 if __name__ == "__main__":
