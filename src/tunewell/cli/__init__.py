@@ -47,6 +47,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "tunewell.cli.checklist",
             "Test how answers behave when texts change.",
         ),
+        "slices": ("tunewell.cli.slices", "Find kinds of texts on which a run errs more than elsewhere."),
         "influence": ("tunewell.cli.influence", "The training rows behind a prediction; rows with wrong labels."),
     },
     "Afterwards": {
