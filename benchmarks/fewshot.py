@@ -95,7 +95,7 @@ def setfit(job: dict[str, Any], rows: list[dict[str, str]], folder: Path) -> dic
     )
     if done.returncode:
         sys.exit(f"setfit failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1]) | {"pairs": pairs, "iterations": asked["iterations"]}
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"pairs_there": pairs, "iterations": asked["iterations"]}
 
 
 def main() -> None:

@@ -60,11 +60,12 @@ def test_the_contrast_has_a_gradient_where_a_text_has_no_partner():
 
 @pytest.mark.parametrize("classes", [2, 3, 40])
 def test_every_row_of_a_batch_has_a_partner_and_all_rows_have_their_turn(classes):
-    labels = np.repeat(np.arange(classes), 4)
+    labels = np.repeat(np.arange(classes), 5)
     batches = list(ClassBatches(np.full(len(labels), 6), labels, rows=16, tokens=10_000, steps=60, seed=3))
     for batch in batches:
         counts = np.bincount(labels[batch])
-        assert set(counts[counts > 0]) <= {2, 3, 4} and 4 <= len(batch) <= 16
+        assert set(counts[counts > 0]) <= {2, 5}
+        assert len(set(batch)) == len(batch) <= 16
     assert {i for batch in batches for i in batch} == set(range(len(labels)))
     again = list(ClassBatches(np.full(len(labels), 6), labels, rows=16, tokens=10_000, steps=60, seed=3))
     assert batches == again
@@ -151,6 +152,23 @@ def test_other_families_answer_the_same_when_saved_and_loaded(family, tiny_model
         torch.testing.assert_close(load_pooled(str(tmp_path))(**batch).logits, model(**batch).logits)
         encoder = AutoModel.from_pretrained(tmp_path).eval()  # what Transformers alone makes of it
         torch.testing.assert_close(encoder(**batch).last_hidden_state, model.base_model(**batch).last_hidden_state)
+
+
+def test_its_folder_is_a_base_model_like_others(tiny_model, tmp_path):
+    """Under a new head of the usual kind it is no model of this kind any more."""
+    from tunewell.models.load import load_classifier, load_encoder, load_tuned
+    from tunewell.models.pooled import pooled
+    from tunewell.tasks import TaskSpec
+
+    spec = TaskSpec("text-classification", ("negative", "positive"))
+    pooled(load_classifier(str(tiny_model), spec, seed=0)).save_pretrained(tmp_path / "few")
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path / "few")
+    load_encoder(str(tmp_path / "few"))
+    again = load_classifier(str(tmp_path / "few"), spec, seed=0)
+    assert "classifier.weight" in again.drawn_parameters
+    again.save_pretrained(tmp_path / "plain")
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path / "plain")
+    torch.testing.assert_close(load_tuned(tmp_path / "plain")[0].classifier.weight, again.classifier.weight)
 
 
 def test_a_folder_without_its_head_is_told(tiny_model: Path, tmp_path):
@@ -269,6 +287,33 @@ def test_what_does_not_go_together_is_told_before_anything_is_written(few_run, s
     with pytest.raises(error, match=words):
         few_run(**keys)
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize("task", ["text-generation", "question-answering"])
+def test_other_tasks_refuse_it(task, tiny_model, tiny_decoder, tmp_path):
+    rows = [{"prompt": f"say {i}", "completion": f"word {i}"} for i in range(20)]
+    if task == "question-answering":
+        rows = [{"question": f"which {i}?", "context": f"room {i}", "answers": [f"room {i}"]} for i in range(20)]
+    train = tmp_path / "rows.jsonl"
+    train.write_text("\n".join(json.dumps(row) for row in rows))
+    model = tiny_decoder if task == "text-generation" else tiny_model
+    with pytest.raises(RecipeError, match=f"does not go with {task}"):
+        tunewell.run(
+            train=str(train), task=task, model=str(model), strategy=["fewshot"], probes=["none"],
+            output_dir=str(tmp_path / "run"), progress=False, echo=lambda line: None,
+        )  # fmt: skip
+
+
+def test_what_chooses_on_validation_rows_refuses_to_go_without(tiny_model, tiny_csv, tmp_path):
+    from tunewell.curve.run import learning_curve
+    from tunewell.sequence.run import run_sequence
+
+    keys = {"model": str(tiny_model), "validation_size": 0, "bf16": False, "output_dir": str(tmp_path / "run")}
+    with pytest.raises(RecipeError, match="best epoch from validation rows, and there are none"):
+        learning_curve(train=str(tiny_csv), echo=lambda line: None, **keys)
+    tasks = [{"name": name, "train": str(tiny_csv)} for name in ("a", "b")]
+    with pytest.raises((DataError, RecipeError), match="chooses on validation rows, and there are none"):
+        run_sequence({"tasks": tasks, "strategy": "plain", **keys}, echo=lambda line: None)
 
 
 def test_a_decoder_is_refused(few_run, tiny_decoder, tmp_path):

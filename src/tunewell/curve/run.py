@@ -77,6 +77,12 @@ def learning_curve(
             job.echo(f"curve: a seeded sample of {ROWS_EMBEDDED:,} training rows")
             job.splits["train"] = job.splits["train"].select(job.places["train"])
             del job.places
+        if not job.validated:
+            raise RecipeError(
+                "a learning curve takes its best epoch from validation rows, and there are none",
+                where="validation_size",
+                expected="a share above 0, or a file for `validation`",
+            )
         n, classes = len(job.splits["train"]), max(len(job.spec.labels), 1)
         ladder = check_sizes(sizes or default_sizes(n, classes), n, classes)
         preflight(job)

@@ -307,6 +307,9 @@ def load_classifier(
     import torch
     from transformers import AutoModelForSequenceClassification, set_seed
 
+    from tunewell.models.pooled import KEY as POOLED
+    from tunewell.models.prompt import KEY as PROMPTED
+
     path = locate(name)
     set_seed(seed)
     labels = (
@@ -336,6 +339,9 @@ def load_classifier(
     # Old files (bert-base-uncased) call LayerNorm's weights gamma and beta. Transformers renames them back when it
     # saves, and Trainer then finds no such weights in its own checkpoints: neither the best nor a resumed one is whole.
     model._weight_conversions = []
+    for key in (POOLED, PROMPTED):  # a base model that answered in another way; under the new head it does not
+        if hasattr(model.config, key):
+            delattr(model.config, key)
     # what was drawn learns faster than what is known, see train/rates.py
     model.drawn_parameters = frozenset([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
     return model

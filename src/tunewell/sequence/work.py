@@ -56,10 +56,15 @@ def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
                     "a sequence takes tasks with one class a row", where=str(task.train or task.run),
                     expected="a column with one class a row",
                 )  # fmt: skip
+            if not len(prepared.splits["validation"]):
+                raise DataError(
+                    "a sequence chooses on validation rows, and there are none", where=str(task.train or task.run),
+                    expected="a file for `validation`, or a validation_size above 0",
+                )  # fmt: skip
             _same_head(spec, task, prepared, out)
             seen = SimpleNamespace(
                 recipe=spec.recipe_of(task), spec=prepared.spec, task=task_of(prepared.spec.name),
-                model_path=model_path, prompt=None,
+                model_path=model_path, prompt=None, validated=True, splits=prepared.splits,
             )  # fmt: skip
             preflight(seen)  # type: ignore[arg-type]
             out.append(prepared)

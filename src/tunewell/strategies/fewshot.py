@@ -219,22 +219,25 @@ class ClassBatches:
         turn = _turns(len(self.members), generator)
         dealt = [_turns(len(rows), generator) for rows in self.members]
         for _ in range(self.steps):
-            chosen: list[int] = []
-            while len(chosen) < classes:
-                c = next(turn)
-                if c not in chosen:
-                    chosen.append(c)
-            batch: list[int] = []
-            for c in chosen:
-                rows = self.members[c]
-                batch += [int(rows[next(dealt[c])]) for _ in range(min(a_class, len(rows)))]
-            yield sorted(set(batch))
+            chosen = _distinct(turn, classes)
+            taken = {c: _distinct(dealt[c], min(a_class, len(self.members[c]))) for c in chosen}
+            yield [int(self.members[c][i]) for c in chosen for i in taken[c]]
 
 
 def _turns(n: int, generator: np.random.Generator) -> Iterator[int]:
     """0 to n − 1 in a new order again and again."""
     while True:
         yield from generator.permutation(n).tolist()
+
+
+def _distinct(turn: Iterator[int], n: int) -> list[int]:
+    """The next n of a turn that differ from one another."""
+    found: list[int] = []
+    while len(found) < n:
+        i = next(turn)
+        if i not in found:
+            found.append(i)
+    return found
 
 
 def contrast(z: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -308,7 +311,7 @@ def name_weight(features: np.ndarray, labels: np.ndarray, named: np.ndarray) -> 
         for k in range(int(fold.max()) + 1):
             held = fold == k
             x, y = with_names(features[~held], labels[~held], named, weight)
-            model = fit_logistic("single-label", x, np.eye(len(named))[y], C)
+            model = fit_logistic("single-label", x, np.eye(len(named))[y], C, tolerance=1e-3)
             total += float(log_losses(model.scores(features[held]), labels[held]).sum())
         losses.append(total)
     return NAME_WEIGHTS[int(np.argmin(losses))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tunewell.strategies import AUTO, STRATEGIES
+from tunewell.strategies import AUTO, FEWSHOT, STRATEGIES
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +168,7 @@ class Task(Protocol):
         ...
 
 
-FOR_CLASSES = ("lpft", "mas", "prompt", AUTO)  # need labels or an encoder's sentence embeddings
+FOR_CLASSES = ("lpft", "mas", "prompt", FEWSHOT, AUTO)  # need labels or an encoder's sentence embeddings
 
 FOR_WRITERS, UNDER_A_HEAD = ("rehearse",), "learns general text, which takes a decoder that writes"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.strategies import AUTO
+from tunewell.strategies import AUTO, FEWSHOT
 from tunewell.tasks.base import FOR_WRITERS, UNDER_A_HEAD, refuse_strategies
 from tunewell.tasks.question_answering.spans import Answerer, Found, best_threshold
 
@@ -93,7 +93,7 @@ class QuestionAnswering:
                     expected="cross-entropy of first and last token; leave it out",
                 )
         refuse_strategies(job, ("lpft", AUTO), "fits a head of classes or scores first")
-        refuse_strategies(job, ("prompt",), "answers with classes")
+        refuse_strategies(job, ("prompt", FEWSHOT), "answers with classes")
         refuse_strategies(job, FOR_WRITERS, UNDER_A_HEAD)
         if not job.tokenizer.is_fast:
             raise ModelError(
