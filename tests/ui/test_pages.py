@@ -75,6 +75,7 @@ def test_the_page_of_a_run(client, at, lang):
     for text in shown:
         assert text in unescape(html), text
     assert "Traceback" not in html
+    assert (f'href="/try?at={at}"' in html) == (at in ("a", "deep/b", "seq"))
 
 
 def test_nothing_from_data_is_markup(client):
