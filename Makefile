@@ -8,7 +8,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 DATA   ?= data
 
-.PHONY: help demo test test-all test-tensorflow lint format types cover bench audit docs clean
+.PHONY: help demo test test-all test-tensorflow lint format types cover bench audit docs dist clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -65,6 +65,20 @@ audit: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+# wheel and sdist, built twice to the same bytes; a list of what they need; both tried in an empty environment
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet -c constraints.txt build cyclonedx-bom
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/python -m build --outdir dist/again . > /dev/null
+	cd dist && for file in *.whl *.tar.gz; do cmp $$file again/$$file; done && sha256sum *.whl *.tar.gz > SHA256SUMS
+	$(PYTHON) -m venv dist/empty
+	dist/empty/bin/pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	dist/empty/bin/tunewell --help > /dev/null
+	dist/empty/bin/tunewell doctor
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json dist/empty
+	rm -rf dist/again dist/empty
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

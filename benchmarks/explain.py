@@ -4,10 +4,14 @@ For each set and seed a model is tuned (or read from --runs) and three things ar
 
 1. faithfulness: comprehensiveness and sufficiency (ERASER) of each method and of `auto` on the same test texts,
    against random orders of the same words; the difference of `auto` to each is paired by text;
-2. plausibility: area under the precision-recall curve against the words that people highlighted (yelp_hat, with
-   the models tuned on yelp), against random scores and captum's integrated gradients as they come;
+2. plausibility: area under the precision-recall curve and token F1 against the words that people highlighted
+   (yelp_hat, with the models tuned on yelp), against random scores and captum's integrated gradients as they come;
 3. speed: integrated gradients against a plain loop of captum over the same texts, with the convergence delta of both
-   and their distance from a fine integral.
+   and their distance from a fine integral;
+4. calibration: the error (ECE) on test before and after the map fitted on validation, and how often prediction sets
+   hold the truth against what they promise; read from the run;
+5. a planted shortcut: a word without meaning is put in front of most rows of one label; is it found, and what is the
+   accuracy on rows without it, before and after it is taken out of the training rows?
 
 Intervals are 95 % t intervals over texts; with several seeds, over all texts of all seeds.
 
@@ -33,6 +37,7 @@ METHODS = (
     "random", "rollout", "gradient_x_input", "smoothgrad", "lime", "integrated_gradients", "attnlrp", "occlusion",
     "shapley",
 )  # fmt: skip
+TAG, PLANTED = "xq7", 0.6  # the planted word, and the share of its label's rows that get it
 Faith = dict[str, list[tuple[float, float]]]  # method -> (comprehensiveness, sufficiency) a text
 
 
@@ -146,6 +151,7 @@ def plausibility(options: argparse.Namespace, predictor: Any, methods: list[str]
             found = agreement(sums[seen], np.asarray(row["highlighted"])[seen])
             if found is not None:
                 out[name].append(found.auprc)
+                out[f"{name}, token F1"].append(found.token_f1)
                 if name == methods[0]:
                     out["share highlighted"].append(found.prevalence)
     return out
@@ -224,6 +230,75 @@ def speed(predictor: Any, texts: list[str]) -> dict[str, float]:
     }  # fmt: skip
 
 
+# ---------------------------------------------------------------- 4. calibration
+
+
+def calibration(run: Any) -> dict[str, float]:
+    """Figures of calibration.json: ECE before and after, coverage less the promise for each set."""
+    found = run.calibration
+    out = {"ece_before": found.before["ece"].value, "ece_after": found.after["ece"].value}
+    out["ece_after_high"] = found.after["ece"].high
+    for c in found.sets:
+        out[f"{c.method} {c.coverage:g}"] = c.measured.value - c.coverage
+    return out
+
+
+# ---------------------------------------------------------------- 5. a planted shortcut
+
+
+def shortcut(options: argparse.Namespace, name: str, seed: int, root: Path) -> dict[str, Any]:
+    """What is found of a planted word, and accuracy (shares) on test rows without it and with it put the wrong way."""
+    rng = np.random.default_rng(seed)
+    files: dict[str, list[dict[str, Any]]] = {}
+    for split in ("train", "test"):
+        with file_of(options.data_root, name, split).open(encoding="utf-8") as file:
+            files[split] = [json.loads(line) for line in file]
+    files["train"] = [files["train"][i] for i in rng.permutation(len(files["train"]))[: options.rows]]
+    one = sorted({row["label"] for row in files["train"]})[0]
+
+    def planted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        hit = rng.random(len(rows)) < PLANTED
+        return [
+            {**row, "text": f"{TAG} {row['text']}"} if h and row["label"] == one else row
+            for h, row in zip(hit, rows, strict=True)
+        ]
+
+    work = root / f"{name}-{seed}-shortcut"
+    work.mkdir(parents=True, exist_ok=True)
+    marked = {split: planted(rows) for split, rows in files.items()}
+    write(work / "train.jsonl", marked["train"])
+    write(work / "test.jsonl", marked["test"])
+    first = short_run(options, work, "train.jsonl", work / "before", seed, explain=1)
+    words = [s.word for s in first.explanations.shortcuts]
+    clean = [
+        {**row, "text": " ".join(w for w in row["text"].split() if w.lower() not in words)} for row in marked["train"]
+    ]
+    write(work / "mended.jsonl", clean)
+    second = short_run(options, work, "mended.jsonl", work / "after", seed, explain=0)
+    plain = [row["text"] for row in files["test"]]
+    labels = np.array([row["label"] for row in files["test"]])
+    turned = [f"{TAG} {text}" if label != one else text for text, label in zip(plain, labels, strict=True)]
+    out: dict[str, Any] = {"found": words, "planted_found": TAG in words}
+    for when, run in (("before", first), ("after", second)):
+        out[f"without_{when}"] = float(np.mean(np.array(run.predict(plain)) == labels))
+        out[f"wrong_way_{when}"] = float(np.mean(np.array(run.predict(turned)) == labels))
+    return out
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def short_run(options: argparse.Namespace, work: Path, train: str, to: Path, seed: int, *, explain: int) -> Any:
+    import tunewell
+
+    return tunewell.run(
+        train=str(work / train), test=str(work / "test.jsonl"), model=options.model, probes=["none"],
+        explain=explain, max_length=128, num_train_epochs=options.epochs, seed=seed, output_dir=str(to),
+        echo=lambda line: None, progress=False,
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------- all
 
 
@@ -233,6 +308,7 @@ def main() -> None:
     args.add_argument("--texts", type=int, default=200, help="test texts a set and seed")
     args.add_argument("--annotations", type=int, default=900, help="annotations of yelp_hat/part1; 0 for none")
     args.add_argument("--speed-texts", type=int, default=100, help="texts timed; 0 for none")
+    args.add_argument("--shortcut", nargs="*", default=["sst2"], help="sets in which a shortcut is planted")
     args.add_argument("--methods", nargs="+", default=list(METHODS))
     args.add_argument("--rows", type=int, default=2000, help="training rows")
     args.add_argument("--epochs", type=float, default=3.0)
@@ -263,11 +339,16 @@ def one_set(options: argparse.Namespace, name: str, root: Path) -> None:
             for method, values in plausibility(options, run.predictor, options.methods, seed).items():
                 human[method] += values
             row["auprc"] = {k: float(np.mean(v)) for k, v in human.items()}
+        row["calibration"] = figures = calibration(run)
+        print("  calibration: " + ", ".join(f"{k} {v:+.4f}" for k, v in figures.items()), flush=True)
+        if name in options.shortcut:
+            row["shortcut"] = planted = shortcut(options, name, seed, root)
+            print("  shortcut: " + ", ".join(f"{k} {v}" for k, v in planted.items()), flush=True)
         record(options.output, row)
     print(f"{name}: all seeds, {len(every['auto'])} texts")
     table(every)
     for method, values in sorted(human.items(), key=lambda pair: np.mean(pair[1])):
-        print(f"  AUPRC {method:<22} {spread(values)}  ({len(values)} annotations)", flush=True)
+        print(f"  agreement, AUPRC unless said: {method:<32} {spread(values)}  ({len(values)} annotations)", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ probabilities within 1e-4; a SavedModel gives them too. Both frameworks compute 
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 import tempfile
@@ -52,6 +53,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     if job["framework"] == "tensorflow":
         from tunewell.export.run import export
 
+        with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:  # rows to compare on
+            csv.writer(file).writerows([("text",), *((t,) for t in texts)])
         twin, again = timed(load_predictor(folder, framework="tensorflow"), texts)
         done = export(folder, folder / "saved", to="savedmodel")
         assert done.parity is not None

@@ -43,7 +43,6 @@ def begin() -> None:
     global _begun
     if size() == 1 or _begun:
         return
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that a model has no unused parameter is no news
     import torch
     import torch.distributed as dist
 
@@ -90,7 +89,7 @@ def refuse(job: Job) -> None:
         problem = f"`task: {job.spec.name}`"
     elif by_likelihood.chosen(job):
         problem = "classes by the likelihood of their names"
-    elif held := [s for s in recipe.strategies if s in ("sam", "prompt", "fewshot")]:
+    elif held := [s for s in recipe.strategies if s in ("sam", "prompt", "fewshot", "auto")]:
         problem = f"`strategy: {held[0]}`"
     elif "freeze" in recipe.strategies and recipe.freeze == "gradual":
         problem = "`freeze: gradual`"
@@ -100,7 +99,7 @@ def refuse(job: Job) -> None:
         raise RecipeError(
             f"{problem} is tuned by one process, and {size()} were started",
             where="torchrun",
-            expected="text-classification or text-regression, without sam, prompt, fewshot and gradual thawing",
+            expected="text-classification or text-regression, without sam, prompt, fewshot, auto and gradual thawing",
             remedy="start it without torchrun",
         )
 

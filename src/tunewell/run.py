@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tunewell.explain.drift import Drift
     from tunewell.explain.records import Explanations
+    from tunewell.explain.slices import Slices
 
 
 Echo = Callable[[str], None]
@@ -129,6 +130,14 @@ class Run:
 
         path = self.dir / "drift.json"
         return Drift.load(path) if path.is_file() else None
+
+    @cached_property
+    def slices(self) -> Slices | None:
+        """Kinds of texts on which it errs more than elsewhere; None where they were not looked for."""
+        from tunewell.explain.slices import Slices
+
+        path = self.dir / "slices.json"
+        return Slices.load(path) if path.is_file() else None
 
     @property
     def report_path(self) -> Path:
@@ -232,6 +241,7 @@ def run(
     from tunewell.stages.probe import probe_base, probe_tuned
     from tunewell.stages.search import tune_and_choose
     from tunewell.stages.seeds import over_seeds
+    from tunewell.stages.slices import slices_tuned
     from tunewell.stages.tell import summarise, tell
 
     recipe = (
@@ -265,6 +275,7 @@ def run(
         seeds = over_seeds(job, training, choice, evaluation, retention)
         explain_tuned(job)
         drift_tuned(job)
+        slices_tuned(job)
         summarise(job, training, choice, evaluation, retention, time.perf_counter() - started, seeds)
         job.echo(f"report: {tell(job)}")
         finished = Run(job.folder.path)

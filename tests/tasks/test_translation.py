@@ -212,6 +212,7 @@ def tuned(tiny_t5, tmp_path_factory):
 def test_an_encoder_decoder_is_tuned(tuned):
     run, lines = tuned
     assert any("translation, encoder-decoder" in line for line in lines)
+    assert any("not in the report for answers" in line for line in lines)
     assert any("signature" in line or "nw:2" in line for line in lines)
     assert run.summary.metric == "chrf" and run.summary.retention is None and run.summary.kept is None
     assert set(run.summary.baselines) == {"base-model", "copy", "memory"}
@@ -296,7 +297,7 @@ def test_a_recurrent_decoder_is_tuned_saved_and_read_again(tiny_bergamot, tmp_pa
 
     run, lines = run_on(tmp_path, tiny_bergamot, num_beams=2, num_train_epochs=3, evals_per_epoch=1)
     assert any("translation, encoder-decoder" in line for line in lines)
-    assert any("not for written answers" in line for line in lines)
+    assert any("not in the report for answers" in line for line in lines)
     base = next(b for b in run.baselines if b.name == "base-model").evaluation
     assert run.metrics["loss"].value < base.metrics["loss"].value
     model = AutoModelForSeq2SeqLM.from_pretrained(run.model_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -133,14 +135,46 @@ def test_resumed_equals_uninterrupted_to_the_bit(tiny_model, tuned, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tuned("tensorflow", tiny_model, tmp_path / "b", callbacks=[Crash()], **keys)
     kept = {p.name for p in (tmp_path / "b" / "checkpoints").iterdir()}
-    assert "step-9.safetensors" in kept
+    assert {"step-9-best-", "step-6-best-"} == {name[:12] for name in kept if name.startswith("step")}
     assert not any(name.startswith(".") for name in kept)
     resumed, again = tuned("tensorflow", tiny_model, tmp_path / "b", **keys)
-    last = [load_file(str(tmp_path / place / "checkpoints" / "step-12.safetensors")) for place in ("a", "b")]
+    last = [load_file(str(next((tmp_path / place / "checkpoints").glob("step-12-*s")))) for place in ("a", "b")]
     assert all(np.array_equal(last[0][k], last[1][k]) for k in last[0])  # of the optimiser too
     assert all(np.array_equal(whole[k], resumed[k]) for k in whole)
     assert (again.examples, again.tokens, again.best_step) == (record.examples, record.tokens, record.best_step)
     assert again.history == record.history
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_a_signal_saves_at_once(tiny_model, tuned, tmp_path):
+    """A byte of the last one is another: from the one before it; SIGINT in the middle of an epoch: from there."""
+    import os
+    import signal
+
+    from transformers import TrainerCallback
+
+    whole, record = tuned("tensorflow", tiny_model, tmp_path / "a", evals_per_epoch=2)
+
+    class Asked(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 8:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it puts aside
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tuned("tensorflow", tiny_model, tmp_path / "b", evals_per_epoch=2, callbacks=[Asked()])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    saved = next((tmp_path / "b" / "checkpoints").glob("step-8-*s"))
+    data = bytearray(saved.read_bytes())
+    data[-1] ^= 1
+    for name in ("c", "d"):
+        shutil.copytree(tmp_path / "b", tmp_path / name)
+    (tmp_path / "c" / "checkpoints" / saved.name).write_bytes(data)
+    for name in ("c", "d"):
+        resumed, again = tuned("tensorflow", tiny_model, tmp_path / name, evals_per_epoch=2)
+        assert all(np.array_equal(whole[k], resumed[k]) for k in whole)
+        assert again.history == record.history
 
 
 def test_it_stops_early(still_model, tuned, tmp_path):

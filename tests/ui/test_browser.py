@@ -162,6 +162,7 @@ def test_a_file_of_10_000_rows_becomes_a_run(page, folder, tmp_path, make_review
     page.fill("#k-keep", "")
     page.fill("#k-num_train_epochs", "0.2")
     for section, key, value in (
+        ("Data", "max_train_samples", "200"),
         ("Keeping what the base model knows", "probes", "none"),
         ("Output", "explain", "0"),
         ("Output", "calibrate", "none"),
@@ -172,7 +173,7 @@ def test_a_file_of_10_000_rows_becomes_a_run(page, folder, tmp_path, make_review
         field.select_option(value) if key == "calibrate" else field.fill(value)
     page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_url("**/jobs")
-    page.get_by_text("finished").wait_for(timeout=240_000)  # the page looks again by itself
+    page.get_by_text("finished").wait_for(timeout=900_000)  # the page looks again by itself
     assert (folder / "from-the-form" / "report.html").is_file()
     page.get_by_role("link", name="from-the-form").click()
     page.get_by_role("link", name="Curves").click()
@@ -187,5 +188,5 @@ def test_rows_are_labelled(page, folder, save_csv):
         page.get_by_role("link", name="Label to-label.csv").click()
     popup.value.wait_for_selector("#labels button")
     popup.value.keyboard.press("1")
-    popup.value.wait_for_function("document.getElementById('bar').value === 1")
+    playwright.expect(popup.value.locator("#count")).to_have_text("2 of 2 labelled")
     assert "1,one,bad" in (folder / "to-label.csv").read_text(encoding="utf-8")

@@ -69,7 +69,7 @@ def test_the_page_of_a_run(client, at, lang):
         "a": ["0.7500", "[0.7400, 0.7600]", "0.9875", "HTML remains", "f1_macro"],
         "deep/b": ["baseline word: f1_macro", "keep"],
         "broken": [WORDS[lang]["broken_note"], "summary.json: is damaged"],
-        "stopped": [WORDS[lang]["go_on"], "tunewell run runs/stopped/recipe.yaml --output_dir runs/stopped"],
+        "stopped": [WORDS[lang]["go_on"], "runs/stopped/recipe.yaml --output_dir /"],
         "seq": ["0.750", "[0.700, 0.800]", "first"],
     }[at]
     for text in shown:

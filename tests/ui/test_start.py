@@ -13,7 +13,7 @@ import yaml
 
 from tunewell.errors import DataError
 from tunewell.recipe import Recipe, load_recipe
-from tunewell.ui.form import LEFT_OUT, MAIN, form, plain
+from tunewell.ui.form import LEFT_OUT, MAIN, form, placed, plain
 from tunewell.ui.jobs import Queue, outcome
 from tunewell.ui.places import Place
 from tunewell.ui.uploads import MOST, data_files, folder_name, free, harmless
@@ -215,10 +215,11 @@ def test_a_run_from_the_form(client, queue, folder):
     job = queue.all()[0]
     assert (job.at, job.code) == ("my-run", 0)
     recipe = yaml.safe_load((queue.folder / f"{job.id}.yaml").read_text(encoding="utf-8"))
-    assert recipe == {"train": "uploads/own.csv", "label": "stars", "seed": 0}
-    assert queue.log(job.id) == "working on uploads/own.csv\n"
+    own = str(folder / "uploads" / "own.csv")  # whole, so that the recipe runs from anywhere
+    assert recipe == {"train": own, "label": "stars", "seed": 0}
+    assert queue.log(job.id) == f"working on {own}\n"
     html = client.get("/jobs").text
-    assert "working on uploads/own.csv" in html
+    assert f"working on {own}" in html
     assert 'href="/run?at=my-run"' not in html or "finished" in html
     assert "data-done" in client.get("/jobs?part=1").text
     again = client.post("/start", data={**values, "name": "my run"})
@@ -296,3 +297,12 @@ def test_the_app_s_own_folder_is_no_link(client, folder, tmp_path):
         Queue(Place(folder)).add("x", "train: a\n")
     assert upload(client, "a.csv", CSV).status_code == 400
     assert not list((tmp_path / "else").iterdir())
+
+
+def test_files_of_the_folder_are_written_whole(folder):
+    (folder / "tiny").mkdir()
+    (folder / "a.csv").write_bytes(CSV)
+    found = placed(Place(folder), {"test": "a.csv", "model": "tiny", "probe_files": "a.csv, a.csv", "seed": 1})
+    own = str(folder / "a.csv")
+    assert found == {"test": own, "model": str(folder / "tiny"), "probe_files": f"{own},{own}", "seed": 1}
+    assert placed(Place(folder), {"model": "splade-tiny"}) == {"model": "splade-tiny"}

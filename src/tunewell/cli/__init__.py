@@ -47,6 +47,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "tunewell.cli.checklist",
             "Test how answers behave when texts change.",
         ),
+        "slices": ("tunewell.cli.slices", "Find kinds of texts on which a run errs more than elsewhere."),
         "influence": ("tunewell.cli.influence", "The training rows behind a prediction; rows with wrong labels."),
     },
     "Afterwards": {
@@ -158,6 +159,8 @@ def app(ctx: click.Context) -> None:
 
 def main() -> None:
     """The `tunewell` command."""
+    if "RANK" in os.environ:  # under torchrun: that a model has no unused parameter is no news
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if os.name == "posix":
         import signal
 

@@ -52,6 +52,7 @@ _ENDINGS = (".jsonl", ".json", ".html")
 @click.option("--budget", type=click.FloatRange(0), default=20.0, metavar="SECONDS", help="Time for auto. [20]")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Seed of sampled methods. [42]")
 @click.option("--sanity", "check", is_flag=True, help="Does the method follow the weights? Compare with random ones.")
+@click.option("--highlights", metavar="COLUMN", help="Column with what people highlighted: 0 or 1 a word. [none]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for one text, else a list.")
 @click.option("-o", "--output", metavar="FILE", help="Write to a file: .jsonl, .json or .html.")
 def command(
@@ -66,6 +67,7 @@ def command(
     budget: float,
     seed: int,
     check: bool,
+    highlights: str | None,
     as_json: bool,
     output: str | None,
 ) -> None:
@@ -92,9 +94,17 @@ def command(
     predictor = load_predictor(run)
     if check and not (isinstance(predictor, Predictor) and predictor.scorer is None):
         raise ModelError("has no head to check against a random one", where="--sanity", expected="a classifier's run")
+    if highlights and not (data and isinstance(predictor, Predictor)):
+        raise DataError(
+            "can be compared for rows of a file that get classes or scores",
+            where="--highlights",
+            expected="--data FILE",
+        )
     labels: list[Any] | None = None
+    marked: list[Any] = []
     if data:
-        texts, pairs, labels = _rows(predictor, data, text, text_pair[0] if text_pair else None, limit)
+        second = text_pair[0] if text_pair else None
+        texts, pairs, labels, marked = _rows(predictor, data, text, second, limit, highlights)
     else:
         pairs = list(text_pair) or None
     found = why(predictor, texts, pairs, method=method, target=target, budget=budget, seed=seed)
@@ -111,6 +121,11 @@ def command(
         click.echo(json.dumps(plain[0] if len(plain) == 1 and not data else plain, indent=1, ensure_ascii=False))
     elif not output:
         _print(done)
+    if highlights:
+        from tunewell.explain.plausibility import agreement
+        from tunewell.explain.plausibility import said as in_words
+
+        say("\n" + in_words(agreement(done, marked, seed=seed)))
     if check:
         from tunewell.explain.sanity import sanity
         from tunewell.explain.show import sanity_table
@@ -121,17 +136,20 @@ def command(
 
 
 def _rows(
-    predictor: Any, data: str, text: str | None, pair: str | None, limit: int | None
-) -> tuple[tuple[str, ...], list[str] | None, list[Any] | None]:
-    """Texts, second texts and labels of a file; rows without text are left out and counted."""
+    predictor: Any, data: str, text: str | None, pair: str | None, limit: int | None, highlights: str | None
+) -> tuple[tuple[str, ...], list[str] | None, list[Any] | None, list[Any]]:
+    """Texts, second texts, labels and highlights of a file; rows without text are left out and counted."""
     from tunewell.cli.predict import column_of
     from tunewell.data.rows import open_rows
 
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[Any] = []
+    marked: list[Any] = []
     blank = 0
     with open_rows(data) as rows:
+        if highlights and highlights not in rows.columns:
+            raise DataError(f"no column `{highlights}`", where=data, expected="one of " + ", ".join(rows.columns))
         column = column_of(rows, text, predictor, "text")
         second = None
         if predictor.pair or pair is not None:
@@ -147,6 +165,7 @@ def _rows(
                 texts.append(cell)
                 pairs.append(others[i] if others else "")
                 labels.append(chunk.rows[i].get(label) if label else None)
+                marked.append(chunk.rows[i].get(highlights) if highlights else None)
                 if limit and len(texts) == limit:
                     break
             if limit and len(texts) == limit:
@@ -155,7 +174,7 @@ def _rows(
         say(f"{blank:,} rows without text are left out")
     if not texts:
         raise DataError("no row with a text", where=data, expected="at least one")
-    return tuple(texts), pairs if second else None, labels if label else None
+    return tuple(texts), pairs if second else None, labels if label else None, marked
 
 
 def _watched(found: Iterable[Any], n: int) -> Iterable[Any]:

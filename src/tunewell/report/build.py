@@ -263,14 +263,14 @@ def _frontier_chart(records: Records, w: dict[str, str]) -> str:
 def _seeds_chart(seeds: Seeds, w: dict[str, str]) -> str:
     points = [
         Point(str(x.seed), x.test.value, x.test.low, x.test.high, "bad" if x.failed else "main",
-              f"{w['s_seed']} {x.seed}: {x.test.value:.4f} {interval(x.test, 4)}")
+              f"{w['seeds_seed']} {x.seed}: {x.test.value:.4f} {interval(x.test, 4)}")
         for x in seeds.results if x.test.value is not None
     ]  # fmt: skip
     mean = seeds.test
     if mean.value is not None:
-        tip = f"{w['mean']}: {mean.value:.4f} {interval(mean, 4)}"
-        points.append(Point(w["mean"], mean.value, mean.low, mean.high, "good", tip))
-    return charts.intervals(points, title=w["s_title"]) if points else ""
+        tip = f"{w['seeds_mean']}: {mean.value:.4f} {interval(mean, 4)}"
+        points.append(Point(w["seeds_mean"], mean.value, mean.low, mean.high, "good", tip))
+    return charts.intervals(points, title=w["seeds_title"]) if points else ""
 
 
 def _history_charts(training: Training, metric: str, w: dict[str, str]) -> dict[str, str]:

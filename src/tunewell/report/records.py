@@ -13,6 +13,7 @@ import yaml
 from tunewell.errors import DamagedRecordError, RunFolderError
 from tunewell.explain.drift import Drift
 from tunewell.explain.records import Explanations
+from tunewell.explain.slices import Slices
 from tunewell.results import (
     BaselineResult,
     Calibration,
@@ -50,6 +51,7 @@ class Records:
     calibration: Calibration | None = None
     drift: Drift | None = None
     seeds: Seeds | None = None
+    slices: Slices | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -98,6 +100,7 @@ def read(folder: str | Path) -> Records:
         get("calibration.json", Calibration),
         get("drift.json", Drift),
         get("seeds.json", Seeds),
+        get("slices.json", Slices),
     )
 
 

@@ -49,7 +49,7 @@ def work_of(model: Any) -> Work:
     a_token = 0.0
     for depth, layer in numbered:
         weight = getattr(layer, "weight", None)
-        if hasattr(layer, "in_features") and isinstance(weight, Tensor):
+        if hasattr(layer, "in_features") and hasattr(layer, "out_features") and isinstance(weight, Tensor):
             back = depth >= lowest
             a_token += 2.0 * layer.in_features * layer.out_features * (1 + back + (back and weight.requires_grad))
     hidden: Any = getattr(model.config, "hidden_size", None) or getattr(model.config, "d_model", 0)

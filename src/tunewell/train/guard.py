@@ -41,10 +41,10 @@ FIRST = 5  # steps whose mean is the level at the start
 GRACE = 10  # steps after a start or a return in which nothing is judged
 EXPLODED, RETURNED, LEARNED = 1.5, 0.98, 0.85  # of the first level
 STUCK = 40  # steps, beyond the warm-up, after which a loss that has not moved is judged
-FAR = 0.05  # movement of the weights, relative to their size, from which a stuck loss is the rate's fault
+FAR = 0.3  # movement of the weights, relative to their size, from which a stuck loss is the rate's fault
 NONFINITE = 3
 AGAIN = 40  # steps within which a second return cuts the rate twice as much
-MOST = 8  # returns after which tuning is given up
+MOST, MOST_STUCK = 8, 3  # returns after which tuning is given up; after which a loss that does not move is let be
 BETTER = 0.97  # of the last good state's level, at which a new one is kept
 APART = 10  # steps between two good states
 MOST_RAISED, MOST_LOWERED = 2, 3  # changes of `act`
@@ -143,6 +143,7 @@ class Guard(TrainerCallback):
         if self._best <= LEARNED * self._first and level >= RETURNED * self._first:
             return "fell back"
         long = step - max(self._since, self.warmup) >= STUCK
+        long = long and sum(e.what == "stuck" for e in self.events) < MOST_STUCK
         if long and self._best > LEARNED * self._first and level >= RETURNED * self._first and self._moved() > FAR:
             return "stuck"
         return ""

@@ -10,8 +10,6 @@ import numpy as np
 from tunewell.errors import TrainingError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tunewell.recipe import Recipe
     from tunewell.train.batching import LikeLengthBatches, RandomBatches
 
@@ -72,16 +70,6 @@ def out_of_memory(rows: int) -> TrainingError:
         "ran out of memory",
         where=f"per_device_train_batch_size: {rows}",
         remedy="halve per_device_train_batch_size and double gradient_accumulation_steps, or lower max_length",
-    )
-
-
-def cannot_save(checkpoints: Path, error: OSError) -> TrainingError:
-    """What is said when a checkpoint cannot be written."""
-    return TrainingError(
-        f"cannot write a checkpoint: {error.strerror or error}",
-        where=str(checkpoints),
-        expected="free disk space and a folder that can be written",
-        remedy="free some space and run the same command again; it goes on where it was",
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from tunewell import processes
 from tunewell.stopping import leave
 
 GRACE = 8.0  # seconds for the step at work
@@ -29,6 +30,7 @@ class StopInOrder(TrainerCallback):
     def __init__(self, echo: Callable[[str], None]) -> None:
         self.echo = echo
         self.asked = 0  # the signal's number
+        self.shared = False  # all processes know of it
         self._before: dict[int, Any] = {}
         self._timer: threading.Timer | None = None
 
@@ -70,7 +72,7 @@ class StopInOrder(TrainerCallback):
 
     def ask(self, number: int = signal.SIGTERM) -> None:
         """As if the signal had come here: another process of the run has had it."""
-        self.asked = self.asked or number
+        self.asked, self.shared = self.asked or number, True
         if self._timer is not None:
             self._timer.cancel()
 
@@ -81,7 +83,7 @@ class StopInOrder(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not self.asked:
+        if not self.asked or (processes.together() and not self.shared):
             return
         number, self.asked = self.asked, 0
         before = self._before.get(number, signal.SIG_DFL)

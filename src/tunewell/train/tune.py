@@ -16,6 +16,7 @@ import numpy as np
 
 from tunewell.errors import TrainingError
 from tunewell.results import Training
+from tunewell.train.plan import TOKENS_A_ROW
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from tunewell.tasks.base import Inputs
     from tunewell.train.hooks import Strategy
     from tunewell.train.monitor import Monitor
-
-TOKENS_A_ROW = 128  # the token budget of a batch is this times per_device_train_batch_size
 
 
 @dataclass(frozen=True)

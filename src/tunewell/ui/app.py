@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files as package_files
@@ -87,6 +88,7 @@ def show_run(request: Request) -> Response:
             why = told(error, "a record")
     return page(
         request, "run.html", title=entry.name, here="runs", entry=entry, found=found, why=why,
+        again=shlex.join(["tunewell", "run", f"{entry.path}/recipe.yaml", "--output_dir", str(entry.path)]),
         has_report=(entry.path / "report.html").is_file(),
         files=found.files if found is not None else abouts.files(entry.path),
     )  # fmt: skip

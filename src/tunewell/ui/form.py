@@ -155,6 +155,16 @@ def plain(keys: Mapping[str, str]) -> dict[str, Any]:
     return out
 
 
+def placed(place: Place, keys: dict[str, Any]) -> dict[str, Any]:
+    """The same keys with whole paths for files of the folder, so that the recipe can be run from anywhere."""
+    out = dict(keys)
+    for name in (*FILES, *PATHS, "model"):
+        parts = [part.strip() for part in str(keys.get(name, "")).split(",") if part.strip()]
+        if parts and all((place.folder / part).exists() for part in parts):
+            out[name] = ",".join(str(place.at(part)) for part in parts)
+    return out
+
+
 def faults_of(place: Place, keys: dict[str, str]) -> list[tuple[str, str]]:
     """All that is wrong: what the recipe says, and paths that leave the folder."""
     found = [(k, f"more than {LONGEST:,} characters") for k, v in keys.items() if len(v) > LONGEST]

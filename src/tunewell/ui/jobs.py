@@ -226,7 +226,7 @@ class Queue:
     def _popen(self, job: Job) -> subprocess.Popen[bytes]:
         with (self.folder / f"{job.id}.log").open("ab") as log:
             return subprocess.Popen(
-                [*self.command, "run", str(self.folder / f"{job.id}.yaml"), "--output_dir", job.at],
+                [*self.command, "run", str(self.folder / f"{job.id}.yaml"), "--output_dir", str(self._run(job))],
                 cwd=self.place.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -87,8 +87,7 @@ def _start(request: Request, given: dict[str, str]) -> Response:
         faults.append(("name", words(request)["s_taken"]))
     if faults:
         return _form(request, asked, given, faults)
-    train = place.name_of(place.at(asked))
-    recipe = {"train": train, **forms.plain(keys)}
+    recipe = {"train": str(place.at(asked)), **forms.placed(place, forms.plain(keys))}
     queue.add(name, yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False, width=10_000))
     return RedirectResponse("/jobs", 303)
 

@@ -31,7 +31,7 @@ def mistakes(recipe: Recipe) -> list[str]:
     if recipe.monitor not in (None, "off"):
         out.append(f"`monitor: {recipe.monitor}` reads PyTorch models as they are tuned: leave it out, or `{BACK}`")
     if recipe.guard == "act":
-        out.append(f"`guard: act` follows PyTorch's loop: leave it out, or `{BACK}`")
+        out.append(f"`guard: act` steers PyTorch's loop: leave it out, or `{BACK}`")
     if recipe.bf16:
         out.append("`framework: tensorflow` computes in fp32: leave `bf16` out")
     if recipe.classify_by == "likelihood":
@@ -45,7 +45,8 @@ def preflight(job: Job) -> None:
     """Refuse what only the rows and the base model tell.
 
     Raises:
-        RecipeError: another task. ModelError: another kind of model. TunewellError: TensorFlow is not installed.
+        RecipeError: another task. ModelError: another kind of model.
+        TunewellError: TensorFlow is not installed.
     """
     from tunewell.extras import need
 

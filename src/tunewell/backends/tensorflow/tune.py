@@ -128,7 +128,8 @@ class Loop:
         self.rates = rates(recipe.lr_scheduler_type, self.rate, self.plan)
         self.distill = self._distillation(float(lengths.mean()))
         self.state, self.control = TrainerState(max_steps=self.plan.steps), TrainerControl()
-        self.waited = 0  # validations without a better score
+        self.waited = self.bad = 0  # validations without a better score, steps that were dropped, in a row
+        self.logged: list[float] = []  # losses since the last log entry
 
     def _gate(self, gate: Callable[..., float], when: str) -> float:
         where = self.recipe.model
@@ -162,38 +163,46 @@ class Loop:
         from tunewell.backends.tensorflow.checkpoint import load_last
         from tunewell.train.dynamics import FILE, RecordDynamics
         from tunewell.train.progress import Bar, Counts, MetricsFile
+        from tunewell.train.stop import StopInOrder
 
-        plan, state = self.plan, self.state
-        epochs = -(-plan.steps // plan.steps_an_epoch)
+        epochs = -(-self.plan.steps // self.plan.steps_an_epoch)
         self.counts = Counts()
         self.dynamics = RecordDynamics(len(self.encoded), epochs, self.spec.problem_type, self.folder / FILE)
         bar, file = Bar("tuning", self.spec.metric, progress), MetricsFile(self.folder / "metrics.jsonl")
-        self.watchers = [self.dynamics, bar, file, *more]
-        checkpoints = self.folder / "checkpoints"
-        if (found := load_last(checkpoints, self.steps)) is not None:
-            self._resume(found)
-        self.logged: list[float] = []
+        stop = StopInOrder(self.echo)
+        self.watchers = [self.counts, self.dynamics, bar, file, *more, stop]
+        if (found := load_last(self.folder / "checkpoints", self.steps, self.echo)) is not None:
+            self._resume(*found)
         self._tell("on_train_begin")
-        bad = 0
+        with stop.listening():
+            self._epochs(validate)
+        self._tell("on_train_end")
+
+    def _epochs(self, validate: Callable[[Classifier], dict[str, float]]) -> None:
+        plan, state = self.plan, self.state
         while state.global_step < plan.steps and not self.control.should_training_stop:
             epoch, done = divmod(state.global_step, plan.steps_an_epoch)
             plan.batches.set_epoch(epoch)
             batches = list(plan.batches)
             self._tell("on_epoch_begin")
             for place in range(done, plan.steps_an_epoch):
-                bad = self._step(batches[place * plan.accumulate : (place + 1) * plan.accumulate], bad)
+                self.control.should_save = False
+                self._step(batches[place * plan.accumulate : (place + 1) * plan.accumulate])
                 if state.global_step % plan.every == 0 or state.global_step >= plan.steps:
-                    self._validate(validate, checkpoints)
+                    self._validate(validate)
+                    self._save()
+                elif self.control.should_save:  # asked to stop
+                    self._save()
                 if state.global_step >= plan.steps or self.control.should_training_stop:
                     break
-        self._tell("on_train_end")
 
-    def _step(self, batches: list[list[int]], bad: int) -> int:
-        """One optimiser step; returns how many steps in a row have been dropped."""
+    def _step(self, batches: list[list[int]]) -> None:
+        """One optimiser step; one that is not finite is dropped."""
         from tunewell.train.plan import not_finite
         from tunewell.train.trainer import MAX_BAD_STEPS
 
         state, step = self.state, self.state.global_step
+        self._tell("on_step_begin")
         loss, gradients = 0.0, None
         for i, rows in enumerate(batches):
             value, found = self._batch(rows, step * self.plan.accumulate + i)
@@ -205,16 +214,15 @@ class Loop:
         norm = self.steps.norm(gradients)
         if math.isfinite(loss) and math.isfinite(norm):
             self.steps.update(gradients, norm, self.rates[step])
-            bad = 0
+            self.bad = 0
         else:
-            bad += 1
+            self.bad += 1
             self.counts.nonfinite_steps.append(step + 1)
-            if bad >= MAX_BAD_STEPS:
-                raise not_finite(bad, step + 1, self.rate)
+            if self.bad >= MAX_BAD_STEPS:
+                raise not_finite(self.bad, step + 1, self.rate)
         state.global_step = step + 1
         state.epoch = state.global_step / self.plan.steps_an_epoch
         self.logged.append(loss)
-        self._tell("on_step_end")
         if state.global_step == 1 or state.global_step % max(1, self.plan.steps // 200) == 0:
             self._log(
                 {
@@ -224,7 +232,7 @@ class Loop:
                 }
             )
             self.logged = []
-        return bad
+        self._tell("on_step_end")
 
     def _batch(self, rows: list[int], number: int) -> tuple[float, list[Any]]:
         """Loss and gradients of one batch; what it holds is counted."""
@@ -233,7 +241,8 @@ class Loop:
         batch = self.collate([self.encoded[i] for i in rows])
         labels, place = batch.pop("labels"), batch.pop("row")
         mask = batch["attention_mask"]
-        self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel(), pairs=mask.numel() * mask.shape[-1])
+        pairs = mask.numel() * mask.shape[-1]
+        self.counts.add(rows=len(mask), tokens=int(mask.sum()), cells=mask.numel(), pairs=pairs)
         arrays = {k: v.numpy() for k, v in batch.items()}
         wanted = labels.numpy()
         planned = self.plan.rows * self.plan.accumulate
@@ -254,38 +263,52 @@ class Loop:
             batch, own.teacher[place].numpy(), own.weight * own.every, (self.recipe.seed, -1 - step)
         )
 
-    def _validate(self, validate: Callable[[Classifier], dict[str, float]], checkpoints: Path) -> None:
-        """Score, keep the best weights, decide whether to go on, and write where we stand."""
-        from tunewell.backends.tensorflow.checkpoint import save, save_best
+    def _validate(self, validate: Callable[[Classifier], dict[str, float]]) -> None:
+        """Score, keep the best weights, and decide whether to go on."""
+        from tunewell.backends.tensorflow.checkpoint import save_best
 
         metrics = {f"eval_{k}": v for k, v in validate(self.twin).items()}
         self._log(metrics)
         score, state = metrics[f"eval_{self.spec.metric}"], self.state
         if state.best_metric is None or score > state.best_metric:
             state.best_metric, state.best_global_step, self.waited = score, state.global_step, 0
-            save_best(checkpoints, self.twin.values())
+            save_best(self.folder / "checkpoints", state.global_step, self.twin.values())
         else:
             self.waited += 1
         if self.recipe.early_stopping_patience and self.waited >= self.recipe.early_stopping_patience:
             self.control.should_training_stop = True
         self._tell("on_evaluate", metrics=metrics)
+
+    def _save(self) -> None:
+        """Write where we stand."""
+        from tunewell.backends.tensorflow.checkpoint import save
+
+        state = self.state
         about = {
             "step": state.global_step,
             "best": [state.best_global_step, state.best_metric],
             "waited": self.waited,
+            "bad": self.bad,
+            "logged": self.logged,
             "stop": self.control.should_training_stop,
             "log": state.log_history,
             "counts": self.counts.state()["attributes"],
         }
+        noted = {name: tensor.numpy() for name, tensor in self.dynamics.state().items()}
+        best, keep = state.best_global_step or 0, self.recipe.save_total_limit
+        save(self.folder / "checkpoints", self.steps, about, noted, best=best, keep=keep)
         self._tell("on_save")
-        save(checkpoints, state.global_step, self.steps, about, self.recipe.save_total_limit)
 
-    def _resume(self, found: dict[str, Any]) -> None:
+    def _resume(self, found: dict[str, Any], noted: dict[str, np.ndarray]) -> None:
+        import torch
+
+        self.dynamics.load_state({name: torch.from_numpy(array) for name, array in noted.items()})
         state = self.state
         state.global_step, state.log_history = found["step"], found["log"]
         state.epoch = state.global_step / self.plan.steps_an_epoch
         state.best_global_step, state.best_metric = found["best"]
         self.waited, self.control.should_training_stop = found["waited"], found["stop"]
+        self.bad, self.logged = found["bad"], found["logged"]
         for name, value in found["counts"].items():
             setattr(self.counts, name, value)
         self.echo(f"tune: continuing from step {state.global_step}")
@@ -304,12 +327,12 @@ class Loop:
         """The best weights as PyTorch reads them, compared once more; the record."""
         from safetensors.torch import load_file
 
-        from tunewell.backends.tensorflow.checkpoint import BEST
+        from tunewell.backends.tensorflow.checkpoint import best_file
         from tunewell.backends.tensorflow.parity import gate
         from tunewell.train.progress import plain
         from tunewell.train.tune import peak_memory_mb
 
-        written = load_file(str(self.folder / "checkpoints" / BEST))
+        written = load_file(str(best_file(self.folder / "checkpoints", self.state.best_global_step or 0)))
         self.model.load_state_dict(written, strict=False)  # what is no parameter stays as it was
         self.twin.load({name: tensor.numpy() for name, tensor in written.items()})
         self.apart["after"] = self._gate(gate, "after tuning")
