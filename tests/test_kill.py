@@ -70,7 +70,7 @@ class Kills:
 
     def _reached(self, name: str, point: str, before: int) -> bool:
         if point == "checkpoint":
-            return any((self.folder / name / "train").rglob("trainer_state.json"))
+            return any((self.folder / name / "train").rglob("whole.json"))
         with self.told(name).open("rb") as file:
             file.seek(before)
             return any(line.startswith(point.encode()) for line in file)

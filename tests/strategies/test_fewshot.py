@@ -314,6 +314,8 @@ def test_what_chooses_on_validation_rows_refuses_to_go_without(tiny_model, tiny_
     tasks = [{"name": name, "train": str(tiny_csv)} for name in ("a", "b")]
     with pytest.raises((DataError, RecipeError), match="chooses on validation rows, and there are none"):
         run_sequence({"tasks": tasks, "strategy": "plain", **keys}, echo=lambda line: None)
+    with pytest.raises(RecipeError, match="unknown strategy `fewshot`; a sequence knows"):
+        run_sequence({"tasks": tasks, "strategy": "fewshot", "model": str(tiny_model)}, echo=lambda line: None)
 
 
 def test_a_decoder_is_refused(few_run, tiny_decoder, tmp_path):

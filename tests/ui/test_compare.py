@@ -125,3 +125,56 @@ def test_the_page(three):
     assert client.get("/compare?at=a").status_code == 400
     assert client.get("/compare?at=a&at=../x").status_code == 404
     assert "9 chosen" not in client.get("/compare?at=a&at=a&at=a").text
+
+
+def write_task(folder, make_records, spec, header, rows):
+    make_records(folder)
+    (folder / "task.json").write_text(json.dumps({"spec": spec}), encoding="utf-8")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8")) | {"metric": spec["metric"]}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+@pytest.mark.parametrize(
+    ("spec", "header", "one", "other", "metric", "difference", "test"),
+    [
+        (
+            {"name": "text-regression", "labels": [], "multi_label": False, "metric": "r2", "pair": False},
+            ["text", "label", "prediction"],
+            [["a", 1.0, 1.0], ["b", 2.0, 2.0], ["c", 3.0, 3.0], ["d", 4.0, 4.0]],
+            [["a", 1.0, 2.0], ["b", 2.0, 2.0], ["c", 3.0, 3.0], ["d", 4.0, 2.0]],
+            "mae", -0.75, "paired permutation of squared errors",
+        ),
+        (
+            {"name": "text-classification", "labels": ["x", "y"], "multi_label": True, "metric": "f1_micro",
+             "pair": False},
+            ["text", "label", "prediction", "p_x", "p_y"],
+            [["a", '["x"]', '["x"]', 0.9, 0.1], ["b", '["x", "y"]', '["x", "y"]', 0.9, 0.5], ["c", "[]", "[]", 0, 0]],
+            [["a", '["x"]', '["y"]', 0.4, 0.6], ["b", '["x", "y"]', '["x", "y"]', 0.9, 0.8], ["c", "[]", "[]", 0, 0]],
+            "hamming_loss", -2 / 6, "paired permutation of wrong labels a row",
+        ),
+        (
+            {"name": "question-answering", "labels": [], "multi_label": False, "metric": "f1", "pair": True},
+            ["question", "id", "label", "f1"],
+            [["a", "1", "z", 1.0], ["b", "2", "z", 0.5], ["c", "3", "z", 1.0]],
+            [["a", "1", "z", 0.0], ["b", "2", "z", 0.5], ["c", "3", "z", 0.5]],
+            "f1", 0.5, "paired permutation of F1",
+        ),
+    ],
+)  # fmt: skip
+def test_other_tasks_by_hand(tmp_path, make_records, spec, header, one, other, metric, difference, test):
+    write_task(tmp_path / "one", make_records, spec, header, one[::-1])
+    write_task(tmp_path / "other", make_records, spec, header, other)
+    found = side_by_side(entries(tmp_path), "other")
+    assert found.refused is None
+    assert found.differences[metric]["one"].value == pytest.approx(difference)
+    assert found.verdicts[0].test == test
+    assert found.verdicts[0].better is None  # so few rows tell nothing
+
+
+def test_answers_that_have_no_score_a_row_are_refused(tmp_path, make_records):
+    spec = {"name": "translation", "labels": [], "multi_label": False, "metric": "chrf", "pair": False}
+    for name in "ab":
+        write_task(tmp_path / name, make_records, spec, ["text", "label", "prediction"], [["a", "b", "c"]])
+    assert side_by_side(entries(tmp_path)).refused.what == "answers of translation are not scored row by row"

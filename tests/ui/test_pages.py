@@ -75,6 +75,7 @@ def test_the_page_of_a_run(client, at, lang):
     for text in shown:
         assert text in unescape(html), text
     assert "Traceback" not in html
+    assert (f'href="/try?at={at}"' in html) == (at in ("a", "deep/b", "seq"))
 
 
 def test_nothing_from_data_is_markup(client):
@@ -148,3 +149,27 @@ def test_a_folder_that_is_not_there():
     result = CliRunner().invoke(command_line, ["ui", "/no/such/folder"])
     assert result.exit_code == 2
     assert "mkdir runs" in result.output
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"[1]",
+        pytest.param(b"", marks=pytest.mark.slow),
+        pytest.param(b'{"a": {"b": "x"}}', marks=pytest.mark.slow),
+        pytest.param(b"\xff\xfe\x00{", marks=pytest.mark.slow),
+    ],
+)
+def test_whatever_a_file_of_a_run_holds_there_is_no_fault(tmp_path, make_records, garbage):
+    make_records(tmp_path / "good")
+    path = make_records(tmp_path / "bad")
+    client = session(tmp_path)
+    names = [p for p in sorted(path.rglob("*")) if p.is_file()]
+    for file in [*names, path / "task.json", path / "steps.json", path / "sequence.json", path / "train/metrics.jsonl"]:
+        before = file.read_bytes() if file.exists() else None
+        file.write_bytes(garbage)
+        for address in ("/", "/run?at=bad", "/live?at=bad", "/try?at=bad", "/compare?at=good&at=bad"):
+            answer = client.get(address)  # a fault would be raised here
+            assert answer.status_code in (200, 400), (file.name, address)
+            assert "good" in answer.text or "bad" in answer.text, (file.name, address)
+        file.unlink() if before is None else file.write_bytes(before)

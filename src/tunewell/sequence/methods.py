@@ -31,7 +31,10 @@ STORING = ("replay", "der", "agem")  # cannot work without stored rows
 
 
 def known() -> list[str]:
-    return [*OWN, *(name for name in STRATEGIES if name not in (*OWN, "prompt", "rehearse"))]  # tasks share an encoder
+    return [
+        *OWN,
+        *(name for name in STRATEGIES if name not in (*OWN, "prompt", "fewshot", "rehearse")),
+    ]  # tasks share an encoder
 
 
 def check_names(names: list[str], memory: float) -> list[str]:

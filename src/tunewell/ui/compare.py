@@ -119,10 +119,10 @@ def side_by_side(entries: Sequence[Entry], reference: str = "") -> Comparison:
 
 def _own_figures(found: Comparison, entry: Entry) -> None:
     """What each run's own records say, each figure with its own interval."""
-    evaluation = read_json(entry.path / "evaluation.json")
-    for name, value in evaluation.get("metrics", {}).items():
-        found.figures.setdefault(name, {})[entry.at] = Estimate.model_validate(value)
     try:
+        evaluation = read_json(entry.path / "evaluation.json")
+        for name, value in evaluation.get("metrics", {}).items():
+            found.figures.setdefault(name, {})[entry.at] = Estimate.model_validate(value)
         summary = Summary.load(entry.path / "summary.json")
         found.costs[entry.at] = {
             "rows": summary.n_train, "train": summary.seconds.get("train", 0.0),

@@ -96,7 +96,9 @@ class Shelf:
     def all(self) -> list[Entry]:
         """Every run, the newest first."""
         found = [self.entry(path) for path in folders(self.place)]
-        self._known = {e.path: self._known[e.path] for e in found}
+        there = {e.path for e in found}
+        for path in [p for p in list(self._known) if p not in there]:
+            self._known.pop(path, None)
         return sorted(found, key=lambda e: (e.date, e.at), reverse=True)
 
     def entry(self, path: Path) -> Entry:
