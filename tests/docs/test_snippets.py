@@ -180,7 +180,7 @@ def test_both_readmes_say_the_same() -> None:
     english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
     assert len(FENCE.findall(english)) == len(FENCE.findall(chinese))
     assert english.count("\n|") == chinese.count("\n|")
-    links = [set(re.findall(r"\]\(([^)]+)\)", text)) for text in (english, chinese)]
+    links = [set(re.findall(r"\]\(([^)]+)\)", text.replace("(docs/zh/", "(docs/"))) for text in (english, chinese)]
     assert links[0] ^ links[1] == {"README.md", "README.zh.md", "docs/how-to/chinese.md"}
     for text in (english, chinese):
         ticks = [line for line in text.splitlines() if "✓" in line or "◐" in line]
