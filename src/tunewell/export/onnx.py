@@ -104,18 +104,6 @@ class OnnxPredictor:
 
     def raw_scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Probabilities (n, C) or values (n,)."""
-        from tunewell.models.embed import encode, like_length
-        from tunewell.tasks.spec import scores_of
+        from tunewell.export.parity import scores_by
 
-        tokenizer = self.source.tokenizer
-        encoded = encode(tokenizer, texts, pairs, self.source.max_length)
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        logits = np.empty((len(lengths), self.source.spec.outputs), dtype=np.float32)
-        for index in like_length(lengths, 64):
-            batch = tokenizer.pad(
-                {k: [encoded[k][i] for i in index] for k in encoded if k in tokenizer.model_input_names},
-                return_tensors="np",
-            )
-            inputs = {name: np.asarray(batch[name], dtype=np.int64) for name in self.names}
-            logits[index] = self.session.run(None, inputs)[0]
-        return scores_of(self.source.spec, logits)
+        return scores_by(self.source, texts, pairs, self.names, lambda inputs: self.session.run(None, inputs)[0])

@@ -27,6 +27,33 @@ SAMPLE = (
 )
 
 
+def scores_by(
+    source: Any,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    names: Sequence[str],
+    answer: Callable[[dict[str, np.ndarray]], np.ndarray],
+) -> np.ndarray:
+    """Probabilities (n, C) or values (n,) of another runtime, encoded and batched as the source model's are.
+
+    Args:
+        source: the predictor whose tokenizer and task are used. names: the inputs that `answer` takes.
+        answer: inputs (B, T) int64 by name -> logits (B, C).
+    """
+    from tunewell.models.embed import encode, like_length
+    from tunewell.tasks.spec import scores_of
+
+    tokenizer = source.tokenizer
+    encoded = encode(tokenizer, texts, pairs, source.max_length)
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    logits = np.empty((len(lengths), source.spec.outputs), dtype=np.float32)
+    for index in like_length(lengths, 64):
+        rows = {k: [encoded[k][i] for i in index] for k in encoded if k in tokenizer.model_input_names}
+        batch = tokenizer.pad(rows, return_tensors="np")
+        logits[index] = answer({name: np.asarray(batch[name], dtype=np.int64) for name in names})
+    return scores_of(source.spec, logits)
+
+
 class Parity(Record):
     """Two models over the same rows.
 

@@ -102,42 +102,23 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         f"tune: {' + '.join(s.name for s in made)}, {len(job.splits['train']):,} rows, "
         f"at most {job.max_length} tokens each, {'bf16' if job.bf16 else 'fp32'}"
     )
+    options: dict[str, Any] = {
+        "recipe": job.recipe,
+        "max_length": job.max_length,
+        "targets": learned,
+        "strategies": made,
+        "folder": folder,
+        "echo": job.echo,
+        "progress": job.progress,
+        "callbacks": job.callbacks,
+    }
+    about = (model, job.input_tokenizer, job.spec, job.splits["train"])
     if job.recipe.framework == "tensorflow":
         from tunewell.backends.tensorflow.tune import tune as tune_twin
 
-        return model, tune_twin(
-            model,
-            job.input_tokenizer,
-            job.spec,
-            job.splits["train"],
-            recipe=job.recipe,
-            max_length=job.max_length,
-            targets=learned,
-            validate=job.validate,
-            strategies=made,
-            folder=folder,
-            echo=job.echo,
-            progress=job.progress,
-            callbacks=job.callbacks,
-        )
+        return model, tune_twin(*about, validate=job.validate, **options)
     from tunewell.train.tune import tune as tune_model
 
     job.monitor = monitor_of(job) if processes.rank() == 0 else None
-    training = tune_model(
-        model,
-        job.input_tokenizer,
-        job.spec,
-        job.splits["train"],
-        recipe=job.recipe,
-        max_length=job.max_length,
-        targets=learned,
-        inputs=inputs,
-        validate=job.validate if job.validated else None,
-        strategies=made,
-        folder=folder,
-        echo=job.echo,
-        progress=job.progress,
-        callbacks=job.callbacks,
-        monitor=job.monitor,
-    )
-    return model, training
+    validate = job.validate if job.validated else None
+    return model, tune_model(*about, inputs=inputs, validate=validate, monitor=job.monitor, **options)

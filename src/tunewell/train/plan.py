@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from tunewell.errors import TrainingError
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
-    from tunewell.train.batching import LikeLengthBatches, RandomBatches
 
 TOKENS_A_ROW = 128  # the token budget of a batch is this times per_device_train_batch_size
 
@@ -21,13 +21,14 @@ class Plan:
     """The plan for one tuning.
 
     Attributes:
-        batches: the sampler. rows: rows a full batch.
+        batches: the sampler. rows: rows a full batch. epochs: passes over it.
         steps, steps_an_epoch: optimiser steps planned; accumulate: batches a step. warmup: steps of it.
         every: steps from one validation to the next.
     """
 
-    batches: LikeLengthBatches | RandomBatches
+    batches: Any
     rows: int
+    epochs: float
     accumulate: int
     steps: int
     steps_an_epoch: int
@@ -35,27 +36,41 @@ class Plan:
     every: int
 
 
-def plan(recipe: Recipe, lengths: np.ndarray, *, tokens_a_row: int = TOKENS_A_ROW, random: bool = False) -> Plan:
+def plan(
+    recipe: Recipe,
+    lengths: np.ndarray,
+    *,
+    tokens_a_row: int = TOKENS_A_ROW,
+    random: bool = False,
+    own: Callable[..., Any] | None = None,
+) -> Plan:
     """The plan of a recipe for rows of known lengths.
 
     Args:
         lengths: (n,) tokens of each training row. tokens_a_row: the budget of a batch over its rows.
         random: batches are drawn, rows are not padded.
+        own: makes the batches of a strategy that has its own, which are gone through once.
     """
     from tunewell.train.batching import LikeLengthBatches, RandomBatches
 
     rows = min(recipe.per_device_train_batch_size, len(lengths))
-    batches: LikeLengthBatches | RandomBatches
-    if random:
+    batches: Any
+    if own is not None:
+        batches = own(lengths, rows=rows, tokens=rows * tokens_a_row, seed=recipe.seed)
+    elif random:
         batches = RandomBatches(len(lengths), rows=rows, seed=recipe.seed)
     else:
         batches = LikeLengthBatches(lengths, rows=rows, tokens=rows * tokens_a_row, seed=recipe.seed)
     accumulate = recipe.gradient_accumulation_steps
     steps_an_epoch = -(-len(batches) // accumulate)
-    steps = recipe.max_steps if recipe.max_steps > 0 else int(np.ceil(recipe.num_train_epochs * steps_an_epoch))
+    epochs = 1.0 if own is not None else recipe.num_train_epochs
+    steps = int(np.ceil(epochs * steps_an_epoch))
+    if recipe.max_steps > 0:
+        steps = recipe.max_steps if own is None else min(steps, recipe.max_steps)
     return Plan(
         batches=batches,
         rows=rows,
+        epochs=epochs,
         accumulate=accumulate,
         steps=steps,
         steps_an_epoch=steps_an_epoch,

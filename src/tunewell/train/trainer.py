@@ -23,13 +23,13 @@ import torch
 from transformers import Trainer
 
 from tunewell import processes
-from tunewell.errors import TrainingError
 from tunewell.train.agree import agreed
 from tunewell.train.batching import LikeLengthBatches, RandomBatches
 from tunewell.train.checkpoint import LoopState, seal_and_rotate
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
 from tunewell.train.packing import BOUNDS
+from tunewell.train.plan import not_finite
 from tunewell.train.progress import SEEN, Counts
 from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
 
@@ -297,12 +297,7 @@ class TunewellTrainer(Trainer):
         for parameter in model.parameters():
             parameter.grad = None
         if self._bad_in_a_row >= MAX_BAD_STEPS:
-            raise TrainingError(
-                f"the loss or its gradient was not finite for {MAX_BAD_STEPS} steps in a row, last at step {step}",
-                where=f"learning_rate: {self.args.learning_rate}",
-                expected="a finite loss",
-                remedy="lower learning_rate, set `bf16: false`, or look for extreme labels with `tunewell check`",
-            )
+            raise not_finite(MAX_BAD_STEPS, step, self.args.learning_rate)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from tunewell.errors import TrainingError
 from tunewell.results import Training
-from tunewell.train.plan import TOKENS_A_ROW
+from tunewell.train.plan import TOKENS_A_ROW, out_of_memory, plan
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -134,7 +135,7 @@ def tune(
     from tunewell import processes
     from tunewell.train.accounting import Energy, account, work_of
     from tunewell.train.agree import Agree
-    from tunewell.train.batching import Collator, LikeLengthBatches, RandomBatches
+    from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
     from tunewell.train.guard import Guard
@@ -172,28 +173,20 @@ def tune(
     if tokens is not None:
         collate = tokens.collate
     lengths = lengths_of(encoded)
-    rows = min(recipe.per_device_train_batch_size, len(encoded))
-    budget = rows * (TOKENS_A_ROW if inputs is None else inputs.tokens_a_row)
-    batches: Any
     own = hooks(strategies, "batches")
-    if own:
-        batches = own[0](lengths, np.asarray(encoded["labels"]), rows=rows, tokens=budget, seed=recipe.seed)
-    elif tokens is not None and tokens.random:
-        batches = RandomBatches(len(encoded), rows=rows, seed=recipe.seed)
-    else:
-        batches = LikeLengthBatches(lengths, rows=rows, tokens=budget, seed=recipe.seed)
-    accumulate = recipe.gradient_accumulation_steps
-    steps_an_epoch = -(-len(batches) // accumulate)
-    epochs = 1.0 if own else recipe.num_train_epochs
-    steps = int(np.ceil(epochs * steps_an_epoch))
-    if recipe.max_steps > 0:
-        steps = min(steps, recipe.max_steps) if own else recipe.max_steps
-    deal: Any = batches
+    planned = plan(
+        recipe,
+        lengths,
+        tokens_a_row=TOKENS_A_ROW if inputs is None else inputs.tokens_a_row,
+        random=tokens is not None and tokens.random,
+        own=partial(own[0], labels=np.asarray(encoded["labels"])) if own else None,
+    )
+    rows, steps, accumulate = planned.rows, planned.steps, planned.accumulate
+    deal: Any = planned.batches
     if processes.together():
-        deal = processes.Dealt(batches, place=processes.rank(), of=processes.size())
+        deal = processes.Dealt(deal, place=processes.rank(), of=processes.size())
         collate = processes.DealtCollator(collate, deal)
     checkpoints = folder / "checkpoints"
-    every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
     with processes.zero_first():  # it removes what is not whole
         resume = last_whole(checkpoints, echo)
     rate = recipe.learning_rate or peak_rate(model)
@@ -230,18 +223,18 @@ def tune(
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=accumulate,
         learning_rate=rate,
-        num_train_epochs=epochs,
+        num_train_epochs=planned.epochs,
         max_steps=steps,
-        warmup_steps=int(np.ceil(recipe.warmup_ratio * steps)),
+        warmup_steps=planned.warmup,
         lr_scheduler_type=recipe.lr_scheduler_type,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         bf16=bf16,
         optim="adamw_torch_fused",
         eval_strategy="steps" if validate else "no",
-        eval_steps=every,
+        eval_steps=planned.every,
         save_strategy="steps",
-        save_steps=every,
+        save_steps=planned.every,
         load_best_model_at_end=validate is not None,
         metric_for_best_model=f"eval_{spec.metric}",
         greater_is_better=True,
@@ -258,7 +251,7 @@ def tune(
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
-    dynamics = RecordDynamics(len(encoded), -(-steps // steps_an_epoch), spec.problem_type, folder / FILE)
+    dynamics = RecordDynamics(len(encoded), -(-steps // planned.steps_an_epoch), spec.problem_type, folder / FILE)
     watchers = [
         Counts(),
         dynamics,
@@ -315,11 +308,7 @@ def tune(
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingError(
-            "ran out of memory",
-            where=f"per_device_train_batch_size: {rows}",
-            remedy="halve per_device_train_batch_size and double gradient_accumulation_steps, or lower max_length",
-        ) from error
+        raise out_of_memory(rows) from error
     except OSError as error:
         raise TrainingError(
             f"cannot write a checkpoint: {error.strerror or error}",

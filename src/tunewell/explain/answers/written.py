@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tunewell.tasks.generation.writers import Encoded, Writer
 
-CANDIDATES = ("gradient_x_input", "occlusion")  # one pass an answer's word, one a source's word
+CANDIDATES = ("occlusion", "gradient_x_input")  # the first is tried whatever the budget: one pass a source word
 UNIT = "log-probability of the answer's word, in nats"
 SPEC = TaskSpec("text-generation", metric="")
 ROWS, TOKENS = 16, 1024  # of a batch: the logits of large vocabularies are what fills memory
