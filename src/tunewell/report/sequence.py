@@ -76,7 +76,7 @@ SEQUENCE_WORDS = {
         "forward_transfer_note": "学习前的探针减去基础模型上的探针",
         "forgetting_note": "之前最好减去最后",
         "retention": "主体保留了多少基础模型的能力",
-        "retention_note": "报告半集上的平均保留率，1 表示没有损失。",
+        "retention_note": "报告半区上的平均保留率，1 表示没有损失。",
         "table": "逐个任务",
         "task": "任务",
         "rows": "训练行数",
