@@ -21,7 +21,7 @@ from tunewell import __version__
 from tunewell.errors import ModelError, TunewellError
 from tunewell.serving import schema
 from tunewell.serving.batcher import Batcher, QueueFullError
-from tunewell.serving.guard import Guard, Refusal
+from tunewell.serving.guard import Guard, Refusal, refusal_of
 from tunewell.serving.metrics import CONTENT_TYPE, Metrics
 from tunewell.serving.models import Models
 from tunewell.serving.page import page
@@ -136,13 +136,13 @@ class Service:
         except TimeoutError:
             raise _late(self.limits.timeout) from None
         except TunewellError as error:
-            raise _refusal(422, error) from None
+            raise refusal_of(422, error) from None
 
     def _model(self, name: str | None) -> Any:
         try:
             return self.models.get(name)
         except ModelError as error:
-            raise _refusal(404, error) from None
+            raise refusal_of(404, error) from None
 
     async def list_models(self) -> Response:
         """The models by name; the first is the default."""
@@ -168,7 +168,7 @@ class Service:
             self._model(asked.model)
         for outcome in await self.load_again(asked.model):
             if isinstance(outcome, TunewellError):
-                raise _refusal(409, outcome)
+                raise refusal_of(409, outcome)
         return await self.list_models()
 
     async def load_again(self, name: str | None = None) -> list[Any]:
@@ -330,10 +330,6 @@ def _late(seconds: float) -> Refusal:
         f"no answer within {seconds:g} s",
         remedy="send fewer texts a request, or start the service with a larger --timeout",
     )
-
-
-def _refusal(status: int, error: TunewellError) -> Refusal:
-    return Refusal(status, error.what, where=error.where, expected=error.expected, remedy=error.remedy)
 
 
 async def _refused(_: Request, refusal: Exception) -> Response:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tunewell.errors import TunewellError
+
 OPEN = ("/", "/healthz", "/openapi.json", "/favicon.ico")  # no key needed
 KNOWN = (*OPEN, "/predict", "/explain", "/influence", "/models", "/metrics", "/reload")
 SAFE_HEADERS = (
@@ -42,6 +44,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
 
     def body(self) -> bytes:
         return json.dumps({"error": self.problem}, ensure_ascii=True).encode()
+
+
+def refusal_of(status: int, error: TunewellError) -> Refusal:
+    """A user's mistake as an answer."""
+    return Refusal(status, error.what, where=error.where, expected=error.expected, remedy=error.remedy)
 
 
 class Guard:

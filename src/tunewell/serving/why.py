@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from tunewell.errors import ModelError, RunFolderError, TunewellError
+from tunewell.errors import TunewellError
 from tunewell.serving.batcher import QueueFullError
-from tunewell.serving.guard import Refusal
+from tunewell.serving.guard import Refusal, refusal_of
 from tunewell.serving.models import Served, version_of
 from tunewell.serving.schema import ExplainRequest, InfluenceRequest
 
@@ -89,8 +89,8 @@ class Why:
         if self._influence is None or self._influence[0] is not served:
             try:
                 traced = Influence(served.path)
-            except (ModelError, RunFolderError, TunewellError) as error:
-                raise conflict(error) from None
+            except TunewellError as error:
+                raise refusal_of(409, error) from None
             if version_of(traced.predictor.source) != served.version:
                 raise Refusal(
                     409,
@@ -109,8 +109,3 @@ class Why:
                 )
             self._influence = served, traced
         return self._influence[1]
-
-
-def conflict(error: TunewellError) -> Refusal:
-    """A run that cannot tell of its training rows."""
-    return Refusal(409, error.what, where=error.where, expected=error.expected, remedy=error.remedy)
