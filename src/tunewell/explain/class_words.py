@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain.records import ClassWords, WordInfluence
-from tunewell.results import Estimate
 
 if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
@@ -66,15 +66,11 @@ def _by_word(words: Sequence[str], scores: np.ndarray) -> dict[str, float]:
 
 
 def _ranked(values: dict[str, list[float]], least: int) -> list[WordInfluence]:
-    from scipy import stats
-
     out = []
     for word, scores in values.items():
-        n = len(scores)
-        if n < max(2, least):
+        if len(scores) < max(2, least):
             continue
-        half = float(stats.t.ppf(0.975, n - 1) * np.std(scores, ddof=1) / np.sqrt(n))
-        mean = float(np.mean(scores))
-        if mean - half > 0:
-            out.append(WordInfluence(word, Estimate(value=mean, low=mean - half, high=mean + half, n=n)))
+        found = mean_interval(scores)
+        if found.low is not None and found.low > 0:
+            out.append(WordInfluence(word, found))
     return sorted(out, key=lambda i: (-(i.score.low or 0.0), i.word))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain.inside import Inside, look_inside
 from tunewell.results import Estimate, Record
 from tunewell.retention.probes.drift import debiased_cka
@@ -238,15 +239,9 @@ def drift(
 
 def _shift(before: Inside, after: Inside, layer: int) -> Estimate | None:
     """Mean change of attention's entropy with its 95 % t interval."""
-    from scipy import stats
-
     if before.entropy is None or after.entropy is None:
         return None
-    change = after.entropy[layer] - before.entropy[layer]
-    n = len(change)
-    half = float(stats.t.ppf(0.975, n - 1) * change.std(ddof=1) / np.sqrt(n))
-    mean = float(change.mean())
-    return Estimate(value=mean, low=mean - half, high=mean + half, n=n)
+    return mean_interval(after.entropy[layer] - before.entropy[layer])
 
 
 def _cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.errors import DataError
+from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain.faithfulness import plausibility
 from tunewell.results import Estimate
 
@@ -82,10 +83,10 @@ def agreement(explanations: Sequence[Explanation], highlights: Sequence[Any], *,
     if not own:
         raise DataError("no text has some words highlighted and others not", where="highlights")
     a, b = np.asarray(own), np.asarray(chance)
-    return Agreement(
-        _mean(a[:, 0]), _mean(a[:, 1]), _mean(b[:, 0]), _mean(b[:, 1]), _mean(a[:, 0] - b[:, 0]),
-        _mean(a[:, 1] - b[:, 1]), len(own), left_out,
-    )  # fmt: skip
+    of = mean_interval
+    gain = a - b
+    figures = of(a[:, 0]), of(a[:, 1]), of(b[:, 0]), of(b[:, 1]), of(gain[:, 0]), of(gain[:, 1])
+    return Agreement(*figures, len(own), left_out)
 
 
 def human_scores(e: Explanation) -> tuple[np.ndarray, np.ndarray]:
@@ -159,13 +160,3 @@ def said(found: Agreement) -> str:
             f"difference {number(gain.value)} ({interval(gain)})"
         )
     return "\n".join(lines)
-
-
-def _mean(values: np.ndarray) -> Estimate:
-    from scipy import stats
-
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return Estimate(value=mean, low=None, high=None, n=n)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Estimate(value=mean, low=mean - half, high=mean + half, n=n)

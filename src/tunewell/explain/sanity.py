@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain import tokens
 from tunewell.explain.scorer import Scorer
 from tunewell.explain.segment import items_of
@@ -114,10 +115,8 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _mean(values: Sequence[float]) -> Estimate:
-    from scipy import stats
-
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return Estimate(value=mean, n=n)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Estimate(value=mean, low=max(-1.0, mean - half), high=min(1.0, mean + half), n=n)
+    """Of correlations, whose interval ends at −1 and 1."""
+    found = mean_interval(values)
+    if found.low is None or found.high is None:
+        return found
+    return found.model_copy(update={"low": max(-1.0, found.low), "high": min(1.0, found.high)})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain.records import Shortcut
 from tunewell.explain.segment import items_of, spans_of
 from tunewell.results import Estimate
@@ -122,19 +123,12 @@ def _turned(scorer: Scorer, texts: Sequence[str], word: str, target: int, max_le
 
 def _lost(scorer: Scorer, texts: Sequence[str], word: str, target: int, max_length: int) -> Estimate:
     """By how much the label's probability falls when the word is taken out of texts that hold it."""
-    from scipy import stats
-
     if not texts:
         return Estimate(value=None)
     items = items_of(scorer.tokenizer, texts, None, max_length)
     whole = scorer.logits(items)
     rest = np.stack(scorer.without([(i, np.array([w.lower() != word for w in i.words])) for i in items]))
-    lost = scorer.probability(whole, target) - scorer.probability(rest, target)
-    n, mean = len(lost), float(lost.mean())
-    if n < 2:
-        return Estimate(value=mean, n=n)
-    half = float(stats.t.ppf(0.975, n - 1) * lost.std(ddof=1) / np.sqrt(n))
-    return Estimate(value=mean, low=mean - half, high=mean + half, n=n)
+    return mean_interval(scorer.probability(whole, target) - scorer.probability(rest, target))
 
 
 def _known(probe: Probe, word: str, without: np.ndarray, labels: Sequence[str], target: int) -> float | None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunewell.errors import RecipeError
+from tunewell.evaluate.statistics import mean_interval
 from tunewell.folder import fingerprint
 from tunewell.results import Choice, Estimate, Evaluation, Retention, SeedResult, Seeds, Training
 from tunewell.stages.job import Job
@@ -87,32 +88,13 @@ def gathered(results: Sequence[SeedResult], *, metric: str, constant: Estimate |
     return Seeds(
         metric=metric,
         results=marked,
-        test=mean_of(tests),
+        test=mean_interval(tests),
         sd=_deviation(tests),
-        retention=mean_of(kept) if kept else None,
+        retention=mean_interval(kept) if kept else None,
         retention_sd=_deviation(kept) if kept else None,
         failed=sum(r.failed for r in marked),
         floor=floor,
     )
-
-
-def mean_of(values: Sequence[float]) -> Estimate:
-    """The mean with Student's 95 % interval.
-
-    >>> e = mean_of([1.0, 2.0, 3.0])
-    >>> round(e.value, 3), round(e.low, 3), round(e.high, 3), e.n
-    (2.0, -0.484, 4.484, 3)
-    """
-    import numpy as np
-    from scipy.stats import t
-
-    if not values:
-        return Estimate(value=None)
-    mean, n = float(np.mean(values)), len(values)
-    if n == 1:
-        return Estimate(value=mean, n=1)
-    half = float(t.ppf(0.975, n - 1)) * _deviation(values) / n**0.5
-    return Estimate(value=mean, low=mean - half, high=mean + half, n=n)
 
 
 def _deviation(values: Sequence[float]) -> float:
