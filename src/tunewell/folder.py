@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 from tunewell import __version__, processes
 from tunewell.errors import RunFolderError
 from tunewell.results import write_whole
-from tunewell.seal import described, differs, synced
+from tunewell.seal import described, differs, sha256_of, synced
 
 T = TypeVar("T")
 STEPS, FILES = "steps.json", "files.json"
@@ -34,13 +34,14 @@ def fingerprint(*parts: Any) -> str:
 
 def file_hash(path: str | Path) -> str:
     """sha256 of a file's content; of the names and contents below it, for a folder."""
-    path, digest = Path(path), hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            digest.update(str(file.relative_to(path)).encode())
+    path = Path(path)
+    if not path.is_dir():
+        return sha256_of(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(path)).encode())
         with file.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(handle, lambda: digest)
     return digest.hexdigest()
 
 

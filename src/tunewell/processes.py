@@ -268,6 +268,6 @@ def assist() -> str:
 
 
 def dismiss(folder: Path | str) -> None:
-    """Process 0 has finished, or given up outside of a tuning."""
+    """Process 0 has finished. Where it fails, torchrun ends the others."""
     if _begun and rank() == 0:
         told({"done": str(folder)})

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 
-def engine(**filters: Callable[..., Any]) -> Any:
-    """The templates with the filters that all use (`number`, `interval`, `duration`) and a page's own."""
+def engine(package: str = "tunewell.report", **filters: Callable[..., Any]) -> Any:
+    """The templates of a package with the filters that all use (`number`, `interval`, `duration`) and a page's own."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tunewell.report.verdict import duration, interval, number
 
     made = Environment(
-        loader=PackageLoader("tunewell.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -49,8 +49,9 @@ class OnlineEWC:
         """F̃ after this task, for the next."""
         import numpy as np
 
-        from tunewell.models.embed import encode, pad
+        from tunewell.models.embed import encode
         from tunewell.strategies.layers import shared
+        from tunewell.strategies.quadratic import padded
 
         rows = job.splits["train"]
         if len(rows) > ROWS:
@@ -58,9 +59,7 @@ class OnlineEWC:
             rows = rows.select(sorted(int(i) for i in chosen))
         pairs = list(rows["text_pair"]) if job.spec.pair else None
         encoded = encode(job.tokenizer, list(rows["text"]), pairs, job.max_length)
-        order = sorted(range(len(rows)), key=lambda i: len(encoded["input_ids"][i]))
-        batches = (pad(job.tokenizer, encoded, order[i : i + BATCH]) for i in range(0, len(order), BATCH))
-        batches = ({k: v.to(model.device) for k, v in batch.items()} for batch in batches)
+        batches = padded(job.tokenizer, encoded, BATCH, model.device)
         own = task_fisher(model, batches, [name for name, _ in shared(model)], seed=job.recipe.seed)
         return carried(self.past.left.get(self.name, {}), own, self.past.options["online_ewc_decay"])
 
@@ -73,16 +72,12 @@ def task_fisher(model: Any, batches: Iterable[dict[str, torch.Tensor]], names: I
     """
     import torch
 
+    from tunewell.strategies.likelihood import drawn_likelihood
     from tunewell.strategies.quadratic import squared_gradients
 
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-        log = model(**batch).logits.float().log_softmax(-1)
-        drawn = torch.multinomial(log.detach().exp().cpu(), 1, generator=generator).to(log.device)
-        return log.gather(1, drawn).sum(), len(drawn)
-
-    return squared_gradients(model, batches, names, draw)
+    return squared_gradients(model, batches, names, lambda batch: drawn_likelihood(model(**batch).logits, generator))
 
 
 def carried(before: Weights, own: Weights, decay: float) -> Weights:

@@ -310,9 +310,7 @@ class Work:
         )  # fmt: skip
 
     def _tune(self, i: int, state: State | None, heads: Any, live: Any) -> tuple[Any, dict[str, Any], float | None]:
-        from safetensors.torch import load_file
-
-        from tunewell.stages.tune import tune, weights_of
+        from tunewell.stages.tune import tune, tuned_model
 
         others = heads if self.plan.heads_follow else {}
         with self._job(i, body=state.body if state else None, head=live, others=others) as job, Watch() as watch:
@@ -326,8 +324,7 @@ class Work:
             job.hooks = hooks(self.plan, past, job.recipe.model_dump(), first=i == 0)
             job.callbacks = [watch, *(h for h in job.hooks if hasattr(h, "on_pre_optimizer_step"))]
             training = tune(job)
-            model = job.fresh_model()
-            model.load_state_dict(load_file(str(weights_of(job))))
+            model = tuned_model(job)
             alpha = self._average(i, job, model, state, heads) if self.plan.average else None
             follow = model.task_heads.copies() if others else {}
             left = {h.name: h.leave(model, job) for h in job.hooks if hasattr(h, "leave")}
@@ -498,9 +495,7 @@ class Work:
             self._separate(i)
 
     def _joint(self) -> None:
-        from safetensors.torch import load_file
-
-        from tunewell.stages.tune import tune, weights_of
+        from tunewell.stages.tune import tune, tuned_model
         from tunewell.tasks import targets
 
         key, place = self.keys[-1], self.folder / "tasks" / "01-joint"
@@ -525,8 +520,7 @@ class Work:
                 Joint(companions, max_length=longest, batch=self.recipe.per_device_train_batch_size, seed=self.seed)
             ]
             training = tune(job)
-            model = job.fresh_model()
-            model.load_state_dict(load_file(str(weights_of(job))))
+            model = tuned_model(job)
         state = State(body_of(model), {**model.task_heads.copies(), tasks[lead].name: head_of(model)})
         state.write(place / "state")
         cells = [
@@ -551,10 +545,8 @@ class Work:
             return head_of(job.fresh_model())
 
     def _separate(self, i: int) -> None:
-        from safetensors.torch import load_file
-
         from tunewell.sequence.model import export
-        from tunewell.stages.tune import tune, weights_of
+        from tunewell.stages.tune import tune, tuned_model
 
         task, place = self.spec.tasks[i], self.place(i)
         if self.folder.done(f"task-{i + 1}", self.keys[i], [f"tasks/{place.name}/row.json"]):
@@ -564,8 +556,7 @@ class Work:
         with self._job(i, body=None, head=None, others={}) as job:
             job.begin()
             training = tune(job)
-            model = job.fresh_model()
-            model.load_state_dict(load_file(str(weights_of(job))))
+            model = tuned_model(job)
         head = head_of(model)
         right = measure.right_of(
             model, self.encoder.tokenizer, self.prepared[i], head, max_length=self.length(i), **self._options()

@@ -25,6 +25,16 @@ def encoder_weights(model: Any) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.base_model.state_dict().items()}
 
 
+def tuned_and_base(job: Job) -> tuple[Any, Weights]:
+    """The tuned model of a job, and the encoder's weights before tuning."""
+    from safetensors.torch import load_file
+
+    model = job.fresh_model()
+    base = encoder_weights(model)
+    model.load_state_dict(load_file(str(weights_of(job))))
+    return model, base
+
+
 def score_candidates(
     model: Any,
     *,
@@ -122,13 +132,9 @@ def chosen_by_retention(recipe: Recipe) -> bool:
 
 def choose_and_save(job: Job) -> Choice:
     """Choose among the tuned model and its variants; save the chosen one as a plain Transformers folder."""
-    from safetensors.torch import load_file
-
     if job.folder.done("choose", job.keys.choice, [*CHOSEN, "model/config.json"]):
         return Choice.load(job.folder / "choice.json")
-    model = job.fresh_model()
-    base = encoder_weights(model)
-    model.load_state_dict(load_file(str(weights_of(job))))
+    model, base = tuned_and_base(job)
     wanted = measures(job) and chosen_by_retention(job.recipe)
     choice = choose(model, recipe=job.recipe, base=base, strategies=strategies_of(job), **measuring(job, wanted))
     save(job, model)

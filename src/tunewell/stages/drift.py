@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tunewell.errors import AssetError, DataError, ModelError, RunFolderError, TunewellError
+from tunewell.errors import AssetError, DataError, ModelError, RunFolderError
 from tunewell.explain.drift import Drift, drift
 from tunewell.folder import fingerprint
 from tunewell.predict import Predictor
@@ -36,12 +36,7 @@ def drift_tuned(job: Job) -> Drift | None:
         return found
 
     key = fingerprint(job.keys.choice, "drift", job.recipe.seed, job.recipe.probes == ["none"])
-    try:
-        return job.folder.step("drift", key, ["drift.json"], make, lambda: Drift.load(path))
-    except TunewellError as error:
-        path.unlink(missing_ok=True)
-        job.echo(f"explain: what tuning changed is left out: {error.what}")
-        return None
+    return job.optional("drift", key, path, make, lambda: Drift.load(path), "what tuning changed is ")
 
 
 def drift_of(

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunewell.errors import TunewellError
 from tunewell.explain.records import Explanation, Explanations
 from tunewell.folder import fingerprint
 from tunewell.predict import Predictor
@@ -45,12 +44,7 @@ def explain_tuned(job: Job) -> Explanations | None:
         return found
 
     key = fingerprint(job.keys.choice, "explain", job.recipe.explain, job.recipe.seed)
-    try:
-        return job.folder.step("explain", key, ["explanations.json"], make, lambda: Explanations.load(path))
-    except TunewellError as error:
-        path.unlink(missing_ok=True)
-        job.echo(f"explain: left out: {error.what}")
-        return None
+    return job.optional("explain", key, path, make, lambda: Explanations.load(path), "")
 
 
 def _explain(job: Job) -> Explanations:

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from tunewell.errors import TunewellError
 from tunewell.folder import RunFolder
 from tunewell.recipe import AUTO_MODEL, Recipe
 from tunewell.results import write_whole
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tunewell.train.tune import Scale
 
 Echo = Callable[[str], None]
+T = TypeVar("T")
 ROWS_EMBEDDED = 20_000  # training rows embedded at most, for baselines and label suspects
 
 
@@ -118,6 +120,21 @@ class Job:
     def folder(self) -> RunFolder:
         assert self._folder is not None, "this job has no folder"
         return self._folder
+
+    def optional(
+        self, name: str, key: str, path: Path, make: Callable[[], T], read: Callable[[], T], what: str
+    ) -> T | None:
+        """A step that tells more of a finished run and stops nothing: what it cannot do is said, and its file goes.
+
+        Args:
+            path: its file in the run folder. what: said before the reason.
+        """
+        try:
+            return self.folder.step(name, key, [path.name], make, read)
+        except TunewellError as error:
+            path.unlink(missing_ok=True)
+            self.echo(f"explain: {what}left out: {error.what}")
+            return None
 
     @cached_property
     def keys(self) -> Keys:

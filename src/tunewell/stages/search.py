@@ -25,11 +25,19 @@ from typing import Any
 from tunewell.results import Candidate, Choice, Training
 from tunewell.retention.budget import choose as choose_by_budget
 from tunewell.retention.budget import meets
-from tunewell.stages.choose import CHOSEN, choose_and_save, encoder_weights, measuring, save, score_candidates
+from tunewell.stages.choose import (
+    CHOSEN,
+    choose_and_save,
+    encoder_weights,
+    measuring,
+    save,
+    score_candidates,
+    tuned_and_base,
+)
 from tunewell.stages.job import Job
 from tunewell.stages.probe import measures
 from tunewell.stages.race import Point, Race, points_of
-from tunewell.stages.tune import place, strategies_of, tune, weights_of
+from tunewell.stages.tune import place, strategies_of, tune
 from tunewell.strategies import AFTERWARDS, AUTO
 from tunewell.train.hooks import hooks
 
@@ -100,7 +108,7 @@ def search(job: Job) -> tuple[Training, Choice]:
         raced[rung.name] = points_of(trainings[rung.name], job.spec.metric)
         if trainings[rung.name].stopped:
             stopped[rung.name] = trainings[rung.name].stopped
-        model, base = _models(child)
+        model, base = tuned_and_base(child)
         found, _ = score_candidates(
             model, recipe=recipe, base=base, strategies=strategies_of(child), names=(rung.name,), **options
         )
@@ -119,7 +127,7 @@ def search(job: Job) -> tuple[Training, Choice]:
     reason += "".join(f"; {name} was {why}" for name, why in stopped.items())
     choice = choice.model_copy(update={"costs": costs, "stopped": stopped, "reason": reason})
     owner, number = owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)]
-    model, base = _models(owner)
+    model, base = tuned_and_base(owner)
     tuned = encoder_weights(model)
     variants = [weights for others in hooks(strategies_of(owner), "variants") for _, weights in others(base, tuned)]
     if number:
@@ -190,16 +198,6 @@ def _child(job: Job, rung: Rung) -> Job:
     if rung.stronger != 1:
         keys["distill_weight"] = job.recipe.distill_weight * rung.stronger
     return job.with_keys(rung.name, **keys)
-
-
-def _models(job: Job) -> tuple[Any, Any]:
-    """The tuned model of a job and the encoder's weights before tuning."""
-    from safetensors.torch import load_file
-
-    model = job.fresh_model()
-    base = encoder_weights(model)
-    model.load_state_dict(load_file(str(weights_of(job))))
-    return model, base
 
 
 def _history(job: Job, owner: Job) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Sequence
-from typing import Any
 
 from tunewell.errors import RecipeError
 from tunewell.evaluate.statistics import mean_interval
@@ -131,16 +130,12 @@ def _further(job: Job, seed: int) -> SeedResult:
 
 def _measured(job: Job, child: Job, training: Training) -> SeedResult:
     """Choose among what came of it, on validation and the select halves; then test and the report halves."""
-    from safetensors.torch import load_file
-
     from tunewell.retention.forgetting import compare
-    from tunewell.stages.choose import choose, chosen_by_retention, encoder_weights, measuring
+    from tunewell.stages.choose import choose, chosen_by_retention, measuring, tuned_and_base
     from tunewell.stages.probe import base_measurements, measures, suite
-    from tunewell.stages.tune import strategies_of, weights_of
+    from tunewell.stages.tune import strategies_of
 
-    model: Any = child.fresh_model()
-    base = encoder_weights(model)
-    model.load_state_dict(load_file(str(weights_of(child))))
+    model, base = tuned_and_base(child)
     # by the run's own job: the base model's measurements and the probes' halves are those of its seed
     wanted = measures(job) and chosen_by_retention(job.recipe)
     choice = choose(model, recipe=child.recipe, base=base, strategies=strategies_of(child), **measuring(job, wanted))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunewell.errors import RunFolderError, TunewellError
+from tunewell.errors import RunFolderError
 from tunewell.explain.slices import LEAST, Slices, slices_of
 from tunewell.folder import fingerprint
 from tunewell.predict import Predictor
@@ -33,12 +33,7 @@ def slices_tuned(job: Job) -> Slices | None:
         return found
 
     key = fingerprint(job.keys.choice, "slices", job.recipe.seed)
-    try:
-        return job.folder.step("slices", key, ["slices.json"], make, lambda: Slices.load(path))
-    except TunewellError as error:
-        path.unlink(missing_ok=True)
-        job.echo(f"explain: kinds of texts with more errors are left out: {error.what}")
-        return None
+    return job.optional("slices", key, path, make, lambda: Slices.load(path), "kinds of texts with more errors are ")
 
 
 def slices_of_run(run: str | Path, *, seed: int = 42) -> Slices:

@@ -22,6 +22,15 @@ def weights_of(job: Job) -> Path:
     return job.folder / place(job) / "tuned.safetensors"
 
 
+def tuned_model(job: Job) -> Any:
+    """The job's model with the weights that tuning left."""
+    from safetensors.torch import load_file
+
+    model = job.fresh_model()
+    model.load_state_dict(load_file(str(weights_of(job))))
+    return model
+
+
 def strategies_of(job: Job) -> list[Any]:
     """The recipe's strategies, made with its keys."""
     from tunewell.strategies import strategy_class

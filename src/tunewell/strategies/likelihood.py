@@ -42,11 +42,18 @@ def likelihood_fisher(
         batch, asked = _asked(batch, mask, generator)
         if not asked.any():
             return None
-        known_log = model(**batch).logits[asked].float().log_softmax(-1)
-        drawn = torch.multinomial(known_log.detach().exp().cpu(), 1, generator=generator).to(known_log.device)
-        return known_log.gather(1, drawn).sum(), len(drawn)
+        return drawn_likelihood(model(**batch).logits[asked], generator)
 
     return squared_gradients(model, batches, names, draw)
+
+
+def drawn_likelihood(logits: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, int]:
+    """Σ log p(y) over n answers y drawn from the model's own distribution, for logits (n, C), and n."""
+    import torch
+
+    log = logits.float().log_softmax(-1)
+    drawn = torch.multinomial(log.detach().exp().cpu(), 1, generator=generator).to(log.device)
+    return log.gather(1, drawn).sum(), len(drawn)
 
 
 def _asked(

@@ -44,15 +44,23 @@ def pull(model: Any, anchor: Weights, weight: float, importance: Mapping[str, to
 def general_batches(tuning: Tuning, options: tuple[str | None, int], rows: int) -> Iterator[dict[str, torch.Tensor]]:
     """Padded batches of general text for measuring importances, on the model's device."""
     from tunewell.data.general import general_texts
-    from tunewell.models.embed import encode, pad
+    from tunewell.models.embed import encode
 
     source, samples = options
     texts = general_texts(source, min(samples, TEXTS), seed=tuning.seed)
     encoded = encode(tuning.tokenizer, texts, None, LONGEST)
-    order = sorted(range(len(texts)), key=lambda i: len(encoded["input_ids"][i]))
+    yield from padded(tuning.tokenizer, encoded, rows, tuning.model.device)
+
+
+def padded(tokenizer: Any, encoded: Any, rows: int, device: Any) -> Iterator[dict[str, torch.Tensor]]:
+    """Encoded texts in padded batches of so many rows, the shortest first."""
+    from tunewell.models.embed import pad
+
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), rows):
-        batch = pad(tuning.tokenizer, encoded, order[start : start + rows])
-        yield {k: v.to(tuning.model.device) for k, v in batch.items()}
+        batch = pad(tokenizer, encoded, order[start : start + rows])
+        yield {k: v.to(device) for k, v in batch.items()}
 
 
 def cached(tuning: Tuning, name: str, measure: Callable[[], Weights]) -> Weights:

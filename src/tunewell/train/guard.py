@@ -108,11 +108,8 @@ class Guard(TrainerCallback):
         self.losses.append(loss)
         self.rates.append(float(self.trainer._get_learning_rate()))
         step = state.global_step
-        good = [x for x in self.losses if math.isfinite(x)]
-        if len(good) == FIRST and not math.isfinite(self._first):
-            self._first = sum(good) / FIRST
-            if not self._good_step:  # the start is as good as its first losses
-                self._good_level = min(self._good_level, self._first)
+        if not math.isfinite(self._first):
+            self._begin()
         if what := self._judge(step):
             self._return(step, what)
             return
@@ -123,6 +120,14 @@ class Guard(TrainerCallback):
                 self._keep(step, level)
         if self.mode == "act" and step - self._since >= self._window:
             self._act(step)
+
+    def _begin(self) -> None:
+        """The level at the start, once there are losses enough."""
+        early = [x for x in self.losses if math.isfinite(x)]
+        if len(early) == FIRST:
+            self._first = sum(early) / FIRST
+            if not self._good_step:  # the start is as good as its first losses
+                self._good_level = min(self._good_level, self._first)
 
     @property
     def level(self) -> float | None:

@@ -42,27 +42,10 @@ def preferred(header: str) -> str:
 
 @cache
 def templates() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
+    from tunewell.report.engine import engine
     from tunewell.report.explanations import pieces_of
-    from tunewell.report.verdict import duration, interval, number
 
-    made = Environment(
-        loader=PackageLoader("tunewell.ui"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "number": number,
-        "interval": interval,
-        "duration": duration,
-        "pieces": pieces_of,
-        "bytes": size,
-        "p": p_value,
-    }
-    return made
+    return engine("tunewell.ui", pieces=pieces_of, bytes=size, p=p_value)
 
 
 def size(count: int) -> str:
