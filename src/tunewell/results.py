@@ -496,6 +496,7 @@ class Summary(Record):
     peak_memory_mb: float
     verdict: tuple[str, ...] = ()
     seeds: dict[str, Any] | None = None  # of `seeds`: mean and standard deviation over them, failed starts
+    unlabelled: dict[str, Any] | None = None  # of `unlabelled`: method in use (None: none), texts, with and without
     ranked: dict[str, Any] | None = None  # of `model: auto`: chosen, why, candidates with their scores
     merged: dict[str, Any] | None = None  # of `tunewell merge`: of which runs, and how
     restored: dict[str, Any] | None = None  # of `tunewell restore`: from which run, alpha, before and after

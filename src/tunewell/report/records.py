@@ -26,6 +26,7 @@ from tunewell.results import (
     Summary,
     Training,
 )
+from tunewell.unlabelled.records import Unlabelled
 
 T = TypeVar("T", bound=Record)
 MISTAKES = 20
@@ -52,6 +53,7 @@ class Records:
     drift: Drift | None = None
     seeds: Seeds | None = None
     slices: Slices | None = None
+    unlabelled: Unlabelled | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -101,6 +103,7 @@ def read(folder: str | Path) -> Records:
         get("drift.json", Drift),
         get("seeds.json", Seeds),
         get("slices.json", Slices),
+        get("unlabelled.json", Unlabelled),
     )
 
 

@@ -73,7 +73,12 @@ def later(probe_helps: bool) -> tuple[Rung, Rung]:
 
 
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
-    """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings."""
+    """Tune once and choose among what comes of it; with `strategy: auto` or `unlabelled` among several tunings."""
+    from tunewell.stages.unlabelled import FILE, tune_with_pool
+
+    if job.recipe.unlabelled is not None:
+        return tune_with_pool(job)
+    (job.folder / FILE).unlink(missing_ok=True)
     return search(job) if job.recipe.strategies == (AUTO,) else (tune(job), choose_and_save(job))
 
 
@@ -126,6 +131,24 @@ def search(job: Job) -> tuple[Training, Choice]:
     reason = f"{choice.reason}; auto: {sum(costs.values()):.2f} × plain tuning's time"
     reason += "".join(f"; {name} was {why}" for name, why in stopped.items())
     choice = choice.model_copy(update={"costs": costs, "stopped": stopped, "reason": reason})
+    return keep_chosen(job, choice, owners, trainings, outputs), choice
+
+
+def keep_chosen(
+    job: Job,
+    choice: Choice,
+    owners: Sequence[tuple[Job, int]],
+    trainings: Mapping[str, Training],
+    outputs: list[str],
+    beside: float = 0.0,
+) -> Training:
+    """Save the model that was chosen among several tunings, and note the choice; returns its training.
+
+    Args:
+        owners: of each of the choice's candidates: the job that tuned it, and its place among that job's.
+        trainings: candidate of a job -> its training; the time of all of them is the time of tuning.
+        outputs: files of the step. beside: seconds that belong to tuning and stand in no training.
+    """
     owner, number = owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)]
     model, base = tuned_and_base(owner)
     tuned = encoder_weights(model)
@@ -133,13 +156,14 @@ def search(job: Job) -> tuple[Training, Choice]:
     if number:
         model.base_model.load_state_dict(variants[number - 1])
     save(job, model)
-    training = trainings[owner.candidate].model_copy(update={"seconds": sum(t.seconds for t in trainings.values())})
-    training.write(record)
+    seconds = beside + sum(t.seconds for t in trainings.values())
+    training = trainings[owner.candidate].model_copy(update={"seconds": seconds})
+    training.write(job.folder / "train" / "training.json")
     job.folder.steps.pop("tune", None)  # the record is the search's now, not that of a run without one
     _history(job, owner)
     choice.write(job.folder / "choice.json")
     job.folder.mark("choose", job.keys.choice, outputs)
-    return training, choice
+    return training
 
 
 def _rungs(candidates: list[Candidate]) -> Iterator[Rung]:

@@ -18,7 +18,7 @@ MAIN = ("text", "label", "text_pair", "task", "model", "keep", "strategy", "num_
 # not for a form: what the page itself sets, and what would run code of others or reach other services
 LEFT_OUT = ("train", "output_dir", "overwrite_output_dir", "trust_remote_code", "report_to")
 COLUMNS = ("text", "text_pair", "question", "context", "answers", "source", "target", "messages", "group", "aspect")
-FILES = ("validation", "test")  # chosen among the files that are here
+FILES = ("validation", "test", "unlabelled")  # chosen among the files that are here
 PATHS = ("general_text", "probe_files")  # typed, and held to lie beneath the folder
 LONGEST = 2000  # characters of a value
 
