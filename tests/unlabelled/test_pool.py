@@ -61,7 +61,7 @@ def test_many_shared_rows_are_counted(read, rows):
 
 @pytest.mark.parametrize("texts", [[], ["", " "]])
 def test_an_empty_pool_is_an_error(read, texts):
-    with pytest.raises(DataError, match=r"has no rows|no text|no column holds text"):
+    with pytest.raises(DataError, match=r"but no rows|no text is left of 2 rows: 2 empty"):
         read(texts)
 
 
@@ -112,3 +112,10 @@ def test_no_such_file(keys):
 def test_keys_that_do_not_go_together(keys, more, says):
     with pytest.raises(RecipeError, match=says):
         load_recipe(None, **{**keys, "unlabelled": "pool.csv", **more})
+
+
+def test_a_learning_curve_is_one_of_labelled_rows(keys):
+    from tunewell.curve.run import learning_curve
+
+    with pytest.raises(RecipeError, match="one of labelled rows"):
+        learning_curve(load_recipe(None, **keys, unlabelled="pool.csv"))
