@@ -60,7 +60,8 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
     if not job.validated:
         teacher = without(job)
         made = {WITHOUT: teacher} | _tried(job, helping, "", teacher, skipped)
-        helping = [name for name in helping if name in made]
+        # nothing else tells them apart, so that the one that brought most comes first
+        helping = sorted((n for n in helping if n in made), key=lambda n: -(judged[n][0].difference.value or 0.0))
     choice, owners = _choice(job, made, [WITHOUT, *helping] if job.validated else [*helping, WITHOUT], judged)
     winner = owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)][0].candidate
     results = tuple(_result(job, name, scores, targets, judged[name], made.get(name), winner) for name in judged)

@@ -139,7 +139,7 @@ def load_base(job: Job) -> tuple[Any, str]:
 
     recipe = job.recipe
     about = (recipe.model, job.model_path)
-    options = {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
+    options: dict[str, Any] = {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
     config = load_part(AutoConfig.from_pretrained, *about, "config", **options)
     if any(a.endswith("ForMaskedLM") for a in config.architectures or ()) and job.tokenizer.mask_token_id is not None:
         model, found = load_part(
