@@ -117,6 +117,13 @@ def _body(records: Records) -> str:
             f"[tunewell](https://github.com/tunewell/tunewell), strategy {' + '.join(records.summary.strategy)}.",
             "",
         ]
+    u = records.unlabelled
+    if u is not None and (best := u.winner) is not None:
+        lines += [
+            f"It also learned from texts without labels ({u.pool:,} texts, {best.method}): {u.metric} on "
+            f"{u.judged} {number(best.score.value, 4)} with them, {number(u.without.value, 4)} without.",
+            "",
+        ]
     lines += [*(sentence.replace("<", "&lt;") for sentence in verdict(records)), ""]
     e = records.evaluation
     if e is not None:

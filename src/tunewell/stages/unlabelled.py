@@ -45,6 +45,8 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
     assert job.pool is not None
     assert job.max_length  # worked out here, once for all candidates
     assert job.encoder.model
+    if "propagation" in methods and not job.validated:
+        assert len(job.pool_vectors)  # and here for all folds
     how = "validation rows" if job.validated else "4-fold cross-validation: there are no validation rows"
     job.echo(f"unlabelled: {', '.join(methods)}, each held against tuning without, by {how}")
     skipped: dict[str, str] = {}
