@@ -214,17 +214,56 @@ def test_a_decoder_is_not_pretrained(keys, tmp_path, tiny_decoder):
         )
 
 
-def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, tiny_model, let_through):
-    """A base model with its head is pretrained by masked words, and tuning begins from those weights."""
+@pytest.fixture(scope="session")
+def masked(tiny_model, tmp_path_factory):
+    """`tiny_model` drawn anew with a head for masked words."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-    let_through("pretraining")
-    folder = tmp_path / "masked"
+    folder = tmp_path_factory.mktemp("tiny") / "masked"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         BertForMaskedLM(BertConfig.from_pretrained(tiny_model)).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "masked"])
+def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, request, monkeypatch):
+    """Stopped after its first pass of two, it ends at the weights of one that was not."""
+    from tunewell.recipe import load_recipe
+    from tunewell.stages.job import Job
+    from tunewell.train.trainer import TunewellTrainer
+    from tunewell.unlabelled.pretraining import pretrain
+
+    more = {"model": str(request.getfixturevalue(model)), "unlabelled_epochs": 2}
+    recipe = load_recipe(None, **{k: v for k, v in (keys | more).items() if k not in ("echo", "progress")})
+    step = TunewellTrainer.training_step
+
+    def stopping(self, *arguments, **options):
+        if self.state.global_step == self.state.max_steps // 2 + 1:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    with Job(recipe, output_dir=None, progress=False) as job:
+        assert job.pool is not None
+        whole, about = pretrain(job, job.pool.texts * 3, tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(TunewellTrainer, "training_step", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(job, job.pool.texts * 3, tmp_path / "stopped")
+        lines: list[str] = []
+        job.echo = lines.append
+        again, _ = pretrain(job, job.pool.texts * 3, tmp_path / "stopped")
+    assert any("continuing from checkpoint-" in line for line in lines)
+    assert about["objective"] == {"tiny_model": "simcse", "masked": "mlm"}[model]
+    assert all((whole[k] == again[k]).all() for k in whole)
+
+
+def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, masked, let_through):
+    """A base model with its head is pretrained by masked words, and tuning begins from those weights."""
+    let_through("pretraining")
+    folder = masked
     keys |= {"model": str(folder), "unlabelled_methods": "pretraining", "unlabelled_epochs": 2, "max_steps": 1}
     run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
     found = run.unlabelled
