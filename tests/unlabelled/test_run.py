@@ -168,6 +168,32 @@ def test_stopped_between_candidates(keys, tmp_path, let_through, monkeypatch):
     assert 0 < about["counted"] <= 1
 
 
+def test_stopped_in_the_middle_of_consistency(keys, tmp_path, monkeypatch):
+    from tunewell.train.trainer import TunewellTrainer
+
+    keys |= {"unlabelled_methods": "consistency", "num_train_epochs": 2}
+    whole = tunewell.run(**keys, output_dir=str(tmp_path / "whole"))
+    step = TunewellTrainer.training_step
+
+    def stopping(self, *arguments, **options):
+        if self.strategies[-1].name == "consistency" and self.state.global_step == self.state.max_steps // 2 + 1:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TunewellTrainer, "training_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tunewell.run(**keys, output_dir=str(tmp_path / "stopped"))
+    lines: list[str] = []
+    again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "stopped"))
+    assert any("continuing from checkpoint-" in line for line in lines)
+    place = "train/consistency/tuned.safetensors"
+    assert same(again.dir / place, whole.dir / place)
+    assert again.unlabelled is not None
+    assert whole.unlabelled is not None
+    assert again.unlabelled.methods[0].about == whole.unlabelled.methods[0].about
+
+
 def test_without_validation_rows_by_cross_validation(keys, tmp_path, let_through):
     let_through("propagation")
     keys |= {"validation_size": 0, "unlabelled_methods": "propagation"}
