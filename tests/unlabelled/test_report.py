@@ -62,6 +62,7 @@ def test_the_section_has_all_figures(make_records, tmp_path, lang):
         w["ul_mlm"],
         w["ul_self_training"] + " × 2",
         w["ul_temperature"].format(t="1.77"),
+        w["ul_tells"].format(n="40", error="0.010"),
         w["ul_counted"].format(share="42%", threshold="0.613"),
     )
     for words in (*figures, *told):

@@ -341,3 +341,22 @@ def test_pairs(keys, tmp_path, make_pairs, save_csv):
     shared = save_csv(tmp_path / "shared.csv", [*pool, rows[65][:2]], header[:2])
     with pytest.raises(DataError, match=r"1 rows of the pool are rows of test: 41 \(test, .*test.csv:6\)"):
         tunewell.run(**{**keys, **files, "unlabelled": str(shared)}, output_dir=str(tmp_path / "no"))
+
+
+def test_inside_a_budget(keys, tmp_path, let_through, make_pairs, save_csv):
+    """Candidates of the method and of the tuning without it, with their averages, stand on one frontier."""
+    let_through("self_training")
+    probe = save_csv(tmp_path / "probe.csv", make_pairs(60), ("text_a", "text_b", "score"))
+    more = {
+        "strategy": "average", "average_alphas": [0.5, 1.0], "keep": 0.5, "probe_files": str(probe), "probes": "none",
+        "unlabelled_methods": "self_training", "monitor": "off",
+    }  # fmt: skip
+    run = tunewell.run(**{**keys, **more}, output_dir=str(tmp_path / "run"), raise_on_gate=False)
+    names = {(c.strategy, c.parameters.get("alpha")) for c in run.choice.candidates}
+    assert {s for s, _ in names} == {("average",), ("average", "self_training")}
+    assert {a for _, a in names} >= {None, 0.5}
+    assert all(c.retention_mean is not None for c in run.choice.candidates)
+    assert run.unlabelled is not None
+    assert run.choice.chosen.strategy == ("average", "self_training")
+    assert run.summary.kept is not None
+    assert run.choice.costs["self_training"] > 0

@@ -234,6 +234,8 @@ def _tell(job: Job, about: Unlabelled) -> None:
             f"unlabelled: {m.method}: {about.judged} {about.metric} {m.score.value:.4f}, without it "
             f"{about.without.value:.4f}, difference {d.value:+.4f}{interval}: {verdict}"
         )
+    if about.tells is not None:
+        job.echo(f"unlabelled: {about.n:,} rows tell differences from about {about.tells:.3f}")
     job.echo(f"unlabelled: {about.chosen or 'the model that learned from labelled rows alone'} is used")
 
 
