@@ -39,9 +39,9 @@ SHARED = ("model", "revision", "trust_remote_code", "max_length", "probes", "pro
           "general_samples", "distill_weight", "average_alphas", "keep", "validation_size", "test_size",
           "max_train_samples", "encoding", "duplicates", "learning_rate", "num_train_epochs", "max_steps",
           "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size", "warmup_ratio",
-          "lr_scheduler_type", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "class_weight",
-          "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads", "output_dir",
-          "overwrite_output_dir", "lang")  # fmt: skip
+          "lr_scheduler_type", "weight_decay", "attention_dropout", "max_grad_norm", "loss",
+          "label_smoothing_factor", "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed",
+          "threads", "output_dir", "overwrite_output_dir", "lang")  # fmt: skip
 
 
 def own_options(command: Any) -> Any:

@@ -77,6 +77,7 @@ class Job:
 
         self.echo, self.progress, self.command = echo, progress, command
         self.candidate = ""  # of a search: tunes in a folder of its own
+        self.memory: dict[Any, Any] = {}  # what a task keeps of costly answers within a run
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         if self._folder is not None:
             self._folder.say = echo

@@ -17,7 +17,8 @@ TRAINING_KEYS = (
     "max_length", "classify_by", "general_text", "general_samples", "distill_weight", "learning_rate",
     "head_rate_factor", "num_train_epochs", "max_steps", "per_device_train_batch_size",
     "gradient_accumulation_steps", "warmup_ratio",
-    "lr_scheduler_type", "guard", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma",
+    "lr_scheduler_type", "guard", "weight_decay", "attention_dropout", "max_grad_norm", "loss",
+    "label_smoothing_factor", "focal_gamma",
     "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
     *keys_of("answers"),
 )  # fmt: skip

@@ -135,6 +135,7 @@ def tune(
     from tunewell import processes
     from tunewell.train.accounting import Energy, account, work_of
     from tunewell.train.agree import Agree
+    from tunewell.train.attention import attention_dropout
     from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
@@ -210,6 +211,8 @@ def tune(
     if monitor is not None:
         monitor.prepare(model, tokenizer, bf16=bf16, tokens=tuning.tokens, steps=steps, cache=tuning.cache)
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
+    if not exchange.enter_context(attention_dropout(model, recipe.attention_dropout)) and recipe.attention_dropout:
+        echo("tune: this model has no dropout on attention weights: `attention_dropout` changes nothing")
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     with processes.zero_first():  # what it keeps on the disk is measured once
