@@ -188,6 +188,19 @@ class Run:
 
         return list(why(self.predictor, texts, text_pairs, **options))
 
+    def counterfactuals(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
+    ) -> list[Any]:
+        """The smallest change that turns each answer, one `Counterfactual` a text; for classes.
+
+        Args:
+            options: `target` (a label), `most` (words taken out), `rows` (texts read for one), `mask_model` (proposes
+                words to put in); see `tunewell.explain.counterfactual.search.counterfactual_rows`.
+        """
+        from tunewell.explain.counterfactual.search import counterfactuals
+
+        return counterfactuals(self.predictor, texts, text_pairs, **options)
+
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:
     path = folder / "baselines.json"

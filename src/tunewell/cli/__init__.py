@@ -43,6 +43,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
         "drift": ("tunewell.cli.drift", "Show what tuning changed inside the model, layer by layer."),
         "explain": ("tunewell.cli.explain", "Show which words decided, and how true that explanation is."),
+        "counterfactual": (
+            "tunewell.cli.counterfactual",
+            "Find the smallest change of a text that turns the answer.",
+        ),
         "checklist": (
             "tunewell.cli.checklist",
             "Test how answers behave when texts change.",
