@@ -139,6 +139,7 @@ def tune(
     from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
+    from tunewell.train.frozen import kept_below
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
@@ -218,7 +219,12 @@ def tune(
     with processes.zero_first():  # what it keeps on the disk is measured once
         for prepare in hooks(strategies, "prepare"):
             prepare(tuning)
-    work = work_of(model)
+    kept = None
+    if inputs is None and not processes.together():
+        kept = exchange.enter_context(kept_below(model, encoded, collate, bf16=bf16, folder=tuning.cache))
+    if kept is not None:
+        echo(f"tune: the first {kept.layers} layers are not tuned: what they say of each row is computed once")
+    work = work_of(model, kept.layers if kept is not None else 0)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     arguments = TrainingArguments(
@@ -293,6 +299,7 @@ def tune(
         ],
         keep_checkpoints=recipe.save_total_limit,
         guard=guard,
+        kept=kept,
         validate=validate,
         callbacks=watchers,
     )
