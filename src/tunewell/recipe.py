@@ -327,6 +327,9 @@ class Recipe(BaseModel):
         0.5, "strategies", "`swa`: share of the steps after which weights are averaged; 1 for never.", ge=0, le=1
     )
     sam_rho: float = _key(0.05, "strategies", "`sam`: distance to the point where gradients are taken.", ge=0)
+    mixup_alpha: float = _key(
+        0.2, "strategies", "`mixup`: shares of two rows are drawn from Beta(alpha, alpha); 0 mixes nothing.", ge=0, le=100
+    )
 
     # training
     learning_rate: float | None = _key(

@@ -37,6 +37,7 @@ STRATEGY_KEYS = {
     "ema": ("ema_decay",),
     "swa": ("swa_start",),
     "sam": ("sam_rho",),
+    "mixup": ("mixup_alpha",),
 }
 
 
