@@ -123,7 +123,9 @@ def test_chinese_is_changed_by_what_suits_it(keys, tmp_path, save_csv):
     rng, rows = random.Random(0), set()
     while len(rows) < 40:
         label = "好评" if len(rows) % 2 else "差评"
-        rows.add(("".join(rng.sample("天地人山水火木金土日月", 4)) + ("很好吃" if label == "好评" else "太难吃"), label))
+        rows.add(
+            ("".join(rng.sample("天地人山水火木金土日月", 4)) + ("很好吃" if label == "好评" else "太难吃"), label)
+        )
     files = {n: str(save_csv(tmp_path / f"zh-{n}.csv", sorted(rows))) for n in ("train", "validation", "test")}
     run = tunewell.run(**{**keys, **files, "augment": "auto"}, output_dir=str(tmp_path / "zh"), lang="zh")
     assert run.augmentation is not None

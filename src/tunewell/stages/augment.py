@@ -109,8 +109,10 @@ def canonical(job: Job) -> Dataset:
     train = job.splits["train"]
     lines = (job.folder / ROWS).read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
+    if not found:
+        return train.select([])
     place = {int(row): i for i, row in enumerate(train["row"])}
-    origins = train.select([place[r["augmented_from"]] for r in found]).to_list() if found else []
+    origins = train.select([place[r["augmented_from"]] for r in found]).to_list()
     rows = [{**origin, "text": r["text"]} for origin, r in zip(origins, found, strict=True)]
     return Dataset.from_list(rows, features=train.features)
 
