@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +62,15 @@ def of_run(run: Path, train: str | None = None) -> Pool:
             is gone or has changed.
     """
     from tunewell.explain.influence.rows import read_rows
+    from tunewell.stages.prepare import relabelled
 
     described = _described(run)
+    polarity = described.get("columns", {}).get("polarity")
     spec = described.get("spec", {})
     refuse(str(spec.get("name")), str(run))
     rows = read_rows(run, train)
+    if polarity is not None:  # sentiment: the file's labels as the classes that the run has learned
+        rows = replace(rows, dataset=relabelled(rows.dataset, polarity, rows.source))
     found = Dynamics.load(run / "train" / FILE)
     trained = rows.select(rows.trained)
     if found is None or found.margin.shape[1] != len(trained):

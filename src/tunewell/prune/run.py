@@ -91,7 +91,7 @@ def prune(
     _check(keep_share, method, balance, duplicates, tunings)
     place = Path(source)
     out = _output(Path(output), str(source), overwrite)
-    options = (keep_share, method, balance, duplicates, splits, out, echo)
+    options = (keep_share, method, balance, duplicates, splits, overwrite, out, echo)
     if place.is_dir() and (place / "recipe.yaml").is_file():
         if others := sorted(set(keys) - {"train", "lang"}):
             raise RecipeError(
@@ -155,12 +155,14 @@ def _output(path: Path, source: str, overwrite: bool) -> Path:
 
 
 def _prune(
-    pool: Pool, keep_share: float, method: str, balance: str, duplicates: str, splits: bool, out: Path, echo: Echo,
-    *, lang: str,
+    pool: Pool, keep_share: float, method: str, balance: str, duplicates: str, splits: bool, overwrite: bool,
+    out: Path, echo: Echo, *, lang: str,
 ) -> Pruned:  # fmt: skip
     from tunewell.data.split import text_key
     from tunewell.report.datamap import build
 
+    for name in pool.others if splits else ():
+        _output(beside(out, name), pool.source, overwrite)
     n, seed = len(pool.rows), pool.recipe.seed
     labels = None if pool.spec.multi_label else list(pool.rows["label"])
     groups = groups_of(pool.rows, duplicates)
@@ -179,6 +181,8 @@ def _prune(
     if method == AUTO:
         chosen, tried, judges = _auto(pool, kept_by, keep_share, echo)
     kept = kept_by(chosen)
+    if not kept.any():
+        raise DataError("no row is left", where=pool.source, expected="rows whose texts are not those of test rows")
     left_out = {DUPLICATE: n - len(np.unique(groups)), TEST_TEXT: int((~allowed).sum())}
     counts = _counts(labels, kept)
     record = Pruning(
@@ -317,6 +321,8 @@ def _again(pool: Pool, out: Path, splits: bool) -> str:
     for name in ("text", "text_pair"):
         if columns.get(name):
             parts += [f"--{name}", str(columns[name])]
+    if recipe.task != "auto":
+        parts += ["--task", recipe.task]
     if columns.get("label"):
         parts += ["--label", ",".join(columns["label"])]
     return shlex.join(parts)
