@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -109,8 +110,9 @@ def new(
         pairs: second texts of the originals, which stay beside the copies; then a copy is new with its second text.
     """
 
-    def keyed(text: str, i: int | None = None) -> str:
-        return text_key(text) if pairs is None or i is None else text_key(f"{text}\n{pairs[i]}")
+    def keyed(text: str, i: int) -> str:  # letters in another case make a copy new: not every model is blind to it
+        whole = text if pairs is None else f"{text} \x1f {pairs[i]}"
+        return " ".join(unicodedata.normalize("NFKC", whole).split())
 
     seen = {keyed(t, i) for i, t in enumerate(originals)}
     forbidden = {text_key(t) for t in taboo}
