@@ -110,9 +110,9 @@ def new(
         pairs: second texts of the originals, which stay beside the copies; then a copy is new with its second text.
     """
 
-    def keyed(text: str, i: int) -> str:  # letters in another case make a copy new: not every model is blind to it
-        whole = text if pairs is None else f"{text} \x1f {pairs[i]}"
-        return " ".join(unicodedata.normalize("NFKC", whole).split())
+    def keyed(text: str, i: int) -> tuple[str, str]:
+        """Letters in another case make a copy new: not every model is blind to it."""
+        return " ".join(unicodedata.normalize("NFKC", text).split()), "" if pairs is None else pairs[i]
 
     seen = {keyed(t, i) for i, t in enumerate(originals)}
     forbidden = {text_key(t) for t in taboo}
