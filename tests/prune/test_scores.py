@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewell.errors import RunFolderError
@@ -71,6 +71,7 @@ def test_forgetting_by_hand(seen, events):
     assert forgetting_events(right, there).tolist() == [events]
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=12))
 def test_events_are_the_falls_of_a_sequence(right):
     found = int(forgetting_events(np.array(right)[:, None], np.ones((len(right), 1), bool))[0])
@@ -131,6 +132,7 @@ def test_ties_are_drawn_and_rows_without_a_score_come_last():
     assert order_of("ambiguous", s, 0)[-1] == 5
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=6),
     st.integers(0, 60),

@@ -263,8 +263,9 @@ def compare(job: Job, tuned: Any, other: Any) -> Any:
     """Two models of a job on its validation rows, paired; `difference` is tuned − other."""
     from tunewell.evaluate.statistics import compare as compare_scores
 
-    scores = [job.task.scores(job, model, "validation") for model in (tuned, other)]
-    return compare_scores(job.spec, *scores, job.targets("validation"), seed=job.recipe.seed)
+    task: Any = job.task  # of classes or scores, see `preflight`
+    ours, theirs = (task.scores(job, model, "validation") for model in (tuned, other))
+    return compare_scores(job.spec, ours, theirs, job.targets("validation"), seed=job.recipe.seed)
 
 
 def verdict(difference: Estimate, met: bool | None, met_without: bool | None) -> tuple[bool, str]:

@@ -67,7 +67,7 @@ class Dynamics:
     def save(self, path: Path) -> None:
         """Write what `load` reads."""
         with path.open("wb") as file:
-            np.savez(file, **{k: getattr(self, k) for k in CELLS})  # type: ignore[arg-type]
+            np.savez(file, **{k: getattr(self, k) for k in CELLS})
 
     @classmethod
     def load(cls, path: Path) -> Dynamics | None:
