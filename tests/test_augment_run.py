@@ -197,13 +197,22 @@ def test_only_what_decides_the_copies_is_in_the_key(tmp_path):
         ({"augment_translators": "one"}, "expected two models"),
         ({"augment": "swap", "strategy": "auto", "keep": 0.9, "probes": "auto"}, "`strategy: auto` is a search"),
         ({"augment": "swap", "validation": None, "validation_size": 0}, "decided on validation rows"),
-        ({"augment": "swap", "task": "translation", "text": None, "source": "text", "target": "label"}, "augment"),
     ],
 )
 def test_mistakes(keys, tmp_path, more, says):
     with pytest.raises(RecipeError, match=says):
         tunewell.run(**{**keys, **more}, output_dir=str(tmp_path / "a"))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_task_without_labels():
+    from types import SimpleNamespace
+
+    from tunewell.stages.augment import preflight
+
+    job = SimpleNamespace(recipe=load_recipe(None, augment="swap"), spec=SimpleNamespace(name="translation"))
+    with pytest.raises(RecipeError, match="this task is translation"):
+        preflight(job)
 
 
 def test_a_learning_curve_measures_rows_as_they_are(keys, tmp_path):
