@@ -93,13 +93,16 @@ def refuse(job: Job) -> None:
         problem = f"`strategy: {held[0]}`"
     elif "freeze" in recipe.strategies and recipe.freeze == "gradual":
         problem = "`freeze: gradual`"
+    elif recipe.augment != ["none"]:
+        problem = "`augment`"
     elif recipe.framework != "pytorch":
         problem = f"`framework: {recipe.framework}`"
     if problem:
         raise RecipeError(
             f"{problem} is tuned by one process, and {size()} were started",
             where="torchrun",
-            expected="text-classification or text-regression, without sam, prompt, fewshot, auto and gradual thawing",
+            expected="text-classification or text-regression, without sam, prompt, fewshot, auto, gradual thawing "
+            "and augment",
             remedy="start it without torchrun",
         )
 

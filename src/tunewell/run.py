@@ -20,6 +20,7 @@ from tunewell import processes
 from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
 from tunewell.results import (
+    Augmentation,
     BaselineResult,
     Calibration,
     CheckReport,
@@ -122,6 +123,12 @@ class Run:
         """How far the result depends on the seed; None for a run with one."""
         path = self.dir / "seeds.json"
         return Seeds.load(path) if path.is_file() else None
+
+    @cached_property
+    def augmentation(self) -> Augmentation | None:
+        """What `augment` brought on validation; None for a run without."""
+        path = self.dir / "augment.json"
+        return Augmentation.load(path) if path.is_file() else None
 
     @cached_property
     def drift(self) -> Drift | None:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "select": ("tunewell.cli.select", "Which rows of a pool to label next."),
         "label": ("tunewell.cli.label", "Label rows in the browser, by keyboard."),
         "augment": ("tunewell.cli.augment", "Changed copies of training rows, each with its origin."),
+        "prune": ("tunewell.cli.prune", "Which training rows are worth tuning on, and which are not."),
     },
     "Single steps": {
         "tune": ("tunewell.cli.tune", "Tune and save the model, without baselines and report."),

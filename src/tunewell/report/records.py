@@ -15,6 +15,7 @@ from tunewell.explain.drift import Drift
 from tunewell.explain.records import Explanations
 from tunewell.explain.slices import Slices
 from tunewell.results import (
+    Augmentation,
     BaselineResult,
     Calibration,
     CheckReport,
@@ -52,6 +53,7 @@ class Records:
     drift: Drift | None = None
     seeds: Seeds | None = None
     slices: Slices | None = None
+    augment: Augmentation | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -101,6 +103,7 @@ def read(folder: str | Path) -> Records:
         get("drift.json", Drift),
         get("seeds.json", Seeds),
         get("slices.json", Slices),
+        get("augment.json", Augmentation),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewell.report import words_more
+from tunewell.report import words_more, words_rows
 
 EN = {
     "title": "Fine-tuning report",
@@ -390,4 +390,4 @@ ZH = {
     "x_comprehensiveness": "完备性（高为好）",
     "x_sufficiency": "充分性（低为好）",
 }
-WORDS = {"en": EN | words_more.EN, "zh": ZH | words_more.ZH}
+WORDS = {"en": EN | words_more.EN | words_rows.EN, "zh": ZH | words_more.ZH | words_rows.ZH}

@@ -39,7 +39,8 @@ OWN_KEYS: dict[str, tuple[Any, str, Any]] = {
 }  # fmt: skip
 # keys of a recipe that a sequence gives task by task, or that have no meaning for it
 NOT_FOR_ALL = ("train", "validation", "test", "text", "text_pair", "label", "group", "strategy", "task", "framework",
-               "multi_label", "monitor", "label_separator", "keep_worst", "output_dir", "strict")  # fmt: skip
+               "multi_label", "monitor", "label_separator", "keep_worst", "output_dir", "strict",
+               *(k for k in Recipe.model_fields if k.startswith("augment")))  # fmt: skip
 # what may differ when a half-done sequence goes on: it decides nothing
 FREE = ("output_dir", "overwrite_output_dir", "report_to", "lang", "save_total_limit", "threads")
 

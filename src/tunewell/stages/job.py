@@ -61,6 +61,7 @@ class Job:
     callbacks: Sequence[Any] = ()
     watched: bool = True  # by a monitor, where the recipe does not say
     monitor: Any = None  # the one that watches the tuning at work
+    pace: tuple[int, int] | None = None  # steps, and steps between validations, where they are not the recipe's to say
 
     def __init__(
         self,

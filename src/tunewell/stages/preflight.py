@@ -27,11 +27,13 @@ def preflight(job: Job) -> None:
     """
     from tunewell.data.general import general_texts
     from tunewell.extras import need
+    from tunewell.stages.augment import preflight as augmentable
     from tunewell.stages.seeds import preflight as repeatable
 
     recipe = job.recipe
     job.task.preflight(job)
     repeatable(job)
+    augmentable(job)
     if recipe.framework == "tensorflow":
         from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight
 

@@ -202,6 +202,9 @@ class TunewellTrainer(Trainer):
             losses = self.row_loss(outputs.logits, labels)
         if idle is None:
             self._tell_guard(model, losses.sum(), lambda: len(losses))
+        if model.training:
+            for row_losses in hooks(self.strategies, "row_losses"):
+                losses = row_losses(self.accelerator.unwrap_model(model), outputs, labels, losses)
         # processes average their gradients, and each has only its own rows above the line
         loss = losses.sum() * self.accelerator.num_processes / rows_a_step
         if idle is not None:

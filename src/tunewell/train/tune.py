@@ -113,6 +113,7 @@ def tune(
     callbacks: Sequence[Any] = (),
     inputs: Inputs | None = None,
     monitor: Monitor | None = None,
+    pace: tuple[int, int] | None = None,
 ) -> Training:
     """Tune `model` in place; afterwards it holds the weights of the best validation score.
 
@@ -125,6 +126,7 @@ def tune(
             and `targets` are not read.
         folder: for checkpoints and metrics.jsonl; a checkpoint found there is continued.
         monitor: reads along the way what is kept, and may end tuning.
+        pace: steps and steps between validations of a tuning that this one is held against; by default the recipe's.
 
     Raises:
         TrainingError: the loss stays non-finite, or memory runs out.
@@ -182,6 +184,7 @@ def tune(
         tokens_a_row=TOKENS_A_ROW if inputs is None else inputs.tokens_a_row,
         random=tokens is not None and tokens.random,
         own=partial(own[0], labels=np.asarray(encoded["labels"])) if own else None,
+        pace=pace,
     )
     rows, steps, accumulate = planned.rows, planned.steps, planned.accumulate
     deal: Any = planned.batches
@@ -368,6 +371,8 @@ def tune(
         monitor=monitor.record(seconds) if monitor is not None else None,
         guard=guard.record() if guard is not None else None,
         accounting=accounting,
+        planned_steps=steps,
+        eval_steps=planned.every,
         history=history,
     )
 

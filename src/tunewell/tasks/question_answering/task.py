@@ -94,7 +94,7 @@ class QuestionAnswering:
                     expected="cross-entropy of first and last token; leave it out",
                 )
         refuse_strategies(job, ("lpft", AUTO), "fits a head of classes or scores first")
-        refuse_strategies(job, ("prompt", FEWSHOT), "answers with classes")
+        refuse_strategies(job, ("prompt", "mixup", FEWSHOT), "answers with classes")
         refuse_strategies(job, FOR_WRITERS, UNDER_A_HEAD)
         if not job.tokenizer.is_fast:
             raise ModelError(
