@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tunewell.explain.drift import Drift
     from tunewell.explain.records import Explanations
     from tunewell.explain.slices import Slices
+    from tunewell.unlabelled.records import Unlabelled
 
 
 Echo = Callable[[str], None]
@@ -145,6 +146,14 @@ class Run:
 
         path = self.dir / "slices.json"
         return Slices.load(path) if path.is_file() else None
+
+    @cached_property
+    def unlabelled(self) -> Unlabelled | None:
+        """What texts without labels brought, method by method; None for a run without them."""
+        from tunewell.unlabelled.records import Unlabelled
+
+        path = self.dir / "unlabelled.json"
+        return Unlabelled.load(path) if path.is_file() else None
 
     @property
     def report_path(self) -> Path:

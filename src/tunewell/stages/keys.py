@@ -53,8 +53,12 @@ class Keys:
     choice: str  # all that decides the final weights
 
 
-def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
-    """The keys of a recipe, given the fingerprint of its rows and the place of its base model."""
+def keys_for(recipe: Recipe, rows: str, model_path: str, more: tuple[Any, ...] = ()) -> Keys:
+    """The keys of a recipe, given the fingerprint of its rows and the place of its base model.
+
+    Args:
+        more: what tuning depends on beside them, see `Job.more`.
+    """
     model = model_key(model_path, recipe.revision)
     data = fingerprint(rows, model, recipe.max_length)
     probe = fingerprint(
@@ -71,9 +75,12 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     if recipe.framework != "pytorch":
         training["framework"] = recipe.framework
     training["general"] = _content(recipe.general_text)
-    tune = fingerprint(data, training)
+    tune = fingerprint(data, training, *more)
     budget: tuple[Any, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
     budget += (recipe.max_cost,) if AUTO in recipe.strategies else ()
+    if recipe.unlabelled is not None:  # tuning without them does not depend on them, see stages/unlabelled.py
+        asked = [getattr(recipe, k) for k in keys_of("unlabelled") if k != "unlabelled"]
+        budget += (_content(recipe.unlabelled), *asked)
     return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
 
 
