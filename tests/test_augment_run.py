@@ -86,6 +86,13 @@ def test_a_run_with_and_without(keys, tmp_path):
     tunewell.run(**{**keys, "echo": lines.append}, augment_factor=1, output_dir=str(tmp_path / "a"))
     assert len([line for line in lines if line.startswith("tune:")]) == 1
 
+    # without copies after all: the folder tells of none
+    off = tunewell.run(**{**keys, "augment": "none"}, output_dir=str(tmp_path / "a"))
+    assert off.augmentation is None
+    assert off.summary.augment is None
+    assert "With and without changed copies" not in off.report_path.read_text(encoding="utf-8")
+    assert off.evaluation.headline == plain.evaluation.headline
+
 
 def test_copies_that_help_are_kept_and_followed_by_other_seeds(keys, tmp_path, monkeypatch):
     """The verdict is put in place of the test: what then happens must be as it says."""

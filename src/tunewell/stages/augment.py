@@ -82,6 +82,12 @@ def preflight(job: Job) -> None:
         locate(name)
 
 
+def discard(job: Job) -> None:
+    """A run without copies keeps no record of an earlier one in its folder that had some."""
+    for name in (FILE, ROWS):
+        (job.folder / name).unlink(missing_ok=True)
+
+
 # ---------------------------------------------------------------- the rows
 
 

@@ -66,11 +66,12 @@ def later(probe_helps: bool) -> tuple[Rung, Rung]:
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
     """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings, with `augment`
     tune with and without the rows that are made."""
-    from tunewell.stages.augment import wanted, with_and_without
+    from tunewell.stages.augment import discard, wanted, with_and_without
 
-    if job.recipe.strategies == (AUTO,):
-        return search(job)
-    return with_and_without(job) if wanted(job.recipe) else (tune(job), choose_and_save(job))
+    if wanted(job.recipe):
+        return with_and_without(job)
+    discard(job)
+    return search(job) if job.recipe.strategies == (AUTO,) else (tune(job), choose_and_save(job))
 
 
 def search(job: Job) -> tuple[Training, Choice]:
