@@ -86,6 +86,13 @@ def test_a_run_with_and_without(keys, tmp_path):
     tunewell.run(**{**keys, "echo": lines.append}, augment_factor=1, output_dir=str(tmp_path / "a"))
     assert len([line for line in lines if line.startswith("tune:")]) == 1
 
+    # without copies after all: the folder tells of none
+    off = tunewell.run(**{**keys, "augment": "none"}, output_dir=str(tmp_path / "a"))
+    assert off.augmentation is None
+    assert off.summary.augment is None
+    assert "With and without changed copies" not in off.report_path.read_text(encoding="utf-8")
+    assert off.evaluation.headline == plain.evaluation.headline
+
 
 def test_copies_that_help_are_kept_and_followed_by_other_seeds(keys, tmp_path, monkeypatch):
     """The verdict is put in place of the test: what then happens must be as it says."""
@@ -138,6 +145,7 @@ def test_chinese_is_changed_by_what_suits_it(keys, tmp_path, save_csv):
     ("value", "low", "high", "met", "met_without", "keeps", "why"),
     [
         (0.04, 0.02, 0.06, None, None, True, "beyond"),
+        (0.01, 0.001, 0.019, None, None, True, "likely"),  # the interval is above 0, the test is not below 0.05
         (0.02, -0.01, 0.05, None, None, True, "likely"),  # a standard error is 0.06 / 3.92 = 0.0153
         (0.015, -0.015, 0.045, None, None, False, "within"),
         (0.0, -0.01, 0.01, None, None, False, "no-gain"),
@@ -150,7 +158,10 @@ def test_chinese_is_changed_by_what_suits_it(keys, tmp_path, save_csv):
     ],
 )
 def test_what_decides(value, low, high, met, met_without, keeps, why):
-    assert verdict(Estimate(value=value, low=low, high=high, n=50), met, met_without) == (keeps, why)
+    d = Estimate(value=value, low=low, high=high, n=50)
+    better = True if value == 0.04 else None
+    found = Comparison(metric="accuracy", difference=d, test="McNemar, exact", p_value=0.5, better=better)
+    assert verdict(found, met, met_without) == (keeps, why)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

@@ -10,7 +10,7 @@ from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import given, recipe_options
 
 _EXAMPLES = (
-    "tunewell prune reviews.csv -o kept.csv --keep-share 0.5 --test test.csv",
+    "tunewell prune reviews.csv -o kept.csv --keep_share 0.5 --test test.csv",
     "tunewell prune reviews.csv -o kept.csv --method el2n --tunings 3 --num_train_epochs 4",
     "tunewell prune runs/reviews -o kept.csv --method ambiguous --splits",
 )

@@ -21,7 +21,7 @@ from tunewell.augment.names import BACKTRANSLATE, MASKED, NONE
 from tunewell.errors import RecipeError
 from tunewell.folder import fingerprint
 from tunewell.report.augment import sentences, standard_error
-from tunewell.results import Augmentation, Candidate, Choice, Estimate, Training, write_whole
+from tunewell.results import Augmentation, Candidate, Choice, Comparison, Training, write_whole
 from tunewell.retention.budget import choose as choose_by_budget
 from tunewell.stages.choose import chosen_by_retention
 from tunewell.stages.held import Tunings, finished
@@ -80,6 +80,12 @@ def preflight(job: Job) -> None:
     names = [recipe.augment_mlm] if MASKED in recipe.augment else []
     for name in [*names, *(recipe.augment_translators if BACKTRANSLATE in recipe.augment else [])]:
         locate(name)
+
+
+def discard(job: Job) -> None:
+    """A run without copies keeps no record of an earlier one in its folder that had some."""
+    for name in (FILE, ROWS):
+        (job.folder / name).unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- the rows
@@ -225,7 +231,7 @@ def with_and_without(job: Job) -> tuple[Training, Choice]:
     comparison, helps, why = None, False, "no-copies"
     if len(sides) == 2:
         comparison = compare(job, held.model(places[1]), held.model(places[0]))
-        helps, why = verdict(comparison.difference, sides[1].met, sides[0].met)
+        helps, why = verdict(comparison, sides[1].met, sides[0].met)
     record = Augmentation(
         **counts,
         factor=job.recipe.augment_factor,
@@ -259,7 +265,7 @@ def _joined(sides: list[Choice], chosen: int) -> Choice:
     return sides[chosen].model_copy(update={"candidates": candidates})
 
 
-def compare(job: Job, tuned: Any, other: Any) -> Any:
+def compare(job: Job, tuned: Any, other: Any) -> Comparison:
     """Two models of a job on its validation rows, paired; `difference` is tuned − other."""
     from tunewell.evaluate.statistics import compare as compare_scores
 
@@ -268,16 +274,16 @@ def compare(job: Job, tuned: Any, other: Any) -> Any:
     return compare_scores(job.spec, ours, theirs, job.targets("validation"), seed=job.recipe.seed)
 
 
-def verdict(difference: Estimate, met: bool | None, met_without: bool | None) -> tuple[bool, str]:
+def verdict(found: Comparison, met: bool | None, met_without: bool | None) -> tuple[bool, str]:
     """Whether the copies stay in, and why: a code whose words are in `report.augment`.
 
     Args:
-        difference: the validation score with copies less that without. met: whether the best candidate with copies is
-            inside the retention budget, met_without the one without; None where there is no budget.
+        found: the tuning with copies against that without, on validation. met: whether the best candidate with copies
+            is inside the retention budget, met_without the one without; None where there is no budget.
     """
     if met is not None and met != met_without:
         return bool(met), "budget-with" if met else "budget-without"
-    d = difference
+    d = found.difference
     if d.value is None:
         return False, "unknown"
     if d.value <= 0:
@@ -286,7 +292,7 @@ def verdict(difference: Estimate, met: bool | None, met_without: bool | None) ->
         return False, "unknown"
     if d.value <= standard_error(d):
         return False, "within"
-    return True, "beyond" if d.low > 0 else "likely"
+    return True, "beyond" if found.better else "likely"  # interval and test agree, or not
 
 
 def followed(job: Job, child: Job) -> Job:

@@ -69,7 +69,7 @@ def tune_and_choose(job: Job) -> tuple[Training, Choice]:
     from tunewell.stages import augment, unlabelled
 
     if not augment.wanted(job.recipe):
-        (job.folder / augment.FILE).unlink(missing_ok=True)
+        augment.discard(job)
     if job.recipe.unlabelled is not None:
         return unlabelled.tune_with_pool(job)
     (job.folder / unlabelled.FILE).unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def summarise(
         seeds=None
         if seeds is None
         else seeds.model_dump(include={"test", "sd", "retention", "retention_sd", "failed"}),
-        augment=augment_summary(job.folder.path) if job.recipe.augment != ["none"] else None,
+        augment=augment_summary(job.folder.path),
         ranked=summary_of(job.folder.path, recipe.model),
     )
     summary.write(path)
@@ -59,8 +59,10 @@ def summarise(
     return summary
 
 
-def augment_summary(folder: Path) -> dict[str, Any]:
-    """What summary.json says of `augment`."""
+def augment_summary(folder: Path) -> dict[str, Any] | None:
+    """What summary.json says of `augment`; None for a run without, or made of others."""
+    if not (folder / "augment.json").is_file():
+        return None
     record = Augmentation.load(folder / "augment.json")
     gain = None if record.comparison is None else record.comparison.difference.model_dump()
     return {"copies": record.kept, "helps": record.helps, "why": record.why, "gain": gain, "steps": record.steps}
