@@ -63,6 +63,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Many tasks in a row": {
         "sequence": ("tunewell.cli.sequence", "Tune one model on task after task; measure what became of each."),
         "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
+        "meta": ("tunewell.cli.meta", "Learn over many small tasks how to learn the next from a few rows."),
     },
     "In people's hands": {
         "ui": ("tunewell.cli.ui", "See, compare, try and start runs in the browser."),

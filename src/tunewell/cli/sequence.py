@@ -32,6 +32,7 @@ OWN = {
     "lwf_temperature": "Temperature of those answers. [2]",
     "features_weight": "Weight of the body's embeddings of new inputs (features). [1]",
     "general_weight": "Weight of the body's embeddings of general text (general). [1]",
+    "joint_temperature": "`joint`: tasks take part in proportion to rows^(1/T); by default all at every step.",
     "unseen": "How tasks not yet seen are measured: linear-probe or none. [linear-probe]",
 }
 # keys of a recipe that hold for every task of a sequence
