@@ -33,7 +33,8 @@ class Written(Record):
 
     Attributes:
         prompts: asked; real: whether they are test rows of the run.
-        first: largest difference of the log-probability of the first token that llama.cpp writes, in nats.
+        first: largest difference of the log-probability of the first token that llama.cpp writes, in nats; of one that
+            ends a character, since llama.cpp tells nothing of tokens inside of one.
         same: share of prompts with the same text. leading: mean share of the source's text, by characters, up to where
             the two part.
         tokens_per_second: of llama.cpp and of the source, one prompt after the other on this machine.
@@ -71,7 +72,8 @@ class Llama:
         self.server = xllamacpp.Server(options)
 
     def write(self, prompt: str, tokens: int) -> tuple[str, int, int, float]:
-        """The greedy answer to a text, the tokens read, and the first token's id and log-probability."""
+        """The greedy answer to a text, the tokens read, and id and log-probability of the first token that ends a
+        character."""
         asked = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "n_probs": 1, "cache_prompt": False}
         found = self.server.handle_completions(asked)
         answer = found["choices"][0]
@@ -136,7 +138,7 @@ def compare(writer: CausalWriter, file: Path, run: Path, *, weights: str) -> Wri
 
 
 def _greedy(writer: CausalWriter, ids: Sequence[int]) -> tuple[str, np.ndarray]:
-    """The source's greedy answer, and (V,) the log-probabilities of its first token."""
+    """The source's greedy answer, and (V,) the log-probabilities where its first token that ends a character stands."""
     import torch
 
     asked = torch.tensor([list(ids)], device=writer.model.device)
@@ -146,8 +148,10 @@ def _greedy(writer: CausalWriter, ids: Sequence[int]) -> tuple[str, np.ndarray]:
             temperature=None, top_p=None, top_k=None, pad_token_id=writer._pad, eos_token_id=writer.ends(),
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
-    text = writer.tokenizer.decode(out.sequences[0, len(ids) :], skip_special_tokens=True)
-    return str(text), out.logits[0][0].float().log_softmax(0).cpu().numpy()
+    written = out.sequences[0, len(ids) :]
+    text = str(writer.tokenizer.decode(written, skip_special_tokens=True))
+    ends = (k for k in range(len(written)) if "\ufffd" not in str(writer.tokenizer.decode(written[: k + 1])))
+    return text, out.logits[next(ends, 0)][0].float().log_softmax(0).cpu().numpy()
 
 
 def leading(ours: str, theirs: str) -> float:
