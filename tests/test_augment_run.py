@@ -94,23 +94,105 @@ def test_a_run_with_and_without(keys, tmp_path):
     assert off.evaluation.headline == plain.evaluation.headline
 
 
-def test_copies_that_help_are_kept_and_followed_by_other_seeds(keys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("helps", [True, False])
+def test_what_was_decided_is_followed_by_other_seeds(keys, tmp_path, monkeypatch, helps):
     """The verdict is put in place of the test: what then happens must be as it says."""
     from tunewell.stages import augment
+    from tunewell.train.dynamics import Dynamics
 
-    monkeypatch.setattr(augment, "verdict", lambda *a: (True, "beyond"))
-    run = tunewell.run(**keys, seeds=2, output_dir=str(tmp_path / "a"))
-    assert run.augmentation is not None and run.augmentation.helps
-    assert run.choice.chosen.strategy == ("plain", "augmented")
-    assert run.choice.chosen.score == run.augmentation.augmented
+    monkeypatch.setattr(augment, "verdict", lambda *a: (helps, "beyond" if helps else "no-gain"))
+    lines: list[str] = []
+    run = tunewell.run(**{**keys, "echo": lines.append}, seeds=2, output_dir=str(tmp_path / "a"))
+    found = run.augmentation
+    assert found is not None and found.helps is helps
+    assert run.choice.chosen.strategy == (("plain", "augmented") if helps else ("plain",))
+    assert run.choice.chosen.score == (found.augmented if helps else found.without)
     assert run.seeds is not None
     own, further = run.seeds.results
     assert own.steps == further.steps == 8
+    learned = [line for line in lines if line.startswith("tune:")]
+    more = f"{32 + found.kept} rows"
+    assert ["32 rows" in learned[0], more in learned[1], (more if helps else "32 rows") in learned[2]] == [True] * 3
     # the dynamics that the run leaves are those of its own rows
-    from tunewell.train.dynamics import Dynamics
-
     noted = Dynamics.load(run.dir / "train" / "dynamics.npz")
     assert noted is not None and noted.margin.shape[1] == 32
+
+
+def test_a_run_that_was_stopped_goes_on(keys, tmp_path, monkeypatch):
+    from tunewell.stages import held
+
+    whole = tunewell.run(**keys, output_dir=str(tmp_path / "whole"))
+    tune = held.tune
+
+    def stopped(child):
+        if child.candidate == "augmented":
+            raise KeyboardInterrupt
+        return tune(child)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(held, "tune", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tunewell.run(**keys, output_dir=str(tmp_path / "a"))
+    lines: list[str] = []
+    again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "a"))
+    assert len([line for line in lines if line.startswith("tune:")]) == 1  # the one that was missing
+    assert again.evaluation.headline == whole.evaluation.headline
+    assert again.augmentation.comparison == whole.augmentation.comparison
+    assert (again.dir / "augmented.jsonl").read_bytes() == (whole.dir / "augmented.jsonl").read_bytes()
+
+
+def test_inside_a_budget_the_saved_model_is_the_chosen_candidate(keys, tmp_path, make_pairs, save_csv):
+    """Both sides have averages with the base model among their candidates."""
+    probe = save_csv(tmp_path / "probe.csv", make_pairs(40), ("text_a", "text_b", "score"))
+    run = tunewell.run(
+        **keys, strategy="average", average_alphas=[0.5, 1.0], keep=0.01, probe_files=[str(probe)],
+        raise_on_gate=False, output_dir=str(tmp_path / "a"),
+    )  # fmt: skip
+    found = run.augmentation
+    assert found is not None
+    names = [c.name for c in run.choice.candidates]
+    assert names == ["average", "average, alpha 0.5", "average + augmented", "average + augmented, alpha 0.5"]
+    assert [c.chosen for c in run.choice.candidates].count(True) == 1
+    assert ("augmented" in run.choice.chosen.strategy) is found.helps
+    assert all(c.retention_mean is not None for c in run.choice.candidates)
+    with open(keys["validation"], encoding="utf-8") as file:
+        rows = [line.rstrip("\n").rsplit(",", 1) for line in file.read().splitlines()[1:]]
+    answers = run.predict([t for t, _ in rows])
+    right = sum(a == label for a, (_, label) in zip(answers, rows, strict=True)) / len(rows)
+    assert right == pytest.approx(run.choice.chosen.score.value)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "scores", "several"])
+def test_other_kinds_of_rows(keys, tmp_path, make_reviews, save_csv, kind):
+    files = {}
+    for seed, (name, n) in enumerate({"train": 32, "validation": 24, "test": 24}.items()):
+        rows = make_reviews(n, seed=seed)
+        if kind == "pairs":
+            rows = [(t, f"{t} today", label) for t, label in rows]
+        elif kind == "scores":
+            rows = [(t, f"{len(t) / 7:.2f}") for t, _ in rows]
+        else:
+            rows = [(t, label if i % 3 else f"{label}|long") for i, (t, label) in enumerate(rows)]
+        header = ("text_a", "text_b", "label") if kind == "pairs" else ("text", "label")
+        files[name] = str(save_csv(tmp_path / f"{kind}-{name}.csv", rows, header))
+    more = {"label_separator": "|"} if kind == "several" else {}
+    own = {k: v for k, v in keys.items() if k != "metric"}
+    run = tunewell.run(
+        **{**own, **files, **more, "augment": "swap", "augment_agree": True, "augment_similar": 0.2},
+        output_dir=str(tmp_path / "a"),
+    )
+    found = run.augmentation
+    assert found is not None
+    assert found.kept + sum(found.left_out.values()) == found.made == 32
+    assert found.kept > 0
+    copies = [json.loads(line) for line in (run.dir / "augmented.jsonl").read_text(encoding="utf-8").splitlines()]
+    if kind == "pairs":  # the second text stays
+        assert all(sorted(c["text"].split()) == sorted(c["text_pair"].removesuffix(" today").split()) for c in copies)
+    if kind == "scores":  # no probe has a say about scores
+        assert "another label to the linear probe" not in found.left_out
+        assert all(isinstance(c["label"], float) for c in copies)
+    if kind == "several":
+        assert all(isinstance(c["label"], list) for c in copies)
 
 
 def test_filters_in_a_run(keys, tmp_path):

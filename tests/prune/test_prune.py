@@ -109,6 +109,37 @@ def test_auto_on_a_run(finished, tmp_path):
     assert "数据地图" in done.page.read_text(encoding="utf-8")
 
 
+def test_the_command(finished, tmp_path):
+    run, _ = finished
+    out = tmp_path / "kept.tsv"
+    line = ["prune", str(run), "-o", str(out), "--keep-share", "0.5", "--method", "random", "--balance", "equal"]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.output
+    n = len(out.read_text(encoding="utf-8").splitlines()) - 1
+    assert f"{out}: {n} of " in result.stdout
+    assert f"data map: {run / 'datamap.html'}" in result.stdout
+    assert f"next: tunewell run --train {out}" in result.stdout
+    assert CliRunner().invoke(app, line).exit_code == 2  # it is there already
+    again = CliRunner().invoke(app, [*line, "--overwrite", "--json"])
+    assert json.loads(again.stdout)["kept"] == n
+
+
+def test_several_labels_a_row(tmp_path, tiny_model, make_reviews, save_csv):
+    rows = [(t, label if i % 3 else f"{label}|long") for i, (t, label) in enumerate(make_reviews(36))]
+    train = save_csv(tmp_path / "reviews.csv", rows)
+    options = {k: v for k, v in KEYS.items() if k != "metric"}
+    done = prune(
+        train, tmp_path / "kept.csv", keep_share=0.5, method="forgetting", label_separator="|", num_train_epochs=2,
+        model=str(tiny_model), output_dir=str(tmp_path / "run"), echo=quiet, progress=False, **options,
+    )  # fmt: skip
+    kept = read(tmp_path / "kept.csv")
+    assert len(kept) == done.record.kept == 18
+    assert done.record.classes == {}
+    assert {r["label"] for r in kept} <= {label for _, label in rows}  # labels as they stand in the file
+    events = done.pool.scores.forgetting
+    assert min(events[done.kept]) >= max(events[~done.kept])
+
+
 def test_a_data_file_is_tuned_on_as_a_whole(tmp_path, tiny_model, make_reviews, save_csv, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = make_reviews(40)

@@ -335,7 +335,7 @@ def said(record: Pruning) -> list[str]:
     if r.tried:
         found = ", ".join(f"{t.method} {t.score.value:.4f}" for t in r.tried if t.score.value is not None)
         out.append(f"auto takes {r.method}: on {r.judged_on:,} held-out rows the probe's {r.metric} was {found}")
-    lost = "".join(f"; {v:,} are {k}" for k, v in r.left_out.items())
+    lost = "".join(f"; left out beforehand: {v:,} ({k})" for k, v in r.left_out.items())
     out.append(f"{r.kept:,} of {r.rows:,} rows by {r.method} in {r.output}{lost}")
     if r.epochs < 3:
         out.append(f"{r.epochs} epochs were recorded: forgetting and variability say little below three")

@@ -30,7 +30,7 @@ EN = {
     "dm_kept": "{kept} of {rows} rows are kept ({share}), by {method}.",
     "dm_auto": "The method was chosen by a linear probe on the rows that each keeps, scored on {n} held-out rows.",
     "dm_auto_random": "None was better than a random choice by more than a standard error.",
-    "dm_lost": "{n} rows are left out beforehand: {why}.",
+    "dm_lost": "Left out beforehand: {n} ({why}).",
     "dm_recorded": "Scores are those of {tunings} tuning(s) of {epochs} epochs with {model}.",
     "dm_map": "Data map",
     "dm_map_note": "Each point is a training row. Upwards: the mean probability of its label over the epochs. To the right: how much that probability varied. Top left are rows that are easy to learn, right of the middle ambiguous ones, bottom left hard ones, among them wrong labels. Shown: {n} of {rows} rows, kept ones filled, others faint.",
@@ -56,7 +56,7 @@ EN = {
     "dm_is_kept": "kept",
     "dm_next": "Tune on what was kept",
     "dm_next_note": "Score it on test rows of their own. A test split off the kept rows would be as chosen as they are.",
-    "dm_duplicate": "duplicates of a row with the same label",
+    "dm_duplicate": "duplicates of rows with the same label",
     "dm_test_text": "texts of test rows",
 }
 ZH = {
@@ -87,7 +87,7 @@ ZH = {
     "dm_kept": "按 {method} 保留 {rows} 行中的 {kept} 行（{share}）。",
     "dm_auto": "方法由线性探针选出：用各方法保留的行拟合，在 {n} 个留出行上评分。",
     "dm_auto_random": "没有方法比随机选择好出一个标准误以上。",
-    "dm_lost": "事先舍弃 {n} 行：{why}。",
+    "dm_lost": "事先舍弃 {n} 行（{why}）。",
     "dm_recorded": "分数来自 {model} 的 {tunings} 次微调，每次 {epochs} 轮。",
     "dm_map": "数据地图",
     "dm_map_note": "每个点是一个训练行。纵轴：各轮中其标签概率的平均；横轴：该概率变化的大小。左上是容易学的行，中间偏右是模棱两可的行，左下是难学的行，其中也有标错的。显示 {rows} 行中的 {n} 行；保留的为实色，其余较淡。",
