@@ -194,8 +194,8 @@ class Recipe(BaseModel):
     unlabelled_threshold: float | None = _key(
         None,
         "unlabelled",
-        "Least calibrated confidence of a guessed label. Default: the surer half of each class for self_training and "
-        "propagation, 0.95 for consistency.",
+        "Least confidence of a guessed label, calibrated but for consistency. Default: the surer half of each class; "
+        "for consistency the running mean of the model's confidence.",
         ge=0,
         lt=1,
     )

@@ -181,12 +181,31 @@ def test_consistency_loss_by_hand():
     assert strong.grad[2].abs().sum() == 0
 
 
+def test_thresholds_of_freematch_by_hand():
+    """λ = 0.9 from a half each; texts with (0.8, 0.2) and (0.6, 0.4): mean confidence 0.7, mean (0.7, 0.3)."""
+    import torch
+
+    from tunewell.unlabelled.consistency import Thresholds, consistency_loss
+
+    weak = torch.tensor([[0.8, 0.2], [0.6, 0.4]]).log()
+    found = Thresholds(2)
+    first = found.update(weak)
+    assert found.level == pytest.approx(0.9 * 0.5 + 0.1 * 0.7)  # 0.52
+    assert found.means.tolist() == pytest.approx([0.52, 0.48])
+    assert first.tolist() == pytest.approx([0.52, 0.48 / 0.52 * 0.52])
+    second = found.update(weak)
+    assert found.level == pytest.approx(0.9 * 0.52 + 0.07)
+    assert second.tolist() == pytest.approx([0.538, 0.462 / 0.538 * 0.538])
+    _, counts = consistency_loss(weak, weak, torch.tensor([0.7, 0.1]))
+    assert counts.tolist() == [True, False]  # each by the threshold of the class that is guessed
+
+
 def test_the_texts_of_a_step_go_through_the_pool():
     from types import SimpleNamespace
 
     from tunewell.unlabelled.consistency import Consistency
 
-    hook = Consistency([str(i) for i in range(10)], None, max_length=16, threshold=0.9, weight=1.0)
+    hook = Consistency([str(i) for i in range(10)], None, classes=2, max_length=16, threshold=0.9, weight=1.0)
     hook.prepare(SimpleNamespace(rows=2, seed=5, echo=lambda line: None))
     drawn = [hook.chosen(step).tolist() for step in range(5)]
     assert sorted([*drawn[0], *drawn[1], *drawn[2][:2]]) == list(range(10))  # the first pass: 4 + 4 + 2

@@ -42,22 +42,28 @@ def helping(*names):
 
 @pytest.fixture
 def let_through(monkeypatch):
-    """Methods that help by the guard and by their score, whatever a tiny model happens to learn."""
-    from tunewell.retention.budget import choose
+    """A guard that finds these methods better, and a choice for which they are: tiny models seldom learn anything."""
 
-    def let(*names):
-        def favouring(candidates, **floors):
-            better = {"value": 2.0, "low": 2.0, "high": 2.0}
-            raised = [
-                c.model_copy(update={"score": c.score.model_copy(update=better)}) if set(names) & set(c.strategy) else c
+    def patch(*names):
+        from tunewell.results import Estimate
+        from tunewell.retention.budget import choose
+
+        def chosen(candidates, **budget):
+            lowered = {"score": Estimate(value=-1.0)}
+            seen = [
+                c.model_copy(update=lowered) if c.score.value is not None and len(c.strategy) == 1 else c
                 for c in candidates
             ]
-            return choose(raised, **floors)
+            found = choose(seen, **budget)
+            marked = zip(candidates, found.candidates, strict=True)
+            return found.model_copy(
+                update={"candidates": tuple(c.model_copy(update={"chosen": f.chosen}) for c, f in marked)}
+            )
 
         monkeypatch.setattr("tunewell.stages.unlabelled.judge", helping(*names))
-        monkeypatch.setattr("tunewell.stages.unlabelled.choose_by_budget", favouring)
+        monkeypatch.setattr("tunewell.stages.unlabelled.choose_by_budget", chosen)
 
-    return let
+    return patch
 
 
 def same(a, b):
@@ -236,3 +242,37 @@ def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, tiny_mod
     assert (tuned - pretrained[name]).norm() < (tuned - base[f"bert.{name}"]).norm()
     record = json.loads((run.dir / "unlabelled.json").read_text(encoding="utf-8"))
     assert record["chosen"] == "pretraining"
+
+
+def test_with_few_labels_and_contrast(keys, tmp_path, let_through):
+    """`fewshot` takes no validation rows, so that the guard goes by cross-validation; its contrast is over the task's
+    batch, whatever texts of the pool the model is taken through beside."""
+    let_through("consistency")
+    del keys["validation"]
+    keys |= {"strategy": "fewshot", "fewshot_steps": 2, "unlabelled_methods": "consistency"}
+    run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
+    assert run.unlabelled is not None
+    assert (run.unlabelled.judged, run.unlabelled.chosen) == ("cross-validation", "consistency")
+    assert run.training.strategy == ("fewshot", "consistency")
+    assert 0 < run.unlabelled.methods[0].about["threshold"] < 1
+    assert run.predict(["the crew was lovely"])[0] in ("negative", "positive")
+
+
+def test_pairs(keys, tmp_path, make_pairs, save_csv):
+    """Pairs of texts, the same twice or two others: the pool is one of pairs too."""
+    rows = [(a, b, "same" if float(s) else "other") for a, b, s in make_pairs(120)]
+    parts = {"train": rows[:40], "validation": rows[40:60], "test": rows[60:80]}
+    header = ("text_a", "text_b", "label")
+    files = {name: str(save_csv(tmp_path / f"{name}.csv", part, header)) for name, part in parts.items()}
+    pool = [(a, b) for a, b, _ in rows[80:]]
+    files["unlabelled"] = str(save_csv(tmp_path / "pairs.csv", [*pool, *pool[:3], rows[0][:2]], header[:2]))
+    lines: list[str] = []
+    run = tunewell.run(**{**keys, **files, "echo": lines.append}, output_dir=str(tmp_path / "run"))
+    found = run.unlabelled
+    assert found is not None
+    assert found.left_out == {"a training row": 1, "the same as another": 3}
+    assert {m.method for m in found.methods} == {"self_training", "propagation", "consistency"}
+    assert any("pretraining is not tried: it learns from single texts" in line for line in lines)
+    shared = save_csv(tmp_path / "shared.csv", [*pool, rows[65][:2]], header[:2])
+    with pytest.raises(DataError, match=r"1 rows of the pool are rows of test: 41 \(test, .*test.csv:6\)"):
+        tunewell.run(**{**keys, **files, "unlabelled": str(shared)}, output_dir=str(tmp_path / "no"))

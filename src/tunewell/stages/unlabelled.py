@@ -59,7 +59,8 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
     if not job.validated:
         teacher = without(job)
         made = {WITHOUT: teacher} | _tried(job, helping, "", teacher, skipped)
-        helping = [name for name in helping if name in made]
+        # nothing else tells them apart, so that the one that brought most comes first
+        helping = sorted((n for n in helping if n in made), key=lambda n: -(judged[n][0].difference.value or 0.0))
     held = Tunings(job, wanted=measures(job) and chosen_by_retention(job.recipe))
     held.trainings = {m.job.candidate: m.training for m in made.values()}
     held.beside = sum(m.seconds for m in made.values())  # teachers, graphs, pretraining

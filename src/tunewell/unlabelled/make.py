@@ -91,13 +91,18 @@ def pretraining(job: Job, prefix: str, teacher: Made) -> Made:
 
 def consistency(job: Job, prefix: str, teacher: Made) -> Made:
     """The recipe's tuning with a term that asks for the same answer to a text of the pool and to it changed."""
-    from tunewell.unlabelled.consistency import THRESHOLD, Consistency
+    from tunewell.unlabelled.consistency import Consistency
 
     recipe, pool = job.recipe, job.pool
     assert pool is not None
-    threshold = THRESHOLD if recipe.unlabelled_threshold is None else recipe.unlabelled_threshold
+    threshold = recipe.unlabelled_threshold
     hook = Consistency(
-        pool.texts, pool.pairs, max_length=job.max_length, threshold=threshold, weight=recipe.unlabelled_weight
+        pool.texts,
+        pool.pairs,
+        classes=len(job.spec.labels),
+        max_length=job.max_length,
+        threshold=threshold,
+        weight=recipe.unlabelled_weight,
     )
     child = job.with_keys(f"{prefix}consistency")
     child.hooks = [*job.hooks, hook]
@@ -105,8 +110,9 @@ def consistency(job: Job, prefix: str, teacher: Made) -> Made:
     training = tune(child)
     path = _cache(job, child.candidate, "json")
     if hook.seen:
-        write_whole(path, json.dumps({"counted": round(hook.counted / hook.seen, 4), "threshold": threshold}))
-    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"threshold": threshold}
+        level = hook.adaptive.level if threshold is None else threshold
+        write_whole(path, json.dumps({"counted": hook.counted / hook.seen, "threshold": level}))
+    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return Made(child, training, about=about)
 
 
