@@ -95,6 +95,8 @@ def refuse(job: Job) -> None:
         problem = "`freeze: gradual`"
     elif recipe.augment != ["none"]:
         problem = "`augment`"
+    elif recipe.learning_rate == "auto":
+        problem = "`learning_rate: auto`"
     elif recipe.unlabelled is not None:
         problem = "`unlabelled`"
     elif recipe.framework != "pytorch":

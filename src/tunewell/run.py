@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tunewell.explain.drift import Drift
     from tunewell.explain.records import Explanations
     from tunewell.explain.slices import Slices
+    from tunewell.stages.rates import Rates
     from tunewell.unlabelled.records import Unlabelled
 
 
@@ -130,6 +131,14 @@ class Run:
         """What `augment` brought on validation; None for a run without."""
         path = self.dir / "augment.json"
         return Augmentation.load(path) if path.is_file() else None
+
+    @cached_property
+    def rates(self) -> Rates | None:
+        """Which learning rates were tried and what came of them; None for a run with one."""
+        from tunewell.stages.rates import Rates
+
+        path = self.dir / "rates.json"
+        return Rates.load(path) if path.is_file() else None
 
     @cached_property
     def drift(self) -> Drift | None:

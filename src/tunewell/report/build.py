@@ -27,6 +27,7 @@ from tunewell.results import (
     Training,
     write_whole,
 )
+from tunewell.stages.rates import Rates
 
 __all__ = ["build", "render", "verdict"]
 MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
@@ -165,6 +166,8 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made |= trust_charts(records.calibration, w)
     if records.augment is not None and records.augment.comparison is not None:
         made["augment"] = _augment_chart(records.augment, w)
+    if records.rates is not None:
+        made["rates"] = _rates_chart(records.rates, w)
     if records.seeds is not None:
         made["seeds"] = _seeds_chart(records.seeds, w)
     if records.drift is not None:
@@ -288,6 +291,17 @@ def _augment_chart(record: Augmentation, w: dict[str, str]) -> str:
         if e is not None and e.value is not None
     ]
     return charts.intervals(points, title=w["au_title"]) if points else ""
+
+
+def _rates_chart(record: Rates, w: dict[str, str]) -> str:
+    """The validation score at each rate, from low to high."""
+    points = [
+        Point(f"{t.rate:g}", e.value, e.low, e.high, "good" if t.rate == record.chosen else "other",
+              f"{t.rate:g}: {e.value:.4f} {interval(e, 4)}")
+        for t in sorted(record.trials, key=lambda t: t.rate)
+        if (e := t.score).value is not None
+    ]  # fmt: skip
+    return charts.intervals(points, title=w["lr_title"])
 
 
 def _seeds_chart(seeds: Seeds, w: dict[str, str]) -> str:

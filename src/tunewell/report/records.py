@@ -27,6 +27,7 @@ from tunewell.results import (
     Summary,
     Training,
 )
+from tunewell.stages.rates import Rates
 from tunewell.unlabelled.records import Unlabelled
 
 T = TypeVar("T", bound=Record)
@@ -55,6 +56,7 @@ class Records:
     seeds: Seeds | None = None
     slices: Slices | None = None
     augment: Augmentation | None = None
+    rates: Rates | None = None
     unlabelled: Unlabelled | None = None
 
 
@@ -106,6 +108,7 @@ def read(folder: str | Path) -> Records:
         get("seeds.json", Seeds),
         get("slices.json", Slices),
         get("augment.json", Augmentation),
+        get("rates.json", Rates),
         get("unlabelled.json", Unlabelled),
     )
 

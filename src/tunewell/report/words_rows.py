@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 EN = {
+    "lr_title": "Which learning rate",
+    "lr_note": "Whole tunings on the same rows, judged on {n} validation rows. Another rate than the usual one ({usual}) is taken only where it gains more than a standard error of the paired difference. Used: {chosen}. All tunings together took {cost} times the time of the first.",
+    "lr_rate": "rate",
+    "lr_difference": "less the best before it",
+    "lr_stopped": "given up",
+    "lr_used": "used",
     "au_title": "With and without changed copies of the rows",
     "au_made": "{kept} copies of {rows} training rows ({operations}) were learned from beside the rows, for the same {steps} steps and with the same seed.",
     "au_no-copies": "No copy passed the filters, so that there was nothing to compare.",
@@ -60,6 +66,12 @@ EN = {
     "dm_test_text": "texts of test rows",
 }
 ZH = {
+    "lr_title": "哪个学习率",
+    "lr_note": "在相同的行上完整微调，并在 {n} 个验证行上评判。只有当配对差异的增益超过一个标准误时，才会采用不同于常用值（{usual}）的学习率。采用：{chosen}。全部微调共用了第一次微调时间的 {cost} 倍。",
+    "lr_rate": "学习率",
+    "lr_difference": "与此前最好的差",
+    "lr_stopped": "已放弃",
+    "lr_used": "采用",
     "au_title": "使用与不使用改动副本的对比",
     "au_made": "除原有的行以外，还用 {rows} 个训练行的 {kept} 个副本（{operations}）学习，步数同为 {steps}，随机种子相同。",
     "au_no-copies": "没有副本通过过滤，因此没有可比较的。",

@@ -21,10 +21,9 @@ from tunewell.augment.names import BACKTRANSLATE, MASKED, NONE
 from tunewell.errors import RecipeError
 from tunewell.folder import fingerprint
 from tunewell.report.augment import sentences, standard_error
-from tunewell.results import Augmentation, Candidate, Choice, Comparison, Training, write_whole
-from tunewell.retention.budget import choose as choose_by_budget
+from tunewell.results import Augmentation, Choice, Comparison, Training, write_whole
 from tunewell.stages.choose import chosen_by_retention
-from tunewell.stages.held import Tunings, finished
+from tunewell.stages.held import Tunings, best_of, finished, joined
 from tunewell.stages.job import Job
 from tunewell.stages.keys import augment_key
 from tunewell.stages.probe import measures
@@ -219,18 +218,18 @@ def with_and_without(job: Job) -> tuple[Training, Choice]:
     names = job.recipe.strategies
     held = Tunings(job, wanted=measures(job) and chosen_by_retention(job.recipe))
     without = held.tune(plain)
-    sides = [_best(job, held.score(plain, names))]
+    sides = [best_of(job, held.score(plain, names))]
     if len(rows):
         steps = without.planned_steps
         job.echo(f"augment: now with {len(rows):,} copies, for the same {steps:,} steps and with the same seed")
         child = with_rows(job, rows, (steps, without.eval_steps))
         held.tune(child)
-        sides.append(_best(job, held.score(child, (*names, WITH))))
+        sides.append(best_of(job, held.score(child, (*names, WITH))))
     first = sum(len(side.candidates) for side in sides[:1])
     places = [next(i for i, c in enumerate(side.candidates) if c.chosen) + k * first for k, side in enumerate(sides)]
     comparison, helps, why = None, False, "no-copies"
     if len(sides) == 2:
-        comparison = compare(job, held.model(places[1]), held.model(places[0]))
+        comparison = held.compare(places[1], places[0])
         helps, why = verdict(comparison, sides[1].met, sides[0].met)
     record = Augmentation(
         **counts,
@@ -247,31 +246,10 @@ def with_and_without(job: Job) -> tuple[Training, Choice]:
     )
     record.write(job.folder / FILE)
     job.echo(f"augment: {' '.join(sentences(record))}")
-    choice = _joined(sides, int(helps))
+    choice = joined(sides, int(helps))
     kept = "kept" if helps else "left out"
     choice = choice.model_copy(update={"reason": f"{choice.reason}; augment: copies are {kept} ({why})"})
     return held.settle(choice, [FILE]), choice
-
-
-def _best(job: Job, candidates: list[Candidate]) -> Choice:
-    return choose_by_budget(candidates, keep=job.recipe.keep, keep_worst=job.recipe.keep_worst)
-
-
-def _joined(sides: list[Choice], chosen: int) -> Choice:
-    """One choice among the candidates of both sides: that of the side that is kept."""
-    candidates = tuple(
-        c if i == chosen else c.model_copy(update={"chosen": False}) for i, s in enumerate(sides) for c in s.candidates
-    )
-    return sides[chosen].model_copy(update={"candidates": candidates})
-
-
-def compare(job: Job, tuned: Any, other: Any) -> Comparison:
-    """Two models of a job on its validation rows, paired; `difference` is tuned − other."""
-    from tunewell.evaluate.statistics import compare as compare_scores
-
-    task: Any = job.task  # of classes or scores, see `preflight`
-    ours, theirs = (task.scores(job, model, "validation") for model in (tuned, other))
-    return compare_scores(job.spec, ours, theirs, job.targets("validation"), seed=job.recipe.seed)
 
 
 def verdict(found: Comparison, met: bool | None, met_without: bool | None) -> tuple[bool, str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from tunewell.results import Candidate, Choice, Training, write_with
+from tunewell.results import Candidate, Choice, Comparison, Training, write_with
+from tunewell.retention.budget import choose as choose_by_budget
 from tunewell.stages.choose import CHOSEN, encoder_weights, measuring, save, score_candidates, tuned_and_base
 from tunewell.stages.job import Job
 from tunewell.stages.tune import place, strategies_of, tune
@@ -72,6 +73,17 @@ class Tunings:
             model.base_model.load_state_dict(variants[number - 1])
         return model
 
+    def compare(self, at: int, other: int) -> Comparison:
+        """Two candidates on the validation rows, paired; `difference` is that of the first less that of the other.
+
+        For tasks of classes and scores.
+        """
+        from tunewell.evaluate.statistics import compare
+
+        task: Any = self.job.task
+        ours, theirs = (task.scores(self.job, self.model(i), "validation") for i in (at, other))
+        return compare(self.job.spec, ours, theirs, self.job.targets("validation"), seed=self.job.recipe.seed)
+
     def settle(self, choice: Choice, outputs: list[str] | None = None) -> Training:
         """Save the chosen model and the records of its tuning; the time is that of all tunings.
 
@@ -104,6 +116,19 @@ class Tunings:
         if noted is not None:
             own = noted.first(len(self.job.splits["train"]))
             write_with(target / FILE, own.save)
+
+
+def best_of(job: Job, candidates: list[Candidate]) -> Choice:
+    """The best of one tuning's candidates, by the rule of every run."""
+    return choose_by_budget(candidates, keep=job.recipe.keep, keep_worst=job.recipe.keep_worst)
+
+
+def joined(sides: list[Choice], chosen: int) -> Choice:
+    """One choice among the candidates of several tunings: that of the tuning `chosen`."""
+    candidates = tuple(
+        c if i == chosen else c.model_copy(update={"chosen": False}) for i, s in enumerate(sides) for c in s.candidates
+    )
+    return sides[chosen].model_copy(update={"candidates": candidates})
 
 
 def finished(job: Job, outputs: list[str] | None = None) -> tuple[Training, Choice] | None:

@@ -65,11 +65,14 @@ def later(probe_helps: bool) -> tuple[Rung, Rung]:
 
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
     """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings, with `augment`
-    and `unlabelled` tune with and without what they bring."""
-    from tunewell.stages import augment, unlabelled
+    and `unlabelled` tune with and without what they bring, with `learning_rate: auto` at several rates."""
+    from tunewell.stages import augment, rates, unlabelled
 
     if not augment.wanted(job.recipe):
         augment.discard(job)
+    if rates.wanted(job.recipe):
+        return rates.search_rate(job)
+    rates.discard(job)
     if job.recipe.unlabelled is not None:
         return unlabelled.tune_with_pool(job)
     (job.folder / unlabelled.FILE).unlink(missing_ok=True)

@@ -146,7 +146,7 @@ def tune(
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
-    from tunewell.train.rates import head_factors, peak_rate
+    from tunewell.train.rates import fixed_rate, head_factors, peak_rate
     from tunewell.train.stop import StopInOrder
     from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
@@ -194,7 +194,7 @@ def tune(
     checkpoints = folder / "checkpoints"
     with processes.zero_first():  # it removes what is not whole
         resume = last_whole(checkpoints, echo)
-    rate = recipe.learning_rate or peak_rate(model)
+    rate = fixed_rate(recipe.learning_rate) or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
 

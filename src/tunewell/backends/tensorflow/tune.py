@@ -94,7 +94,7 @@ class Loop:
         from tunewell.train.batching import Collator
         from tunewell.train.losses import balanced_weights
         from tunewell.train.plan import plan
-        from tunewell.train.rates import head_factors, peak_rate
+        from tunewell.train.rates import fixed_rate, head_factors, peak_rate
         from tunewell.train.tune import encode_rows, lengths_of, tokens_of
 
         self.cpu, self.started = time.process_time(), time.perf_counter()
@@ -110,7 +110,7 @@ class Loop:
         self.plan: Plan = plan(recipe, lengths, pace=pace)
         self.twin = Classifier.of(model, tokens_of(self.encoded))
         self.apart = {"before": self._gate(gate, "before tuning")}
-        self.rate = recipe.learning_rate or peak_rate(model)
+        self.rate = fixed_rate(recipe.learning_rate) or peak_rate(model)
         balanced = recipe.class_weight == "balanced"
         decayed: Any = Trainer.get_decay_parameter_names  # asks the model alone, not a trainer
         self.steps = Steps(
