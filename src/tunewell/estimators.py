@@ -66,7 +66,7 @@ class _TextEstimator(BaseEstimator):
     general_samples: int = _default("general_samples")
     distill_weight: float = _default("distill_weight")
     average_alphas: Sequence[float] = _default("average_alphas")
-    learning_rate: float | None = _default("learning_rate")
+    learning_rate: float | str | None = _default("learning_rate")
     head_rate_factor: float = _default("head_rate_factor")
     num_train_epochs: float = _default("num_train_epochs")
     max_steps: int = _default("max_steps")

@@ -93,6 +93,10 @@ def refuse(job: Job) -> None:
         problem = f"`strategy: {held[0]}`"
     elif "freeze" in recipe.strategies and recipe.freeze == "gradual":
         problem = "`freeze: gradual`"
+    elif recipe.augment != ["none"]:
+        problem = "`augment`"
+    elif recipe.learning_rate == "auto":
+        problem = "`learning_rate: auto`"
     elif recipe.unlabelled is not None:
         problem = "`unlabelled`"
     elif recipe.framework != "pytorch":
@@ -101,8 +105,8 @@ def refuse(job: Job) -> None:
         raise RecipeError(
             f"{problem} is tuned by one process, and {size()} were started",
             where="torchrun",
-            expected="text-classification or text-regression, without sam, prompt, fewshot, auto, unlabelled texts and "
-            "gradual thawing",
+            expected="text-classification or text-regression, without sam, prompt, fewshot, auto, augment, unlabelled "
+            "texts and gradual thawing",
             remedy="start it without torchrun",
         )
 

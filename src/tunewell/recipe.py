@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tunewell.augment.names import MLM, TRANSLATORS
+from tunewell.augment.names import NAMES as OPERATIONS
+from tunewell.augment.names import mistakes as unfit_operations
 from tunewell.errors import RecipeError, nearest
 from tunewell.strategies import AUTO, STRATEGIES, check_combination
 from tunewell.tasks.polarity import parse as parse_polarity
@@ -116,6 +119,33 @@ class Recipe(BaseModel):
     encoding: str = _key("auto", "data", "Character encoding of text files; `auto` detects it and says so.")
     duplicates: Literal["keep", "drop"] = _key(
         "keep", "data", "Exact duplicates within the training rows; dropped ones are counted in the account."
+    )
+    augment: StringList = _key(
+        ["none"],
+        "data",
+        "Changed copies of the training rows, kept only where they help on validation: " + ", ".join(OPERATIONS) + "; "
+        "`auto` takes cheap ones that suit the script. The run then tunes twice, with and without.",
+    )
+    augment_factor: int = _key(1, "data", "`augment`: changed copies of each training row.", ge=1, le=50)
+    augment_share: float = _key(0.1, "data", "`augment`: share of a text's words that is changed.", gt=0, le=1)
+    augment_agree: bool = _key(
+        True,
+        "data",
+        "`augment`: leave out copies to which a linear probe on the base model's embeddings gives another label.",
+    )
+    augment_similar: float = _key(
+        0.5,
+        "data",
+        "`augment`: leave out copies with a lower cosine to their original's embedding, and those that the base model "
+        "cannot tell from it; 0 keeps all.",
+        ge=0,
+        lt=1,
+    )
+    augment_mlm: str = _key(MLM, "data", "`augment: masked`: the masked language model that proposes words.")
+    augment_translators: StringList = _key(
+        list(TRANSLATORS),
+        "data",
+        "`augment: backtranslate`: a model into another language and one back: assets, folders, hub ids or runs.",
     )
     strict: bool = _key(False, "data", "Stop when the check finds an error (exit code 3).")
 
@@ -370,14 +400,20 @@ class Recipe(BaseModel):
         0.5, "strategies", "`swa`: share of the steps after which weights are averaged; 1 for never.", ge=0, le=1
     )
     sam_rho: float = _key(0.05, "strategies", "`sam`: distance to the point where gradients are taken.", ge=0)
+    mixup_alpha: float = _key(
+        0.2,
+        "strategies",
+        "`mixup`: shares of two rows are drawn from Beta(alpha, alpha); 0 mixes nothing.",
+        ge=0,
+        le=100,
+    )
 
     # training
-    learning_rate: float | None = _key(
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = _key(
         None,
         "training",
-        "Peak learning rate of AdamW; by default 0.04 / hidden size (1e-4 for MiniLM, 5e-5 for BERT-base).",
-        gt=0,
-        le=1,
+        "Peak learning rate of AdamW; by default 0.04 / hidden size (1e-4 for MiniLM, 5e-5 for BERT-base). `auto` "
+        "tunes at two to four rates and takes the best on validation.",
     )
     head_rate_factor: float = _key(
         10.0, "training", "A head that was just drawn learns this many times faster than the encoder.", ge=1, le=100
@@ -405,6 +441,13 @@ class Recipe(BaseModel):
         "the rate is also changed where the loss oscillates or creeps.",
     )
     weight_decay: float = _key(0.01, "training", "AdamW's weight decay.", ge=0, le=1)
+    attention_dropout: float | None = _key(
+        None,
+        "training",
+        "Dropout of attention weights while tuning; by default the model's own. 0 tunes faster on long texts.",
+        ge=0,
+        lt=1,
+    )
     max_grad_norm: float = _key(1.0, "training", "Gradients are clipped to this norm; 0 for no clipping.", ge=0)
     loss: Literal["auto", "cross_entropy", "focal", "bce", "mse", "mae", "huber"] = _key(
         "auto", "training", "Loss; `auto`: cross_entropy for classes, bce for multi-label, mse for scores."
@@ -453,6 +496,20 @@ class Recipe(BaseModel):
             raise ValueError("; ".join(problems))
         return value
 
+    @field_validator("augment")
+    @classmethod
+    def _known_operations(cls, value: list[str]) -> list[str]:
+        if problems := unfit_operations(value, none=True):
+            raise ValueError("; ".join(problems))
+        return value
+
+    @field_validator("augment_translators")
+    @classmethod
+    def _there_and_back(cls, value: list[str]) -> list[str]:
+        if len(value) != 2:
+            raise ValueError("expected two models: one into another language and one back")
+        return value
+
     @field_validator("unlabelled_methods")
     @classmethod
     def _known_methods(cls, value: list[str]) -> list[str]:
@@ -474,6 +531,10 @@ class Recipe(BaseModel):
             problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
         if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
             problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
+        if self.augment != ["none"] and self.unlabelled is not None:
+            problems.append("`augment` and `unlabelled` each tune with and without: take one at a time")
+        if self.augment != ["none"] and self.strategy == [AUTO]:
+            problems.append("`augment` tunes with and without, and `strategy: auto` is a search: take what it chose")
         if self.load_in_4bit and self.strategy != [AUTO]:
             if "lora" not in (self.strategy or []):
                 problems.append("`load_in_4bit` is for the frozen weights under adapters: add `strategy: lora`")

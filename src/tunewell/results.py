@@ -448,8 +448,30 @@ class Training(Record):
     guard: GuardRecord | None = None
     accounting: Accounting | None = None
     history: tuple[dict[str, Any], ...] = ()  # the trainer's log: step, epoch, loss, learning_rate, eval_*
+    planned_steps: int = 0  # `steps` are fewer where tuning ended early; 0 in records of earlier versions
+    eval_steps: int = 0  # from one validation to the next
     framework: str = "pytorch"
     parity: dict[str, float] | None = None  # before, after: largest difference of a logit from PyTorch's
+
+
+class Augmentation(Record):
+    """`augment.json`: a run tuned with and without changed copies of its rows, see `tunewell.stages.augment`."""
+
+    operations: tuple[str, ...]
+    factor: int  # copies asked for of each row
+    rows: int  # training rows of the run's own
+    made: int
+    kept: int  # copies that were learned from by the tuning with copies
+    by: dict[str, int]  # operation -> copies kept
+    left_out: dict[str, int]  # reason -> copies that were not
+    steps: int  # planned, of both tunings
+    eval_steps: int
+    without: Estimate  # headline metric on validation, of the best candidate of each side
+    augmented: Estimate | None  # None where no copy was left
+    comparison: Comparison | None  # with − without, paired on validation
+    helps: bool  # whether the run's model has learned from the copies
+    why: str  # a code, see `tunewell.report.augment`
+    seconds: dict[str, float]  # of each tuning
 
 
 class SeedResult(Record):
@@ -495,6 +517,7 @@ class Summary(Record):
     seconds: dict[str, float]
     peak_memory_mb: float
     verdict: tuple[str, ...] = ()
+    augment: dict[str, Any] | None = None  # of `augment`: copies, gain on validation, whether they were kept
     seeds: dict[str, Any] | None = None  # of `seeds`: mean and standard deviation over them, failed starts
     unlabelled: dict[str, Any] | None = None  # of `unlabelled`: method in use (None: none), texts, with and without
     ranked: dict[str, Any] | None = None  # of `model: auto`: chosen, why, candidates with their scores

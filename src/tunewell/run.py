@@ -20,6 +20,7 @@ from tunewell import processes
 from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe, load_recipe
 from tunewell.results import (
+    Augmentation,
     BaselineResult,
     Calibration,
     CheckReport,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from tunewell.explain.drift import Drift
     from tunewell.explain.records import Explanations
     from tunewell.explain.slices import Slices
+    from tunewell.stages.rates import Rates
     from tunewell.unlabelled.records import Unlabelled
 
 
@@ -125,6 +127,20 @@ class Run:
         return Seeds.load(path) if path.is_file() else None
 
     @cached_property
+    def augmentation(self) -> Augmentation | None:
+        """What `augment` brought on validation; None for a run without."""
+        path = self.dir / "augment.json"
+        return Augmentation.load(path) if path.is_file() else None
+
+    @cached_property
+    def rates(self) -> Rates | None:
+        """Which learning rates were tried and what came of them; None for a run with one."""
+        from tunewell.stages.rates import Rates
+
+        path = self.dir / "rates.json"
+        return Rates.load(path) if path.is_file() else None
+
+    @cached_property
     def drift(self) -> Drift | None:
         """What tuning changed inside the model; None where it was not measured."""
         from tunewell.explain.drift import Drift
@@ -196,6 +212,19 @@ class Run:
         from tunewell.explain.why import why
 
         return list(why(self.predictor, texts, text_pairs, **options))
+
+    def counterfactuals(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
+    ) -> list[Any]:
+        """The smallest change that turns each answer, one `Counterfactual` a text; for classes.
+
+        Args:
+            options: `target` (a label), `most` (words taken out), `rows` (texts read for one), `mask_model` (proposes
+                words to put in); see `tunewell.explain.counterfactual.search.counterfactual_rows`.
+        """
+        from tunewell.explain.counterfactual.search import counterfactuals
+
+        return counterfactuals(self.predictor, texts, text_pairs, **options)
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:

@@ -24,6 +24,7 @@ ZERO = {
     "sam": {"sam_rho": 0.0},
     "gpm": {"gpm_threshold": 0.0},
     "anchor": {"anchor_weight": 0.0},
+    "mixup": {"mixup_alpha": 0.0},
 }
 # freeze: see gradual; lpft and fewshot have no strength; lora at 0 is freezing
 NO_ZERO = {"freeze", "lpft", "fewshot", "lora", "rehearse"}
@@ -39,6 +40,7 @@ STRONG = {
     "freeze": {"freeze": "gradual"},
     "lora": {"lora_variant": "pissa", "lora_rank": 2},
     "fewshot": {"fewshot_steps": 8},
+    "mixup": {"mixup_alpha": 1.0},
 }
 TOGETHER = [
     ("gpm", "anchor"),
@@ -48,6 +50,8 @@ TOGETHER = [
     ("freeze", "distill"),
     ("fewshot", "distill", "ema"),
     ("lora", "fewshot"),
+    ("mixup", "lora", "sam"),
+    ("fewshot", "mixup"),
 ]
 TRAINED = [(name,) for name in STRATEGIES if name not in ("average", "lines", *FOR_DECODERS)] + TOGETHER
 
@@ -79,7 +83,8 @@ def test_strength_zero_is_plain_to_the_bit(small_job, remembered, name):
         assert not list(tuned.strategies[0].variants({}, {}))
 
 
-def test_adapters_at_zero_are_a_frozen_encoder_to_the_bit(small_job):
+def test_adapters_at_zero_are_a_frozen_encoder_to_the_bit(small_job, monkeypatch):
+    monkeypatch.setattr("tunewell.train.frozen.frozen_layers", lambda model: 0)  # kept outputs have no dropout
     frozen = small_job("freeze", freeze="head_only", folder="a")
     adapters = small_job("lora", lora_alpha=0.0, folder="b")
     assert same(frozen.weights, adapters.weights)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import tunewell
 from tunewell.errors import DataError, RecipeError
+from tunewell.train.dynamics import Dynamics
 from tunewell.unlabelled import METHODS
 
 
@@ -125,6 +126,9 @@ def test_what_helps_is_used_and_a_stopped_run_goes_on(keys, tmp_path, let_throug
     assert same(student, model)
     assert not same(run.dir / "train" / "without" / "tuned.safetensors", model)
     assert run.training.examples == 24 + found.methods[0].rows
+    noted = Dynamics.load(run.dir / "train" / "dynamics.npz")
+    assert noted is not None
+    assert noted.margin.shape == (1, 24)  # of the labelled rows alone
 
     lines: list[str] = []
     again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "run"))

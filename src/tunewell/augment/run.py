@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tunewell.augment.operations import MASKED, OPERATIONS, split, words_of
-from tunewell.data.split import text_key
+from tunewell.augment.copies import Copy, copies_of, new, resolved
+from tunewell.augment.filters import add, agreeing, near
+from tunewell.augment.filters import kept as kept_of
+from tunewell.augment.names import AUTO_SPACED, MLM, NAMES, TRANSLATORS, mistakes
 from tunewell.errors import DataError, RecipeError, nearest
 
-NAMES = (*OPERATIONS, MASKED)
+__all__ = ["NAMES", "Augmented", "augment"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,16 @@ class Augmented:
 def augment(
     data: str,
     *,
-    operations: Sequence[str] = ("swap", "delete", "keyboard"),
+    operations: Sequence[str] = AUTO_SPACED,
     copies: int = 1,
     share: float = 0.1,
     text: str | None = None,
     label: str | None = None,
     only: Sequence[str] = (),
-    mlm: str = "splade-tiny",
+    mlm: str = MLM,
+    translators: Sequence[str] = TRANSLATORS,
     similar: float = 0.0,
+    agree: bool = False,
     model: str = "all-MiniLM-L6-v2",
     run: str | None = None,
     test: Sequence[str] = (),
@@ -56,7 +58,10 @@ def augment(
         data: a labelled file. operations: taken in turn over the copies; see `operations.OPERATIONS`, and `masked`.
         copies: changed copies of each row. share: of a text's words that an operation touches, one at least.
         only: classes to augment (those with few rows, say); all by default.
-        similar: keep a copy only where the cosine of its embedding by `model` and the original's is at least this.
+        translators: of `backtranslate`: a model into another language, and one back.
+        similar: keep a copy only where the cosine of its embedding by `model` and the original's is at least this, and
+            not 1.
+        agree: keep a copy only where a linear probe, fitted to all rows on embeddings by `model`, gives its label.
         run: a tuned model; keep a copy only where it still gives the row's label.
         test: files whose texts no copy may equal.
 
@@ -67,7 +72,7 @@ def augment(
     from tunewell.data.load import load
 
     echo = echo or (lambda line: print(line, file=sys.stderr, flush=True))
-    _check(operations, copies, share, similar)
+    _check(operations, copies, share, similar, translators)
     file = load(data, encoding=encoding)
     names = list(file.dataset.column_names)
     words = text or text_column(file.dataset, source=file.source, besides=[label])
@@ -83,40 +88,35 @@ def augment(
                 f"no row has the label {name!r}", where=file.source, expected=", ".join(list(known)[:12]),
                 remedy=nearest(name, known),
             )  # fmt: skip
-    chosen = [i for i, r in enumerate(rows) if isinstance(r[words], str) and r[words].strip()]
-    if only:
-        chosen = [i for i in chosen if str(rows[i][labels]) in only]
-    seen = {text_key(str(r[words])) for r in rows}
-    taboo = {text_key(t) for path in test for t in _texts(path, words, encoding)}
-    made = _copies([rows[i][words] for i in chosen], operations, copies, share, mlm, seed, echo)
-    left_out: Counter[str] = Counter()
-    kept: list[tuple[int, str, str]] = []
-    for at, name, changed in made:
-        key = text_key(changed)
-        if not key or key in seen:
-            left_out["unchanged, or made twice"] += 1
-        elif key in taboo:
-            left_out["a test text"] += 1
-        else:
-            seen.add(key)
-            kept.append((chosen[at], name, changed))
-    kept = _filtered(kept, rows, words, str(labels), similar, model, run, left_out)
+    usable = [
+        i for i, r in enumerate(rows)
+        if isinstance(r[words], str) and r[words].strip() and r[labels] is not None and str(r[labels]).strip()
+    ]  # fmt: skip
+    chosen = [i for i in usable if not only or str(rows[i][labels]) in only]
+    taboo = [t for path in test for t in _texts(path, str(words), encoding)]
+    texts = [str(rows[i][words]) for i in chosen]
+    operations = resolved(operations, texts)
+    made = copies_of(
+        texts, operations, copies=copies, share=share, mlm=mlm, translators=translators, seed=seed, echo=echo
+    )
+    made = [Copy(chosen[c.at], c.by, c.text) for c in made]
+    left_out: dict[str, int] = {}
+    kept = new(made, [str(r[words]) for r in rows], left_out, taboo)
+    kept = _filtered(kept, rows, usable, str(words), str(labels), similar, agree, model, run, left_out, seed)
     out = [{**r, "augmented_by": "", "augmented_from": i} for i, r in enumerate(rows, 1)]
-    out += [{**rows[i], words: changed, "augmented_by": name, "augmented_from": i + 1} for i, name, changed in kept]
-    return Augmented(out, len(made), dict(left_out))
+    out += [{**rows[c.at], words: c.text, "augmented_by": c.by, "augmented_from": c.at + 1} for c in kept]
+    return Augmented(out, len(made), left_out)
 
 
-def _check(operations: Sequence[str], copies: int, share: float, similar: float) -> None:
-    for name in operations:
-        if name not in NAMES:
-            raise RecipeError(
-                f"unknown operation `{name}`",
-                where="operations",
-                expected=", ".join(NAMES),
-                remedy=nearest(name, NAMES),
-            )
-    if not operations:
-        raise RecipeError("no operation is named", where="operations", expected="some of: " + ", ".join(NAMES))
+def _check(operations: Sequence[str], copies: int, share: float, similar: float, translators: Sequence[str]) -> None:
+    if problems := mistakes(operations):
+        raise RecipeError("; ".join(problems), where="operations")
+    if len(translators) != 2:
+        raise RecipeError(
+            f"{len(translators)} models are named",
+            where="translators",
+            expected="two models: one into another language and one back",
+        )
     if copies < 1:
         raise RecipeError(f"`copies: {copies}` is not possible", where="copies", expected="1 or more")
     for name, value in (("share", share), ("similar", similar)):
@@ -124,58 +124,58 @@ def _check(operations: Sequence[str], copies: int, share: float, similar: float)
             raise RecipeError(f"`{name}: {value:g}` is not possible", where=name, expected="between 0 and 1")
 
 
-def _copies(
-    texts: list[str], operations: Sequence[str], copies: int, share: float, mlm: str, seed: int,
-    echo: Callable[[str], None],
-) -> list[tuple[int, str, str]]:  # fmt: skip
-    """(place of the original, operation, changed text), copy by copy."""
-    rng = np.random.default_rng(seed)
-    masked = None
-    if MASKED in operations:
-        from tunewell.augment.masked import Masked
-
-        echo(f"augment: words proposed by {mlm}")
-        masked = Masked(mlm)
-    out = []
-    for copy in range(copies):
-        turn = [operations[(i + copy) % len(operations)] for i in range(len(texts))]
-        for name in dict.fromkeys(turn):
-            places = [i for i, t in enumerate(turn) if t == name]
-            if masked is not None and name == MASKED:
-                changed = masked([texts[i] for i in places], share, rng)
-            else:
-                changed = []
-                for i in places:
-                    pieces = split(texts[i])
-                    times = max(1, round(share * len(words_of(pieces))))
-                    changed.append(" ".join("".join(OPERATIONS[name](pieces, times, rng)).split()))
-            out += [(i, name, text) for i, text in zip(places, changed, strict=True)]
-    return sorted(out, key=lambda item: item[0])
-
-
 def _filtered(
-    kept: list[tuple[int, str, str]], rows: list[dict[str, Any]], words: str, label: str, similar: float, model: str,
-    run: str | None, left_out: Counter[str],
-) -> list[tuple[int, str, str]]:  # fmt: skip
-    """Copies that still mean the same: near in embedding, and of the same label to a tuned model."""
-    if similar > 0 and kept:
-        from tunewell.models.embed import embed
-        from tunewell.models.load import load_encoder
-        from tunewell.selection.candidates import unit
-
-        encoder = load_encoder(model)
-        a = unit(embed(encoder.model, encoder.tokenizer, [str(rows[i][words]) for i, _, _ in kept]))
-        b = unit(embed(encoder.model, encoder.tokenizer, [t for _, _, t in kept]))
-        near = (a * b).sum(1) >= similar
-        left_out["too unlike its original"] += int((~near).sum())
-        kept = [k for k, good in zip(kept, near, strict=True) if good]
+    kept: list[Copy], rows: list[dict[str, Any]], usable: list[int], words: str, label: str, similar: float,
+    agree: bool, model: str, run: str | None, left_out: dict[str, int], seed: int,
+) -> list[Copy]:  # fmt: skip
+    """Copies that still mean the same: near in embedding, and of the same label to a probe or to a tuned model."""
+    if (similar > 0 or agree) and kept:
+        kept = _by_embeddings(kept, rows, usable, words, label, similar, agree, model, left_out, seed)
     if run is not None and kept:
         from tunewell.predict import Predictor
 
-        answers = Predictor.load(run).predict([t for _, _, t in kept])
-        same = [str(a) == str(rows[i][label]) for a, (i, _, _) in zip(answers, kept, strict=True)]
-        left_out["another label to the tuned model"] += same.count(False)
-        kept = [k for k, good in zip(kept, same, strict=True) if good]
+        answers = Predictor.load(run).predict([c.text for c in kept])
+        same = [str(a) == str(rows[c.at][label]) for a, c in zip(answers, kept, strict=True)]
+        left_out["another label to the tuned model"] = same.count(False)
+        kept = [c for c, good in zip(kept, same, strict=True) if good]
+    return kept
+
+
+def _by_embeddings(
+    kept: list[Copy], rows: list[dict[str, Any]], usable: list[int], words: str, label: str, similar: float,
+    agree: bool, model: str, left_out: dict[str, int], seed: int,
+) -> list[Copy]:  # fmt: skip
+    import numpy as np
+
+    from tunewell.models.embed import embed
+    from tunewell.models.load import load_encoder
+
+    encoder = load_encoder(model)
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        return embed(encoder.model, encoder.tokenizer, texts)
+
+    b = vectors([c.text for c in kept])
+    used = usable if agree else sorted({c.at for c in kept})
+    own, place = vectors([str(rows[i][words]) for i in used]), {i: k for k, i in enumerate(used)}
+    good, why = near(own[[place[c.at] for c in kept]], b, similar)
+    add(left_out, why)
+    kept, b = kept_of(kept, good), b[good]
+    if agree:
+        names = sorted({str(rows[i][label]) for i in used})
+        if len(names) < 2:
+            raise DataError(
+                "all rows have the same label, so that no probe can tell others",
+                where=label,
+                expected="at least two classes",
+                remedy="leave `--agree` out",
+            )
+        ids = {name: k for k, name in enumerate(names)}
+        targets = np.array([ids[str(rows[i][label])] for i in used])
+        wanted = np.array([ids[str(rows[c.at][label])] for c in kept], dtype=np.int64)
+        good, why = agreeing(own, targets, b, wanted, classes=len(names), seed=seed)
+        add(left_out, why)
+        kept = kept_of(kept, good)
     return kept
 
 

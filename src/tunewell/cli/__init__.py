@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "select": ("tunewell.cli.select", "Which rows of a pool to label next."),
         "label": ("tunewell.cli.label", "Label rows in the browser, by keyboard."),
         "augment": ("tunewell.cli.augment", "Changed copies of training rows, each with its origin."),
+        "prune": ("tunewell.cli.prune", "Which training rows are worth tuning on, and which are not."),
     },
     "Single steps": {
         "tune": ("tunewell.cli.tune", "Tune and save the model, without baselines and report."),
@@ -43,6 +44,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
         "drift": ("tunewell.cli.drift", "Show what tuning changed inside the model, layer by layer."),
         "explain": ("tunewell.cli.explain", "Show which words decided, and how true that explanation is."),
+        "counterfactual": (
+            "tunewell.cli.counterfactual",
+            "Find the smallest change of a text that turns the answer.",
+        ),
         "checklist": (
             "tunewell.cli.checklist",
             "Test how answers behave when texts change.",
@@ -58,6 +63,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Many tasks in a row": {
         "sequence": ("tunewell.cli.sequence", "Tune one model on task after task; measure what became of each."),
         "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
+        "meta": ("tunewell.cli.meta", "Learn over many small tasks how to learn the next from a few rows."),
     },
     "In people's hands": {
         "ui": ("tunewell.cli.ui", "See, compare, try and start runs in the browser."),

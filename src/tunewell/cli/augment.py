@@ -13,6 +13,7 @@ from tunewell.cli.base import Command, say
 _EXAMPLES = (
     "tunewell augment reviews.csv -o more.csv",
     "tunewell augment reviews.csv -o more.csv --operations masked --copies 2 --similar 0.7",
+    "tunewell augment reviews.csv -o more.csv --operations backtranslate --agree --similar 0.7",
     "tunewell augment reviews.csv -o more.csv --only neutral --copies 4 --test test.csv",
 )
 
@@ -22,7 +23,7 @@ _EXAMPLES = (
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where to: .csv or .jsonl.")
 @click.option(
     "--operations", multiple=True, metavar="LIST",
-    help="swap, delete, keyboard, ocr, case, masked; taken in turn. [swap,delete,keyboard]",
+    help="swap, delete, keyboard, ocr, case, masked, backtranslate, or auto; taken in turn. [swap,delete,keyboard]",
 )  # fmt: skip
 @click.option("--copies", type=int, default=1, metavar="INTEGER", help="Changed copies of each row. [1]")
 @click.option("--share", type=float, default=0.1, metavar="NUMBER", help="Share of a text's words to change. [0.1]")
@@ -33,10 +34,17 @@ _EXAMPLES = (
     "--mlm", default="splade-tiny", metavar="TEXT", help="Model that proposes words for `masked`. [splade-tiny]"
 )
 @click.option(
+    "--translators", multiple=True, metavar="LIST",
+    help="Models of `backtranslate`, there and back. [bergamot-en-pt,bergamot-pt-en]",
+)  # fmt: skip
+@click.option(
     "--similar", type=float, default=0.0, metavar="NUMBER", help="Least cosine to the original's embedding. [0]"
 )
 @click.option(
     "--model", default="all-MiniLM-L6-v2", metavar="TEXT", help="Model of these embeddings. [all-MiniLM-L6-v2]"
+)
+@click.option(
+    "--agree", is_flag=True, help="Keep only copies to which a linear probe on these embeddings gives the row's label."
 )
 @click.option("--run", metavar="RUN", help="Keep only copies to which this tuned model gives the row's label.")
 @click.option("--test", multiple=True, metavar="FILE", help="No copy may equal a text of this file; repeatable.")
@@ -49,7 +57,7 @@ def command(data: str, output: str, overwrite: bool, **keys: Any) -> None:
     Each copy says by what it was made and from which row. Negations and numbers are never touched; Chinese is
     changed letter by letter. Augment training rows only, after test rows are split off: a copy of a test row
     in the training rows would make the test worth nothing (--test watches over that). Whether it helps is
-    for `tunewell run` on both files, with the same --test, to say.
+    for `tunewell run --augment` to say, which makes the copies itself and tunes with and without.
     """
     from tunewell.augment.run import augment
     from tunewell.errors import DataError
@@ -59,11 +67,12 @@ def command(data: str, output: str, overwrite: bool, **keys: Any) -> None:
         raise DataError("cannot tell the format", where=output, expected=".csv or .jsonl")
     if Path(output).exists() and not overwrite:
         raise DataError("is there already", where=output, expected="a new file", remedy="or --overwrite")
-    for name in ("operations", "only"):
+    for name in ("operations", "only", "translators"):
         parts = [part.strip() for cell in keys[name] for part in cell.split(",") if part.strip()]
         keys[name] = parts
-    if not keys["operations"]:
-        del keys["operations"]
+    for name in ("operations", "translators"):
+        if not keys[name]:
+            del keys[name]
     done = augment(data, echo=say, **keys)
     write_table(output, done.rows)
     originals = sum(not r["augmented_by"] for r in done.rows)

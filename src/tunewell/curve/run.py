@@ -106,6 +106,13 @@ def _check(recipe: Recipe, repeats: int, cost: float | None, speed: float | None
             expected="a recipe without `keep`, `auto` and `average`",
             remedy="leave them out here; give them to `tunewell run`",
         )
+    if recipe.augment != ["none"]:
+        raise RecipeError(
+            "a learning curve measures the rows as they are",
+            where="augment",
+            expected="a recipe without `augment`",
+            remedy="leave it out here; give it to `tunewell run`",
+        )
     if recipe.unlabelled is not None:
         raise RecipeError(
             "a learning curve is one of labelled rows",

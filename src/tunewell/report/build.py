@@ -8,6 +8,7 @@ from typing import Any
 
 from tunewell.errors import RecipeError
 from tunewell.report import charts
+from tunewell.report.augment import reasons, sentences
 from tunewell.report.charts import Point
 from tunewell.report.drift import drift_charts, legend
 from tunewell.report.engine import engine
@@ -16,7 +17,17 @@ from tunewell.report.records import Records, read, usage
 from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
-from tunewell.results import Candidate, Evaluation, GuardRecord, MonitorRecord, Seeds, Training, write_whole
+from tunewell.results import (
+    Augmentation,
+    Candidate,
+    Evaluation,
+    GuardRecord,
+    MonitorRecord,
+    Seeds,
+    Training,
+    write_whole,
+)
+from tunewell.stages.rates import Rates
 
 __all__ = ["build", "render", "verdict"]
 MATRIX, CLASSES, CONFUSIONS = 20, 200, 25  # labels in a full matrix; rows of the class table; confusions listed
@@ -54,10 +65,17 @@ def render(records: Records, lang: str = "en") -> str:
             matrix=MATRIX,
             classes=CLASSES,
             recipe=_recipe(records),
+            augment=_augment(records, lang),
             facts=_facts(records.training, w),
             drift_legend=legend(records.drift) if records.drift is not None else [],
         )
     )
+
+
+def _augment(records: Records, lang: str) -> dict[str, Any]:
+    """Sentences and counts of `augment`; empty for a run without."""
+    record = records.augment
+    return {} if record is None else {"sentences": sentences(record, lang), "reasons": reasons(record, lang)}
 
 
 def _recipe(records: Records) -> str:
@@ -146,6 +164,10 @@ def _charts(records: Records, w: dict[str, str]) -> dict[str, Any]:
         made["frontier"] = _frontier_chart(records, w)
     if records.calibration is not None:
         made |= trust_charts(records.calibration, w)
+    if records.augment is not None and records.augment.comparison is not None:
+        made["augment"] = _augment_chart(records.augment, w)
+    if records.rates is not None:
+        made["rates"] = _rates_chart(records.rates, w)
     if records.seeds is not None:
         made["seeds"] = _seeds_chart(records.seeds, w)
     if records.drift is not None:
@@ -258,6 +280,28 @@ def _frontier_chart(records: Records, w: dict[str, str]) -> str:
         floor_label=f"keep {choice.keep:g}" if choice.keep else "",
         radius=6,
     )
+
+
+def _augment_chart(record: Augmentation, w: dict[str, str]) -> str:
+    """Both validation scores with their intervals."""
+    sides = ((w["au_without"], record.without, not record.helps), (w["au_with"], record.augmented, record.helps))
+    points = [
+        Point(name, e.value, e.low, e.high, "good" if chosen else "other", f"{name}: {e.value:.4f} {interval(e, 4)}")
+        for name, e, chosen in sides
+        if e is not None and e.value is not None
+    ]
+    return charts.intervals(points, title=w["au_title"]) if points else ""
+
+
+def _rates_chart(record: Rates, w: dict[str, str]) -> str:
+    """The validation score at each rate, from low to high."""
+    points = [
+        Point(f"{t.rate:g}", e.value, e.low, e.high, "good" if t.rate == record.chosen else "other",
+              f"{t.rate:g}: {e.value:.4f} {interval(e, 4)}")
+        for t in sorted(record.trials, key=lambda t: t.rate)
+        if (e := t.score).value is not None
+    ]  # fmt: skip
+    return charts.intervals(points, title=w["lr_title"])
 
 
 def _seeds_chart(seeds: Seeds, w: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from tunewell.explain.drift import Drift
 from tunewell.explain.records import Explanations
 from tunewell.explain.slices import Slices
 from tunewell.results import (
+    Augmentation,
     BaselineResult,
     Calibration,
     CheckReport,
@@ -26,6 +27,7 @@ from tunewell.results import (
     Summary,
     Training,
 )
+from tunewell.stages.rates import Rates
 from tunewell.unlabelled.records import Unlabelled
 
 T = TypeVar("T", bound=Record)
@@ -53,6 +55,8 @@ class Records:
     drift: Drift | None = None
     seeds: Seeds | None = None
     slices: Slices | None = None
+    augment: Augmentation | None = None
+    rates: Rates | None = None
     unlabelled: Unlabelled | None = None
 
 
@@ -103,6 +107,8 @@ def read(folder: str | Path) -> Records:
         get("drift.json", Drift),
         get("seeds.json", Seeds),
         get("slices.json", Slices),
+        get("augment.json", Augmentation),
+        get("rates.json", Rates),
         get("unlabelled.json", Unlabelled),
     )
 

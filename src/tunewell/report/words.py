@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewell.report import words_more
+from tunewell.report import words_more, words_rows
 
 EN = {
     "title": "Fine-tuning report",
@@ -176,6 +176,9 @@ EN = {
     "x_answer": "answer ↓, source →",
     "x_in_nats": "Figures are log-probabilities in nats.",
     "x_matrix": "Each row is a word of the answer: how much each word of the source speaks for it, within its row. The figures of larger ones stand in their cells; hover for all.",
+    "x_without": "The answer turns without:",
+    "x_stays": "The answer does not turn when a few words are taken out.",
+    "x_no_label": "no label",
     "x_cut": "{n} more words lie beyond the model's window.",
     "x_class_words": "Words that matter most",
     "x_class_note": "Mean score over {n} test rows ({method}), in the texts that hold the word; only words in three texts or more whose 95 % interval lies above 0.",
@@ -366,6 +369,9 @@ ZH = {
     "x_answer": "答案 ↓，源文 →",
     "x_in_nats": "数值为对数概率（奈特）。",
     "x_matrix": "每行是答案中的一个词：源文的每个词对它的支持程度（行内比较）。较大的数值写在格中；悬停可看到全部数值。",
+    "x_without": "去掉这些词，答案就会改变：",
+    "x_stays": "去掉少数几个词不会改变答案。",
+    "x_no_label": "无标签",
     "x_cut": "另有 {n} 个词超出模型的窗口。",
     "x_class_words": "最有影响的词",
     "x_class_note": "{n} 个测试行上的平均分数（{method}），只计含该词的文本；只列出至少见于三个文本且 95% 区间在 0 以上的词。",
@@ -384,4 +390,4 @@ ZH = {
     "x_comprehensiveness": "完备性（高为好）",
     "x_sufficiency": "充分性（低为好）",
 }
-WORDS = {"en": EN | words_more.EN, "zh": ZH | words_more.ZH}
+WORDS = {"en": EN | words_more.EN | words_rows.EN, "zh": ZH | words_more.ZH | words_rows.ZH}

@@ -64,6 +64,7 @@ class Job:
     callbacks: Sequence[Any] = ()
     watched: bool = True  # by a monitor, where the recipe does not say
     monitor: Any = None  # the one that watches the tuning at work
+    pace: tuple[int, int] | None = None  # steps, and steps between validations, where they are not the recipe's to say
     adapted: Path | None = None
     more: tuple[Any, ...] = ()
 
@@ -82,6 +83,7 @@ class Job:
 
         self.echo, self.progress, self.command = echo, progress, command
         self.candidate = ""  # of a search: tunes in a folder of its own
+        self.memory: dict[Any, Any] = {}  # what a task keeps of costly answers within a run
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         if self._folder is not None:
             self._folder.say = echo

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewell.augment.names import BACKTRANSLATE, MASKED
 from tunewell.folder import file_hash, fingerprint
 from tunewell.recipe import keys_of
 from tunewell.strategies import AFTERWARDS, AUTO
@@ -17,7 +18,8 @@ TRAINING_KEYS = (
     "max_length", "classify_by", "general_text", "general_samples", "distill_weight", "learning_rate",
     "head_rate_factor", "num_train_epochs", "max_steps", "per_device_train_batch_size",
     "gradient_accumulation_steps", "warmup_ratio",
-    "lr_scheduler_type", "guard", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma",
+    "lr_scheduler_type", "guard", "weight_decay", "attention_dropout", "max_grad_norm", "loss",
+    "label_smoothing_factor", "focal_gamma",
     "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
     *keys_of("answers"),
 )  # fmt: skip
@@ -37,6 +39,7 @@ STRATEGY_KEYS = {
     "ema": ("ema_decay",),
     "swa": ("swa_start",),
     "sam": ("sam_rho",),
+    "mixup": ("mixup_alpha",),
 }
 
 
@@ -67,6 +70,8 @@ def keys_for(recipe: Recipe, rows: str, model_path: str, more: tuple[Any, ...] =
     training |= {k: getattr(recipe, k) for s in recipe.strategies for k in STRATEGY_KEYS.get(s, ())}
     if recipe.monitor in ("stop", "rollback"):  # a run that is only watched gives the same weights
         training["monitor"] = (recipe.monitor, recipe.keep)
+    if recipe.augment != ["none"]:
+        training["augment"] = augment_key(recipe)
     if recipe.framework != "pytorch":
         training["framework"] = recipe.framework
     training["general"] = _content(recipe.general_text)
@@ -77,6 +82,16 @@ def keys_for(recipe: Recipe, rows: str, model_path: str, more: tuple[Any, ...] =
         asked = [getattr(recipe, k) for k in keys_of("unlabelled") if k != "unlabelled"]
         budget += (_content(recipe.unlabelled), *asked)
     return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
+
+
+def augment_key(recipe: Recipe) -> list[Any]:
+    """All that decides which rows `augment` makes, beside the data, the base model and the seed."""
+    models = [recipe.augment_mlm] if MASKED in recipe.augment else []
+    models += recipe.augment_translators if BACKTRANSLATE in recipe.augment else []
+    return [
+        *(recipe.augment, recipe.augment_factor, recipe.augment_share, recipe.augment_agree, recipe.augment_similar),
+        [model_key(str(inner) if (inner := Path(name) / "model").is_dir() else name, None) for name in models],
+    ]
 
 
 def _content(path: str | None) -> str | None:

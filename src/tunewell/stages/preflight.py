@@ -27,12 +27,16 @@ def preflight(job: Job) -> None:
     """
     from tunewell.data.general import general_texts
     from tunewell.extras import need
+    from tunewell.stages.augment import preflight as augmentable
+    from tunewell.stages.rates import preflight as rates_preflight
     from tunewell.stages.seeds import preflight as repeatable
     from tunewell.unlabelled.fits import preflight as unlabelled_preflight
 
     recipe = job.recipe
     job.task.preflight(job)
     repeatable(job)
+    augmentable(job)
+    rates_preflight(job)
     unlabelled_preflight(job)
     if recipe.framework == "tensorflow":
         from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight

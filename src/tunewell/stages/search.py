@@ -9,8 +9,7 @@
 A tuning that is hopeless is stopped on the way (see `race`), and the stronger distillation is left out where the
 weaker one has kept enough and it is the score that it lacks.
 
-Each tuning has a folder of its own, train/<name>, and goes on from its checkpoint when it was stopped.
-After each, its candidates are measured on validation and the select halves. The search ends when one is
+The tunings are held as `held.Tunings`. The search ends when one is
 inside the budget with a validation score not below the interval of plain tuning's, or when the next
 tuning would pass `max_cost` times plain tuning's time. All candidates stand on the frontier of the report,
 and the choice among them follows the rule of every run (retention/budget.py).
@@ -25,21 +24,13 @@ from typing import Any
 from tunewell.results import Candidate, Choice, Training
 from tunewell.retention.budget import choose as choose_by_budget
 from tunewell.retention.budget import meets
-from tunewell.stages.choose import (
-    CHOSEN,
-    choose_and_save,
-    encoder_weights,
-    measuring,
-    save,
-    score_candidates,
-    tuned_and_base,
-)
+from tunewell.stages.choose import choose_and_save
+from tunewell.stages.held import Tunings, finished
 from tunewell.stages.job import Job
 from tunewell.stages.probe import measures
 from tunewell.stages.race import Point, Race, points_of
-from tunewell.stages.tune import place, strategies_of, tune
+from tunewell.stages.tune import tune
 from tunewell.strategies import AFTERWARDS, AUTO
-from tunewell.train.hooks import hooks
 
 STRONGER = 4  # times distill_weight on the last rung
 LP_COST, DISTILL_COST = 1.05, 1.35  # expected tuning time over plain tuning's; the measured one is shown
@@ -73,21 +64,28 @@ def later(probe_helps: bool) -> tuple[Rung, Rung]:
 
 
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
-    """Tune once and choose among what comes of it; with `strategy: auto` or `unlabelled` among several tunings."""
-    from tunewell.stages.unlabelled import FILE, tune_with_pool
+    """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings, with `augment`
+    and `unlabelled` tune with and without what they bring, with `learning_rate: auto` at several rates."""
+    from tunewell.stages import augment, rates, unlabelled
 
+    if not augment.wanted(job.recipe):
+        augment.discard(job)
+    if rates.wanted(job.recipe):
+        return rates.search_rate(job)
+    rates.discard(job)
     if job.recipe.unlabelled is not None:
-        return tune_with_pool(job)
-    (job.folder / FILE).unlink(missing_ok=True)
-    return search(job) if job.recipe.strategies == (AUTO,) else (tune(job), choose_and_save(job))
+        return unlabelled.tune_with_pool(job)
+    (job.folder / unlabelled.FILE).unlink(missing_ok=True)
+    if job.recipe.strategies == (AUTO,):
+        return search(job)
+    return augment.with_and_without(job) if augment.wanted(job.recipe) else (tune(job), choose_and_save(job))
 
 
 def search(job: Job) -> tuple[Training, Choice]:
     """Search, save the chosen model, and return its training (with the time of the whole search) and the choice."""
-    record, recipe = job.folder / "train" / "training.json", job.recipe
-    outputs = [*CHOSEN, "train/training.json"]
-    if job.folder.done("choose", job.keys.choice, [*outputs, "model/config.json"]):
-        return Training.load(record), Choice.load(job.folder / "choice.json")
+    if (found := finished(job)) is not None:
+        return found
+    recipe = job.recipe
     lines = [f"{rung.name} (about {rung.cost:g} ×)" for rung in (PLAIN, LPFT, *later(True))]
     job.echo(
         f"auto: may cost up to {recipe.max_cost:g} times plain tuning, stops when enough is kept: {', '.join(lines)}"
@@ -95,13 +93,11 @@ def search(job: Job) -> tuple[Training, Choice]:
     assert job.max_length  # worked out here, once for all rungs
     stopped: dict[str, str] = {}
     raced: dict[str, dict[int, Point]] = {}
-    options = measuring(job)
-    candidates: list[Candidate] = []
-    trainings: dict[str, Training] = {}
-    owners: list[tuple[Job, int]] = []  # of each candidate: the job that tuned it, and its place among that job's
+    held = Tunings(job)
+    candidates, trainings = held.candidates, held.trainings
     for rung in _rungs(candidates):
-        spent = sum(t.seconds for t in trainings.values())
-        if trainings and spent + rung.cost * trainings["plain"].seconds > recipe.max_cost * trainings["plain"].seconds:
+        plain_seconds = trainings["plain"].seconds if trainings else 0.0
+        if trainings and held.seconds + rung.cost * plain_seconds > recipe.max_cost * plain_seconds:
             job.echo(f"auto: {rung.name} is not tried: it would pass max_cost {recipe.max_cost:g}")
             break
         if rung.stronger != 1 and pointless(candidates, recipe.keep, recipe.keep_worst):
@@ -109,19 +105,13 @@ def search(job: Job) -> tuple[Training, Choice]:
             break
         child = _child(job, rung)
         _race(child, raced, candidates)
-        trainings[rung.name] = tune(child)
-        raced[rung.name] = points_of(trainings[rung.name], job.spec.metric)
-        if trainings[rung.name].stopped:
-            stopped[rung.name] = trainings[rung.name].stopped
-        model, base = tuned_and_base(child)
-        found, _ = score_candidates(
-            model, recipe=recipe, base=base, strategies=strategies_of(child), names=(rung.name,), **options
-        )
-        candidates += found
-        owners += [(child, i) for i in range(len(found))]
-        del model, base
-        ratio = trainings[rung.name].seconds / max(trainings["plain"].seconds, 1e-9)
-        job.echo(f"auto: {rung.name} took {trainings[rung.name].seconds:.0f} s of tuning, {ratio:.2f} × plain")
+        training = held.tune(child)
+        raced[rung.name] = points_of(training, job.spec.metric)
+        if training.stopped:
+            stopped[rung.name] = training.stopped
+        held.score(child, (rung.name,))
+        ratio = training.seconds / max(trainings["plain"].seconds, 1e-9)
+        job.echo(f"auto: {rung.name} took {training.seconds:.0f} s of tuning, {ratio:.2f} × plain")
         if winner := enough(candidates, recipe.keep, recipe.keep_worst):
             job.echo(f"auto: {winner.name} keeps enough at a validation score like plain tuning's")
             break
@@ -131,39 +121,7 @@ def search(job: Job) -> tuple[Training, Choice]:
     reason = f"{choice.reason}; auto: {sum(costs.values()):.2f} × plain tuning's time"
     reason += "".join(f"; {name} was {why}" for name, why in stopped.items())
     choice = choice.model_copy(update={"costs": costs, "stopped": stopped, "reason": reason})
-    return keep_chosen(job, choice, owners, trainings, outputs), choice
-
-
-def keep_chosen(
-    job: Job,
-    choice: Choice,
-    owners: Sequence[tuple[Job, int]],
-    trainings: Mapping[str, Training],
-    outputs: list[str],
-    beside: float = 0.0,
-) -> Training:
-    """Save the model that was chosen among several tunings, and note the choice; returns its training.
-
-    Args:
-        owners: of each of the choice's candidates: the job that tuned it, and its place among that job's.
-        trainings: candidate of a job -> its training; the time of all of them is the time of tuning.
-        outputs: files of the step. beside: seconds that belong to tuning and stand in no training.
-    """
-    owner, number = owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)]
-    model, base = tuned_and_base(owner)
-    tuned = encoder_weights(model)
-    variants = [weights for others in hooks(strategies_of(owner), "variants") for _, weights in others(base, tuned)]
-    if number:
-        model.base_model.load_state_dict(variants[number - 1])
-    save(job, model)
-    seconds = beside + sum(t.seconds for t in trainings.values())
-    training = trainings[owner.candidate].model_copy(update={"seconds": seconds})
-    training.write(job.folder / "train" / "training.json")
-    job.folder.steps.pop("tune", None)  # the record is the search's now, not that of a run without one
-    _history(job, owner)
-    choice.write(job.folder / "choice.json")
-    job.folder.mark("choose", job.keys.choice, outputs)
-    return training
+    return held.settle(choice), choice
 
 
 def _rungs(candidates: list[Candidate]) -> Iterator[Rung]:
@@ -222,12 +180,3 @@ def _child(job: Job, rung: Rung) -> Job:
     if rung.stronger != 1:
         keys["distill_weight"] = job.recipe.distill_weight * rung.stronger
     return job.with_keys(rung.name, **keys)
-
-
-def _history(job: Job, owner: Job) -> None:
-    """The log of the chosen candidate's tuning stands where that of every run stands."""
-    import shutil
-
-    source = job.folder / place(owner) / "metrics.jsonl"
-    if source.is_file():
-        shutil.copyfile(source, job.folder / "train" / "metrics.jsonl")

@@ -110,9 +110,11 @@ def _constant(job: Job) -> Estimate | None:
 
 def _further(job: Job, seed: int) -> SeedResult:
     """One more tuning, measured as the run's own was; kept in seeds/, its weights are not."""
+    from tunewell.stages.augment import followed
+    from tunewell.stages.rates import chosen_for
     from tunewell.stages.tune import place, tune
 
-    child = job.with_keys(f"seed-{seed}", seed=seed)
+    child = chosen_for(job, followed(job, job.with_keys(f"seed-{seed}", seed=seed)))
     path = job.folder / "seeds" / f"{seed}.json"
 
     def make() -> SeedResult:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from tunewell.results import Choice, Evaluation, Retention, Seeds, Summary, Training
+from tunewell.results import Augmentation, Choice, Evaluation, Retention, Seeds, Summary, Training
 from tunewell.stages.job import Job
 from tunewell.strategies import AUTO
 
@@ -48,6 +49,7 @@ def summarise(
         seeds=None
         if seeds is None
         else seeds.model_dump(include={"test", "sd", "retention", "retention_sd", "failed"}),
+        augment=augment_summary(job.folder.path),
         ranked=summary_of(job.folder.path, recipe.model),
     )
     summary.write(path)
@@ -55,6 +57,15 @@ def summarise(
     summary.write(path)
     job.folder.mark("summary", job.keys.choice, ["summary.json"])
     return summary
+
+
+def augment_summary(folder: Path) -> dict[str, Any] | None:
+    """What summary.json says of `augment`; None for a run without, or made of others."""
+    if not (folder / "augment.json").is_file():
+        return None
+    record = Augmentation.load(folder / "augment.json")
+    gain = None if record.comparison is None else record.comparison.difference.model_dump()
+    return {"copies": record.kept, "helps": record.helps, "why": record.why, "gain": gain, "steps": record.steps}
 
 
 def _unlabelled(job: Job) -> dict | None:

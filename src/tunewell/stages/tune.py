@@ -121,6 +121,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         "echo": job.echo,
         "progress": job.progress,
         "callbacks": job.callbacks,
+        "pace": job.pace,
     }
     about = (model, job.input_tokenizer, job.spec, job.splits["train"])
     if job.recipe.framework == "tensorflow":

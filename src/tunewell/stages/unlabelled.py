@@ -1,7 +1,7 @@
 """`unlabelled: pool.csv`: the same tuning with and without texts that have no label, held against each other.
 
 Every method is a candidate of its own, tuned in train/<method> beside train/without, as the rungs of `strategy: auto`
-are (`stages/search.py`). It is judged on validation rows, paired with the tuning without it; where a run has none, by
+are (`stages/held.py`). It is judged on validation rows, paired with the tuning without it; where a run has none, by
 cross-validation on the training rows, each fold tuned with and without. What does not help is not among the candidates
 that are chosen from; `unlabelled.json` holds the figures of all, used or not.
 """
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from tunewell.folder import fingerprint
-from tunewell.results import Candidate, Choice, Comparison, Estimate, Training, write_whole
+from tunewell.results import Choice, Comparison, Estimate, Training, write_whole
 from tunewell.retention.budget import choose as choose_by_budget
-from tunewell.stages.choose import CHOSEN, chosen_by_retention, measuring, score_candidates, tuned_and_base
+from tunewell.stages.choose import chosen_by_retention
+from tunewell.stages.held import Tunings, finished
 from tunewell.stages.job import Job
 from tunewell.stages.probe import measures
-from tunewell.stages.search import keep_chosen
 from tunewell.stages.tune import strategies_of, tuned_model
 from tunewell.unlabelled import WITHOUT
 from tunewell.unlabelled.decide import folds, judge
@@ -38,9 +38,8 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
     Returns:
         The chosen model's training (with the time of all tunings) and the choice.
     """
-    outputs = [*CHOSEN, "train/training.json", FILE]
-    if job.folder.done("choose", job.keys.choice, [*outputs, "model/config.json"]):
-        return Training.load(job.folder / "train" / "training.json"), Choice.load(job.folder / "choice.json")
+    if (found := finished(job, [FILE])) is not None:
+        return found
     methods = methods_of(job)
     assert job.pool is not None
     assert job.max_length  # worked out here, once for all candidates
@@ -64,8 +63,11 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
         made = {WITHOUT: teacher} | _tried(job, helping, "", teacher, skipped)
         # nothing else tells them apart, so that the one that brought most comes first
         helping = sorted((n for n in helping if n in made), key=lambda n: -(judged[n][0].difference.value or 0.0))
-    choice, owners = _choice(job, made, [WITHOUT, *helping] if job.validated else [*helping, WITHOUT], judged)
-    winner = owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)][0].candidate
+    held = Tunings(job, wanted=measures(job) and chosen_by_retention(job.recipe))
+    held.trainings = {m.job.candidate: m.training for m in made.values()}
+    held.beside = sum(m.seconds for m in made.values())  # teachers, graphs, pretraining
+    choice = _choice(held, made, [WITHOUT, *helping] if job.validated else [*helping, WITHOUT], judged)
+    winner = held.owners[next(i for i, c in enumerate(choice.candidates) if c.chosen)][0].candidate
     results = tuple(_result(job, name, scores, targets, judged[name], made.get(name), winner) for name in judged)
     about = Unlabelled(
         source=job.pool.source,
@@ -83,10 +85,7 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
     )
     about.write(job.folder / FILE)
     _tell(job, about)
-    trainings = {m.job.candidate: m.training for m in made.values()}
-    _dynamics(job)
-    beside = sum(m.seconds for m in made.values())  # teachers, graphs, pretraining
-    return keep_chosen(job, choice, owners, trainings, outputs, beside), choice
+    return held.settle(choice, [FILE]), choice
 
 
 def _tried(job: Job, methods: Sequence[str], prefix: str, teacher: Made, skipped: dict[str, str]) -> dict[str, Made]:
@@ -162,27 +161,20 @@ def _fold(job: Job, methods: Sequence[str], fold: np.ndarray, k: int) -> dict[st
 
 
 def _choice(
-    job: Job, made: dict[str, Made], names: Sequence[str], judged: dict[str, tuple[Comparison, bool]]
-) -> tuple[Choice, list[tuple[Job, int]]]:
+    held: Tunings, made: dict[str, Made], names: Sequence[str], judged: dict[str, tuple[Comparison, bool]]
+) -> Choice:
     """Choose among the tunings `names` and what comes of them, by the rule of every run."""
-    options = measuring(job, measures(job) and chosen_by_retention(job.recipe))
-    candidates: list[Candidate] = []
-    owners: list[tuple[Job, int]] = []
+    job = held.job
     for name in names:
         child = made[name].job
-        model, base = tuned_and_base(child)
-        strategies = strategies_of(child)
         # the recipe's own candidates keep their names
-        called = (*(s.name for s in strategies), *(() if name == WITHOUT else (name,)))
-        found, _ = score_candidates(model, recipe=job.recipe, base=base, strategies=strategies, names=called, **options)
-        candidates += found
-        owners += [(child, i) for i in range(len(found))]
-    choice = choose_by_budget(candidates, keep=job.recipe.keep, keep_worst=job.recipe.keep_worst)
+        held.score(child, (*(s.name for s in strategies_of(child)), *(() if name == WITHOUT else (name,))))
+    choice = choose_by_budget(held.candidates, keep=job.recipe.keep, keep_worst=job.recipe.keep_worst)
     refused = [name for name, (_, helps) in judged.items() if not helps]
     reason = choice.reason + (f"; unlabelled: {', '.join(refused)} did not help" if refused else "")
     plain = max(made[WITHOUT].training.seconds, 1e-9)
     costs = {name: round((m.training.seconds + m.seconds) / plain, 3) for name, m in made.items()}
-    return choice.model_copy(update={"reason": reason, "costs": costs}), owners
+    return choice.model_copy(update={"reason": reason, "costs": costs})
 
 
 def _headline(job: Job, scores: np.ndarray, targets: np.ndarray) -> Estimate:
@@ -237,12 +229,3 @@ def _tell(job: Job, about: Unlabelled) -> None:
     if about.tells is not None:
         job.echo(f"unlabelled: {about.n:,} rows tell differences from about {about.tells:.3f}")
     job.echo(f"unlabelled: {about.chosen or 'the model that learned from labelled rows alone'} is used")
-
-
-def _dynamics(job: Job) -> None:
-    """Margins of the labelled rows, which are those of the tuning on them alone, stand where those of every run do."""
-    from tunewell.train.dynamics import FILE as DYNAMICS
-
-    source = job.folder / "train" / WITHOUT / DYNAMICS
-    if source.is_file():
-        shutil.copyfile(source, job.folder / "train" / DYNAMICS)

@@ -31,6 +31,7 @@ STRATEGIES: dict[str, str] = {
     "ema": "tunewell.strategies.ema:MovingAverage",
     "swa": "tunewell.strategies.swa:StochasticWeightAveraging",
     "sam": "tunewell.strategies.sam:SharpnessAware",
+    "mixup": "tunewell.strategies.mixup:Mixup",
 }
 AUTO = "auto"  # no strategy of its own: a search among those of the table, see stages/search.py
 AFTERWARDS = ("average", "lines")  # work on tuned weights, so that they can be added without tuning again

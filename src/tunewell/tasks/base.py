@@ -168,7 +168,7 @@ class Task(Protocol):
         ...
 
 
-FOR_CLASSES = ("lpft", "mas", "prompt", FEWSHOT, AUTO)  # need labels or an encoder's sentence embeddings
+FOR_CLASSES = ("lpft", "mas", "prompt", "mixup", FEWSHOT, AUTO)  # need labels or an encoder's sentence embeddings
 
 FOR_WRITERS, UNDER_A_HEAD = ("rehearse",), "learns general text, which takes a decoder that writes"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunewell.stages.job import Job
 
 ROLE = "a language-model head"
-WITHOUT = ("lpft", "fewshot", "ewc", "mas", "auto")  # need a classification head
+WITHOUT = ("lpft", "fewshot", "ewc", "mas", "mixup", "auto")  # need a classification head
 CHOSEN_ON = 200  # validation rows at most on which the variant of the baseline is chosen
 
 

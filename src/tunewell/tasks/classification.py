@@ -194,7 +194,8 @@ class Classification:
     def inputs(self, job: Job) -> Inputs | None:
         return by_likelihood.inputs(job) if by_likelihood.chosen(job) else None
 
-    def _scores(self, job: Job, model: Any, split: str, *, bf16: bool = False) -> np.ndarray:
+    def scores(self, job: Job, model: Any, split: str, *, bf16: bool = False) -> np.ndarray:
+        """(n, C) probabilities, or (n,) values, of a model in the making on one split."""
         if by_likelihood.chosen(job):
             return by_likelihood.scores(job, model, split, bf16=bf16)
         return job.scores(model, split, bf16=bf16)
@@ -202,7 +203,7 @@ class Classification:
     def validate(self, job: Job, model: Any) -> float:
         from tunewell.evaluate.metrics import score
 
-        scores = self._scores(job, model, "validation", bf16=job.bf16)
+        scores = self.scores(job, model, "validation", bf16=job.bf16)
         return score(job.spec.metric, job.spec, scores, job.targets("validation"))
 
     def validation(self, job: Job, model: Any) -> Evaluation:
@@ -214,7 +215,7 @@ class Classification:
             return Evaluation(split="validation", metric=metric, metrics={metric: Estimate(value=None)}, n=0)
         return evaluate(
             job.spec,
-            self._scores(job, model, "validation"),
+            self.scores(job, model, "validation"),
             job.targets("validation"),
             split="validation",
             seed=job.recipe.seed,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 FILE = "dynamics.npz"
+CELLS = ("margin", "confidence", "other", "error")
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Dynamics:
             signed logit among the labels; for regression prediction − label, in the units of the labels' deviation.
         confidence: (E, n) probability of the given label (of the worst judged label; NaN for regression).
         other: (E, n) the likeliest class besides the given one (the worst judged label); −1 for regression.
+        error: (E, n) ‖p − y‖₂, the length of the error vector of the probabilities (Paul et al., 2021); for regression
+            |prediction − label|. NaN in files of earlier versions.
     """
 
     margin: np.ndarray
     confidence: np.ndarray
     other: np.ndarray
+    error: np.ndarray
 
     @property
     def epochs(self) -> int:
@@ -56,12 +60,22 @@ class Dynamics:
         """(n,) its standard deviation over epochs: "variability" of a data map."""
         return np.sqrt(_mean((self.confidence - self.mean_confidence) ** 2))
 
+    def first(self, n: int) -> Dynamics:
+        """Those of the first n rows."""
+        return Dynamics(*(getattr(self, k)[:, :n] for k in CELLS))
+
+    def save(self, path: Path) -> None:
+        """Write what `load` reads."""
+        with path.open("wb") as file:
+            np.savez(file, **{k: getattr(self, k) for k in CELLS})
+
     @classmethod
     def load(cls, path: Path) -> Dynamics | None:
         """Read what was recorded; None when there is nothing, or a damaged file."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                return cls(file["margin"], file["confidence"], file["other"])
+                error = file["error"] if "error" in file else np.full_like(file["margin"], np.nan)
+                return cls(file["margin"], file["confidence"], file["other"], error)
         except (OSError, ValueError, KeyError, EOFError):
             return None
 
@@ -74,7 +88,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 class RecordDynamics(TrainerCallback):
-    """Keeps margin and confidence of each row in each epoch and writes them when tuning ends.
+    """Keeps margin, confidence and error of each row in each epoch and writes them when tuning ends.
 
     Args:
         rows: n. epochs: E at the most. kind: `problem_type` of the task. path: the file to write.
@@ -89,19 +103,21 @@ class RecordDynamics(TrainerCallback):
         self.margin = np.full((epochs, rows), np.nan, dtype=np.float32)
         self.confidence = np.full((epochs, rows), np.nan, dtype=np.float32)
         self.other = np.full((epochs, rows), -1, dtype=np.int32)
+        self.error = np.full((epochs, rows), np.nan, dtype=np.float32)
 
     def gather(self) -> None:
         """The cells of all processes at each; every one has seen other rows."""
         from tunewell import processes
 
         if processes.together():
-            arrays = self.margin, self.confidence, self.other
-            self.margin, self.confidence, self.other = processes.merged(arrays, np.isfinite(self.margin))
+            arrays = self.margin, self.confidence, self.other, self.error
+            merged = processes.merged(arrays, np.isfinite(self.margin))
+            self.margin, self.confidence, self.other, self.error = merged
 
     def state(self) -> dict[str, torch.Tensor]:
         import torch
 
-        return {k: torch.from_numpy(getattr(self, k)) for k in ("margin", "confidence", "other")}
+        return {k: torch.from_numpy(getattr(self, k)) for k in CELLS}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         for key, tensor in state.items():
@@ -113,6 +129,7 @@ class RecordDynamics(TrainerCallback):
         epoch = min(self.epoch, len(self.margin) - 1)
         margin, confidence, other = judge(self.kind, logits.detach().float(), labels)
         self.margin[epoch, place], self.confidence[epoch, place], self.other[epoch, place] = margin, confidence, other
+        self.error[epoch, place] = error_norm(self.kind, logits.detach().float(), labels)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.epoch = int((state.epoch or 0) + 1e-3)  # a resumed epoch begins at a fraction
@@ -124,14 +141,8 @@ class RecordDynamics(TrainerCallback):
         from tunewell.results import write_with
 
         self.gather()
-        margin, confidence, other = self.margin, self.confidence, self.other
         if state.is_world_process_zero:
-
-            def save(path: Path) -> None:
-                with path.open("wb") as file:
-                    np.savez(file, margin=margin, confidence=confidence, other=other)
-
-            write_with(self.path, save)
+            write_with(self.path, Dynamics(self.margin, self.confidence, self.other, self.error).save)
 
 
 def judge(kind: str, logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -156,3 +167,20 @@ def judge(kind: str, logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.nda
     best, other = logits.scatter(1, labels[:, None], -torch.inf).max(dim=-1)
     confidence = torch.softmax(logits, dim=-1).gather(1, labels[:, None]).squeeze(1)
     return (given - best).cpu().numpy(), confidence.cpu().numpy(), other.cpu().numpy()
+
+
+def error_norm(kind: str, logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+    """(B,) ‖p − y‖₂ of each row of a batch, see `Dynamics`: 0 where the label is certain, √2 where another one is.
+
+    >>> import torch
+    >>> error_norm("single_label_classification", torch.tensor([[0.0, 0.0]]), torch.tensor([1])).round(4).tolist()
+    [0.7071]
+    """
+    import torch
+
+    if kind == "regression":
+        return (logits.squeeze(-1) - labels).abs().cpu().numpy()
+    if kind == "multi_label_classification":
+        return (torch.sigmoid(logits) - labels.float()).norm(dim=-1).cpu().numpy()
+    given = torch.nn.functional.one_hot(labels, logits.shape[-1])
+    return (torch.softmax(logits, dim=-1) - given).norm(dim=-1).cpu().numpy()

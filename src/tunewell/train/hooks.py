@@ -8,6 +8,7 @@
     extra_loss    once a step: a term to add to the task's loss
     batch_loss    the same, given the step's first batch and the model's outputs for it
     labelled_loss the same, given the model's outputs for that batch and its labels
+    row_losses    of every batch: other losses in place of the task's own, row by row
     perturb       after a batch's backward pass: move the weights, so that the gradient is taken there instead
     after_backward  gradients are there and not yet clipped: add to them
     before_step, after_step  around the optimiser's update
@@ -108,6 +109,12 @@ class Hooks(Protocol):
     def labelled_loss(
         self, model: PreTrainedModel, outputs: Any, labels: torch.Tensor, step: int
     ) -> torch.Tensor | None: ...
+
+    def row_losses(
+        self, model: PreTrainedModel, outputs: Any, labels: torch.Tensor, losses: torch.Tensor
+    ) -> torch.Tensor:
+        """Losses (B,) that are learned from in place of `losses`, the task's own; not for a task with its own loss."""
+        ...
 
     def perturb(self, model: PreTrainedModel) -> Callable[[], None] | None:
         """Called with a batch's gradients in place; returns what takes the weights back, or None to leave it."""

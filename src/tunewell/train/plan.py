@@ -43,6 +43,7 @@ def plan(
     tokens_a_row: int = TOKENS_A_ROW,
     random: bool = False,
     own: Callable[..., Any] | None = None,
+    pace: tuple[int, int] | None = None,
 ) -> Plan:
     """The plan of a recipe for rows of known lengths.
 
@@ -50,6 +51,7 @@ def plan(
         lengths: (n,) tokens of each training row. tokens_a_row: the budget of a batch over its rows.
         random: batches are drawn, rows are not padded.
         own: makes the batches of a strategy that has its own, which are gone through once.
+        pace: steps, and steps from one validation to the next, of a tuning that this one is to be held against.
     """
     from tunewell.train.batching import LikeLengthBatches, RandomBatches
 
@@ -67,6 +69,9 @@ def plan(
     steps = int(np.ceil(epochs * steps_an_epoch))
     if recipe.max_steps > 0:
         steps = recipe.max_steps if own is None else min(steps, recipe.max_steps)
+    every = max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch)
+    if pace is not None:
+        steps, every = pace
     return Plan(
         batches=batches,
         rows=rows,
@@ -75,7 +80,7 @@ def plan(
         steps=steps,
         steps_an_epoch=steps_an_epoch,
         warmup=int(np.ceil(recipe.warmup_ratio * steps)),
-        every=max(1, min(steps, steps_an_epoch) // recipe.evals_per_epoch),
+        every=every,
     )
 
 

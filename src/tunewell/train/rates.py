@@ -15,6 +15,24 @@ RATE_TIMES_WIDTH = 0.04
 LEAST, MOST = 1e-5, 2e-4
 
 
+def fixed_rate(rate: float | str | None) -> float | None:
+    """A recipe's rate as a number, None for the usual one.
+
+    Raises:
+        RecipeError: it is to be found, which only a whole run does.
+    """
+    if isinstance(rate, str):
+        from tunewell.errors import RecipeError
+
+        raise RecipeError(
+            "`learning_rate: auto` compares tunings of a run, and this is not one",
+            where="learning_rate",
+            expected="a rate, such as 5e-5, or none for the usual one",
+            remedy="find it with `tunewell run`, and name it here",
+        )
+    return rate
+
+
 def peak_rate(model: Any) -> float:
     """The peak learning rate for a model, by its hidden size.
 

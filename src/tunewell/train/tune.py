@@ -113,6 +113,7 @@ def tune(
     callbacks: Sequence[Any] = (),
     inputs: Inputs | None = None,
     monitor: Monitor | None = None,
+    pace: tuple[int, int] | None = None,
 ) -> Training:
     """Tune `model` in place; afterwards it holds the weights of the best validation score.
 
@@ -125,6 +126,7 @@ def tune(
             and `targets` are not read.
         folder: for checkpoints and metrics.jsonl; a checkpoint found there is continued.
         monitor: reads along the way what is kept, and may end tuning.
+        pace: steps and steps between validations of a tuning that this one is held against; by default the recipe's.
 
     Raises:
         TrainingError: the loss stays non-finite, or memory runs out.
@@ -135,14 +137,16 @@ def tune(
     from tunewell import processes
     from tunewell.train.accounting import Energy, account, work_of
     from tunewell.train.agree import Agree
+    from tunewell.train.attention import attention_dropout
     from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
+    from tunewell.train.frozen import kept_below
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
-    from tunewell.train.rates import head_factors, peak_rate
+    from tunewell.train.rates import fixed_rate, head_factors, peak_rate
     from tunewell.train.stop import StopInOrder
     from tunewell.train.strategy_calls import finish
     from tunewell.train.trainer import TunewellTrainer
@@ -180,6 +184,7 @@ def tune(
         tokens_a_row=TOKENS_A_ROW if inputs is None else inputs.tokens_a_row,
         random=tokens is not None and tokens.random,
         own=partial(own[0], labels=np.asarray(encoded["labels"])) if own else None,
+        pace=pace,
     )
     rows, steps, accumulate = planned.rows, planned.steps, planned.accumulate
     deal: Any = planned.batches
@@ -189,7 +194,7 @@ def tune(
     checkpoints = folder / "checkpoints"
     with processes.zero_first():  # it removes what is not whole
         resume = last_whole(checkpoints, echo)
-    rate = recipe.learning_rate or peak_rate(model)
+    rate = fixed_rate(recipe.learning_rate) or peak_rate(model)
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
 
@@ -210,12 +215,19 @@ def tune(
     if monitor is not None:
         monitor.prepare(model, tokenizer, bf16=bf16, tokens=tuning.tokens, steps=steps, cache=tuning.cache)
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
+    if not exchange.enter_context(attention_dropout(model, recipe.attention_dropout)) and recipe.attention_dropout:
+        echo("tune: this model has no dropout on attention weights: `attention_dropout` changes nothing")
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     with processes.zero_first():  # what it keeps on the disk is measured once
         for prepare in hooks(strategies, "prepare"):
             prepare(tuning)
-    work = work_of(model)
+    kept = None
+    if inputs is None and not processes.together():
+        kept = exchange.enter_context(kept_below(model, encoded, collate, bf16=bf16, folder=tuning.cache))
+    if kept is not None:
+        echo(f"tune: the first {kept.layers} layers are not tuned: what they say of each row is computed once")
+    work = work_of(model, kept.layers if kept is not None else 0)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     arguments = TrainingArguments(
@@ -290,6 +302,7 @@ def tune(
         ],
         keep_checkpoints=recipe.save_total_limit,
         guard=guard,
+        kept=kept,
         validate=validate,
         callbacks=watchers,
     )
@@ -358,6 +371,8 @@ def tune(
         monitor=monitor.record(seconds) if monitor is not None else None,
         guard=guard.record() if guard is not None else None,
         accounting=accounting,
+        planned_steps=steps,
+        eval_steps=planned.every,
         history=history,
     )
 

@@ -15,8 +15,11 @@ from tunewell.recipe import SECTIONS, Recipe, keys_of, mistakes_by_key, yaml_val
 from tunewell.ui.places import Place
 
 MAIN = ("text", "label", "text_pair", "task", "model", "keep", "strategy", "num_train_epochs", "seed")
-# not for a form: what the page itself sets, and what would run code of others or reach other services
-LEFT_OUT = ("train", "output_dir", "overwrite_output_dir", "trust_remote_code", "report_to")
+# not for a form: what the page itself sets, what would run code of others or reach other services, and further models
+LEFT_OUT = (
+    *("train", "output_dir", "overwrite_output_dir", "trust_remote_code", "report_to"),
+    *("augment_mlm", "augment_translators"),
+)
 COLUMNS = ("text", "text_pair", "question", "context", "answers", "source", "target", "messages", "group", "aspect")
 FILES = ("validation", "test", "unlabelled")  # chosen among the files that are here
 PATHS = ("general_text", "probe_files")  # typed, and held to lie beneath the folder

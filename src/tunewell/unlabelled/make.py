@@ -228,7 +228,7 @@ def adapted(job: Job) -> tuple[Path, str, dict[str, Any]]:
         known = dict.fromkeys(job.splits["train"]["text"][:])
         texts = [*known, *texts]
     keys = ("unlabelled_epochs", "seed", "learning_rate", "bf16", "threads", "guard", "warmup_ratio", "weight_decay",
-            "max_grad_norm", "lr_scheduler_type")  # fmt: skip
+            "attention_dropout", "max_grad_norm", "lr_scheduler_type")  # fmt: skip
     key = fingerprint(model_key(job.model_path, recipe.revision), texts, [getattr(recipe, k) for k in keys])
     path, record = _cache(job, "pretraining", "safetensors"), _cache(job, "pretraining-texts", "json")
     folder = job.folder / "train" / "pretraining-texts"

@@ -41,6 +41,7 @@ def tune(
     echo: Callable[[str], None] = print,
     progress: bool = True,
     callbacks: Sequence[Any] = (),
+    pace: tuple[int, int] | None = None,
 ) -> Training:
     """Tune `model`, a PyTorch model, by its twin in TensorFlow; afterwards it holds the best weights.
 
@@ -48,6 +49,7 @@ def tune(
         train, targets, folder: as in `tunewell.train.tune.tune`.
         validate: the twin -> metrics on validation, with the headline metric under its name.
         callbacks: `TrainerCallback`s, told of steps and logs beside our own.
+        pace: as there.
 
     Raises:
         ModelError: the twin does not give PyTorch's logits, before or after tuning.
@@ -58,7 +60,7 @@ def tune(
 
     tf = tensorflow("framework: tensorflow", recipe.threads)
     tf.config.experimental.enable_op_determinism()  # sums in one order: the same seed gives the same model
-    loop = Loop(model, tokenizer, spec, train, recipe, max_length, targets, strategies, folder, echo)
+    loop = Loop(model, tokenizer, spec, train, recipe, max_length, targets, strategies, folder, echo, pace)
     try:
         loop.run(validate, progress, callbacks)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -81,6 +83,7 @@ class Loop:
         strategies: Sequence[Strategy],
         folder: Path,
         echo: Callable[[str], None],
+        pace: tuple[int, int] | None = None,
     ) -> None:
         from transformers import Trainer, TrainerControl, TrainerState
 
@@ -91,7 +94,7 @@ class Loop:
         from tunewell.train.batching import Collator
         from tunewell.train.losses import balanced_weights
         from tunewell.train.plan import plan
-        from tunewell.train.rates import head_factors, peak_rate
+        from tunewell.train.rates import fixed_rate, head_factors, peak_rate
         from tunewell.train.tune import encode_rows, lengths_of, tokens_of
 
         self.cpu, self.started = time.process_time(), time.perf_counter()
@@ -104,10 +107,10 @@ class Loop:
             padding_side=tokenizer.padding_side,
         )
         lengths = lengths_of(self.encoded)
-        self.plan: Plan = plan(recipe, lengths)
+        self.plan: Plan = plan(recipe, lengths, pace=pace)
         self.twin = Classifier.of(model, tokens_of(self.encoded))
         self.apart = {"before": self._gate(gate, "before tuning")}
-        self.rate = recipe.learning_rate or peak_rate(model)
+        self.rate = fixed_rate(recipe.learning_rate) or peak_rate(model)
         balanced = recipe.class_weight == "balanced"
         decayed: Any = Trainer.get_decay_parameter_names  # asks the model alone, not a trainer
         self.steps = Steps(
@@ -359,6 +362,8 @@ class Loop:
             trainable_parameters=sum(int(np.prod(v.shape)) for v in self.twin.variables.values()),
             cpu_seconds=round(time.process_time() - self.cpu, 2),
             nonfinite_steps=tuple(counts.nonfinite_steps),
+            planned_steps=self.plan.steps,
+            eval_steps=self.plan.every,
             history=tuple(plain(entry) for entry in state.log_history),
             framework="tensorflow",
             parity=self.apart,

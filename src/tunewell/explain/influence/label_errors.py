@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,18 +69,8 @@ class LabelErrors:
         return out
 
     def _names(self) -> dict[str, str]:
-        """Our column names; where the data has one of the same name already, ours gets a number."""
-        taken = set(self.file.own.column_names)
         ours = ("row", "split", "suspicion", "flagged", "likely_label", *self.columns)
-        names = {}
-        for name in ours:
-            free, number = name, 1
-            while free in taken:
-                number += 1
-                free = f"{name}_{number}"
-            names[name] = free
-            taken.add(free)
-        return names
+        return names_beside(self.file.own.column_names, ours)
 
     def write(self, path: str | Path) -> None:
         """Write the table: .csv, .tsv or .jsonl.
@@ -133,6 +124,23 @@ class LabelErrors:
             lines.append(f"  row {one['row']:<6} {given}, rather {likely}: {text}")
         lines.append("read them from the top, correct the labels in the data, and run again")
         return lines
+
+
+def names_beside(own: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
+    """Our column names; where the data has one of the same name already, ours gets a number.
+
+    >>> names_beside(["text", "row"], ["row", "score"])
+    {'row': 'row_2', 'score': 'score'}
+    """
+    taken, names = set(own), {}
+    for name in ours:
+        free, number = name, 1
+        while free in taken:
+            number += 1
+            free = f"{name}_{number}"
+        names[name] = free
+        taken.add(free)
+    return names
 
 
 def check_output(path: Path, source: str) -> str:
