@@ -313,10 +313,13 @@ def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, masked, 
     assert record["chosen"] == "pretraining"
 
 
-def test_with_few_labels_and_contrast(keys, tmp_path, let_through):
+def test_with_few_labels_and_contrast(keys, tmp_path, let_through, monkeypatch):
     """`fewshot` takes no validation rows, so that the guard goes by cross-validation; its contrast is over the task's
     batch, whatever texts of the pool the model is taken through beside."""
+    from tunewell.unlabelled.decide import folds
+
     let_through("consistency")
+    monkeypatch.setattr("tunewell.stages.unlabelled.folds", lambda labels, seed: folds(labels, seed, 2))
     del keys["validation"]
     keys |= {"strategy": "fewshot", "fewshot_steps": 2, "unlabelled_methods": "consistency"}
     run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
