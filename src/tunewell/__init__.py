@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunewell.curve.run import learning_curve
     from tunewell.errors import TunewellError
     from tunewell.estimators import TextClassifier, TextRegressor
+    from tunewell.meta import meta
     from tunewell.rank import rank
     from tunewell.run import Run, load_run, run
     from tunewell.selection.run import Selection, select
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "run": "tunewell.run",
     "rank": "tunewell.rank",
+    "meta": "tunewell.meta",
     "Run": "tunewell.run",
     "load_run": "tunewell.run",
     "Sequence": "tunewell.sequence.run",
@@ -47,6 +49,7 @@ __all__ = [
     "learning_curve",
     "load_run",
     "load_sequence",
+    "meta",
     "rank",
     "run",
     "run_sequence",
@@ -60,7 +63,7 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         module = import_module(_PLACES[name])
-        return module if name in ("run", "rank") else getattr(module, name)  # callable modules: see their ends
+        return module if name in ("run", "rank", "meta") else getattr(module, name)  # callable modules: see their ends
     raise AttributeError(f"module 'tunewell' has no attribute {name!r}")
 
 

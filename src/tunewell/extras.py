@@ -12,6 +12,7 @@ EXTRAS = {
     "eval": ("lm_eval",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "generate": ("babel", "gguf", "sacrebleu", "sentencepiece"),
+    "gguf": ("gguf", "xllamacpp"),
     "quantize": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorflow": ("tensorflow",),

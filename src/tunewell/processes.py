@@ -95,14 +95,16 @@ def refuse(job: Job) -> None:
         problem = "`freeze: gradual`"
     elif recipe.augment != ["none"]:
         problem = "`augment`"
+    elif recipe.unlabelled is not None:
+        problem = "`unlabelled`"
     elif recipe.framework != "pytorch":
         problem = f"`framework: {recipe.framework}`"
     if problem:
         raise RecipeError(
             f"{problem} is tuned by one process, and {size()} were started",
             where="torchrun",
-            expected="text-classification or text-regression, without sam, prompt, fewshot, auto, gradual thawing "
-            "and augment",
+            expected="text-classification or text-regression, without sam, prompt, fewshot, auto, augment, unlabelled "
+            "texts and gradual thawing",
             remedy="start it without torchrun",
         )
 

@@ -21,10 +21,14 @@ from tunewell.errors import RecipeError, nearest
 from tunewell.strategies import AUTO, STRATEGIES, check_combination
 from tunewell.tasks.polarity import parse as parse_polarity
 from tunewell.tasks.verbaliser import parse as parse_verbaliser
+from tunewell.unlabelled import METHODS
+from tunewell.unlabelled.fits import check_methods
+from tunewell.unlabelled.fits import mistakes as unlabelled_mistakes
 
 SECTIONS = {
     "data": "Data",
     "model": "Model",
+    "unlabelled": "Texts without labels",
     "answers": "Questions, translations and instructions",
     "retention": "Keeping what the base model knows",
     "strategies": "Settings of single strategies",
@@ -170,6 +174,45 @@ class Recipe(BaseModel):
         "head",
         "model",
         "How a decoder tells classes: `head` on its last token, or `likelihood` of the class's name as its answer.",
+    )
+
+    # texts without labels
+    unlabelled: str | None = _key(
+        None,
+        "unlabelled",
+        "A file of texts without labels, in any format that `train` takes: methods that learn from them are tried, and "
+        "used only where they help.",
+    )
+    unlabelled_methods: StringList = _key(
+        ["auto"],
+        "unlabelled",
+        "What to try: " + ", ".join(METHODS) + "; each costs a tuning or more. `auto`: all that fit the base model.",
+    )
+    unlabelled_samples: int = _key(
+        10_000, "unlabelled", "Use a seeded sample of at most this many texts without labels.", ge=1
+    )
+    unlabelled_threshold: float | None = _key(
+        None,
+        "unlabelled",
+        "Least confidence of a guessed label, calibrated but for consistency. Default: the surer half of each class; "
+        "for consistency the running mean of the model's confidence.",
+        ge=0,
+        lt=1,
+    )
+    unlabelled_rounds: int = _key(
+        1, "unlabelled", "`self_training`: how often a teacher labels and a new student learns from it.", ge=1, le=5
+    )
+    unlabelled_epochs: float = _key(
+        1.0, "unlabelled", "`pretraining`: passes over the texts before tuning.", gt=0, le=100
+    )
+    unlabelled_weight: float = _key(
+        1.0, "unlabelled", "`consistency`: weight of its term, relative to the task's loss.", ge=0
+    )
+    unlabelled_rule: Literal["likely", "sure"] = _key(
+        "likely",
+        "unlabelled",
+        "When a method is used: its score is better by a standard error of the difference (`likely`), or beyond chance "
+        "(`sure`: 95 % interval and test).",
     )
 
     # questions, translations and instructions
@@ -399,6 +442,13 @@ class Recipe(BaseModel):
         "the rate is also changed where the loss oscillates or creeps.",
     )
     weight_decay: float = _key(0.01, "training", "AdamW's weight decay.", ge=0, le=1)
+    attention_dropout: float | None = _key(
+        None,
+        "training",
+        "Dropout of attention weights while tuning; by default the model's own. 0 tunes faster on long texts.",
+        ge=0,
+        lt=1,
+    )
     max_grad_norm: float = _key(1.0, "training", "Gradients are clipped to this norm; 0 for no clipping.", ge=0)
     loss: Literal["auto", "cross_entropy", "focal", "bce", "mse", "mae", "huber"] = _key(
         "auto", "training", "Loss; `auto`: cross_entropy for classes, bce for multi-label, mse for scores."
@@ -461,6 +511,13 @@ class Recipe(BaseModel):
             raise ValueError("expected two models: one into another language and one back")
         return value
 
+    @field_validator("unlabelled_methods")
+    @classmethod
+    def _known_methods(cls, value: list[str]) -> list[str]:
+        if problems := check_methods(value):
+            raise ValueError("; ".join(problems))
+        return value
+
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
         problems = []
@@ -475,6 +532,8 @@ class Recipe(BaseModel):
             problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
         if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
             problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
+        if self.augment != ["none"] and self.unlabelled is not None:
+            problems.append("`augment` and `unlabelled` each tune with and without: take one at a time")
         if self.augment != ["none"] and self.strategy == [AUTO]:
             problems.append("`augment` tunes with and without, and `strategy: auto` is a search: take what it chose")
         if self.load_in_4bit and self.strategy != [AUTO]:
@@ -514,6 +573,7 @@ class Recipe(BaseModel):
             problems.append("`polarity` makes classes: it does not go with `sentiment: scores`")
         if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
             problems.append("keep needs probes to measure retention: remove `probes: none`")
+        problems += unlabelled_mistakes(self)
         if self.framework == "tensorflow":
             from tunewell.backends.tensorflow.fits import mistakes as unfit
 

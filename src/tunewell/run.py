@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tunewell.explain.drift import Drift
     from tunewell.explain.records import Explanations
     from tunewell.explain.slices import Slices
+    from tunewell.unlabelled.records import Unlabelled
 
 
 Echo = Callable[[str], None]
@@ -146,6 +147,14 @@ class Run:
         path = self.dir / "slices.json"
         return Slices.load(path) if path.is_file() else None
 
+    @cached_property
+    def unlabelled(self) -> Unlabelled | None:
+        """What texts without labels brought, method by method; None for a run without them."""
+        from tunewell.unlabelled.records import Unlabelled
+
+        path = self.dir / "unlabelled.json"
+        return Unlabelled.load(path) if path.is_file() else None
+
     @property
     def report_path(self) -> Path:
         return self.dir / "report.html"
@@ -194,6 +203,19 @@ class Run:
         from tunewell.explain.why import why
 
         return list(why(self.predictor, texts, text_pairs, **options))
+
+    def counterfactuals(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
+    ) -> list[Any]:
+        """The smallest change that turns each answer, one `Counterfactual` a text; for classes.
+
+        Args:
+            options: `target` (a label), `most` (words taken out), `rows` (texts read for one), `mask_model` (proposes
+                words to put in); see `tunewell.explain.counterfactual.search.counterfactual_rows`.
+        """
+        from tunewell.explain.counterfactual.search import counterfactuals
+
+        return counterfactuals(self.predictor, texts, text_pairs, **options)
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:

@@ -99,6 +99,11 @@ def test_a_run_explains_test_rows(tiny_model: Path, tiny_csv: Path, tmp_path: Pa
     assert said.count("explain: which words decided") == 1
     (again,) = run.explain([found.explanations[0].text], method=found.method)
     assert again.scores == pytest.approx(found.explanations[0].scores, abs=2e-4)
+    assert [c.text for c in found.counterfactuals] == [e.text for e in found.explanations]
+    assert [c.prediction for c in found.counterfactuals] == [e.prediction for e in found.explanations]
+    for c in found.counterfactuals:
+        assert all(f'<del dir="auto">{e.word}</del>' in html for e in (c.without.edits if c.without else ()))
+    assert run.counterfactuals([c.text for c in found.counterfactuals], most=3, rows=400) == list(found.counterfactuals)
 
     before = (run.dir / "explanations.json").read_bytes()
     said.clear()

@@ -184,3 +184,32 @@ def test_general_text_holds_states_and_answers(pieces, tmp_path, make_reviews):
     distance, answers = by_hand()
     assert distance.item() > 1e-3
     torch.testing.assert_close(general.extra_loss(model, 0), 4 * (2 * distance + 0.5 * answers))
+
+
+# ---------------------------------------------------------------- joint: how often a task takes part
+
+
+def test_shares_at_temperatures():
+    """1000 and 250 rows: 1/4 at T = 1, 1/2 at T = 2, alike as T grows, all at every step without."""
+    from tunewell.sequence.joint import share
+
+    assert [share(250, 1000, t) for t in (1, 2, None)] == [0.25, 0.5, 1.0]
+    assert share(250, 1000, 1e9) == pytest.approx(1.0)
+    assert share(1000, 1000, 1) == 1.0
+
+
+def test_turns_of_a_companion():
+    """In a quarter of the steps, its batches in order; the same whatever was asked before, as after a resume."""
+    from tunewell.sequence.joint import Companion, Joint
+
+    def joint(temperature):
+        companion = Companion("small", [0] * 250, np.zeros(250, int), False)  # type: ignore[arg-type]
+        return Joint([companion], max_length=8, batch=4, seed=3, lead_rows=1000, temperature=temperature)
+
+    turns = [t for t in map(joint(1.0).turn, [0] * 4000, range(4000)) if t is not None]
+    assert turns == list(range(len(turns)))
+    assert len(turns) == pytest.approx(1000, abs=4 * math.sqrt(4000 * 0.25 * 0.75))
+    late = joint(1.0)
+    assert late.turn(0, 3000) == joint(1.0).turn(0, 3000)
+    assert [late.turn(0, s) for s in range(3000, 3050)] == [joint(1.0).turn(0, s) for s in range(3000, 3050)]
+    assert [joint(None).turn(0, s) for s in (0, 7)] == [0, 7]

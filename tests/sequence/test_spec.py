@@ -95,3 +95,11 @@ def test_a_head_that_goes_on_twice_is_the_first_ones():
     assert [t.head for t in spec.tasks] == ["a", "a", "a"]
     with pytest.raises(RecipeError, match="`head` is not for `joint`"):
         load_spec({"tasks": [TASKS[0], {**TASKS[1], "head": "a"}], "strategy": "joint"})
+
+
+def test_a_temperature_is_for_joint():
+    assert load_spec({"tasks": TASKS, "strategy": "joint", "joint_temperature": 2}).own["joint_temperature"] == 2
+    with pytest.raises(RecipeError, match="`joint_temperature: 0`: expected a number above 0"):
+        load_spec({"tasks": TASKS, "strategy": "joint", "joint_temperature": 0})
+    with pytest.raises(RecipeError, match="`joint_temperature` is for `strategy: joint`"):
+        load_spec({"tasks": TASKS, "strategy": "plain", "joint_temperature": 2})

@@ -290,6 +290,36 @@ def qa_run(tiny_model, tmp_path_factory):
     return run, lines
 
 
+def test_the_same_weights_are_asked_once(tiny_model):
+    from types import SimpleNamespace
+
+    import torch
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    from tunewell.tasks.question_answering.found import found_on
+
+    model = AutoModelForQuestionAnswering.from_pretrained(str(tiny_model))
+    asked: list[int] = []
+    model.register_forward_hook(lambda *_: asked.append(1))
+    rows = Dataset.from_dict(
+        {k: [r[v] for r in questions(6)] for k, v in (("text", "question"), ("text_pair", "context"))}
+    )
+    job = SimpleNamespace(
+        recipe=Recipe(train="x.json"), splits={"test": rows, "validation": rows}, memory={}, max_length=64,
+        tokenizer=AutoTokenizer.from_pretrained(str(tiny_model)),
+    )  # fmt: skip
+    first = found_on(job, model, "test")
+    once = len(asked)
+    assert found_on(job, model, "test") is first and len(asked) == once
+    assert found_on(job, model, "validation") == first and len(asked) == 2 * once
+    with torch.no_grad():
+        model.qa_outputs.bias += torch.tensor([0.5, 0.0])
+    other = found_on(job, model, "test")
+    assert len(asked) == 3 * once and other[0].null == pytest.approx(first[0].null + 0.5, abs=1e-5)
+    found_on(job, model, "test", bf16=True)
+    assert len(job.memory) == 3
+
+
 def test_a_run_answers_and_reports(qa_run):
     run, lines = qa_run
     assert any(line.startswith("task: question-answering, 2") for line in lines)

@@ -48,6 +48,7 @@ def test_commands_say_how_to_install_it(missing, line, tiny_classifier, tiny_csv
         ({"strategy": ["auto"], "keep": 0.9}, "`auto` hooks into PyTorch's loop"),
         ({"task": "translation"}, "learns classes and scores, not `task: translation`"),
         ({"monitor": "watch"}, "`monitor: watch` reads PyTorch models"),
+        ({"attention_dropout": 0.0}, "`attention_dropout` sets PyTorch's layers"),
         ({"guard": "act"}, "`guard: act` steers PyTorch's loop"),
         ({"bf16": True}, "computes in fp32"),
         ({"classify_by": "likelihood"}, "needs a decoder"),

@@ -44,6 +44,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "probe": ("tunewell.cli.probe", "Measure what a model knows, or what one lost against another."),
         "drift": ("tunewell.cli.drift", "Show what tuning changed inside the model, layer by layer."),
         "explain": ("tunewell.cli.explain", "Show which words decided, and how true that explanation is."),
+        "counterfactual": (
+            "tunewell.cli.counterfactual",
+            "Find the smallest change of a text that turns the answer.",
+        ),
         "checklist": (
             "tunewell.cli.checklist",
             "Test how answers behave when texts change.",
@@ -59,6 +63,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Many tasks in a row": {
         "sequence": ("tunewell.cli.sequence", "Tune one model on task after task; measure what became of each."),
         "continue": ("tunewell.cli.continue_", "Add a task to a run or to a sequence."),
+        "meta": ("tunewell.cli.meta", "Learn over many small tasks how to learn the next from a few rows."),
     },
     "In people's hands": {
         "ui": ("tunewell.cli.ui", "See, compare, try and start runs in the browser."),

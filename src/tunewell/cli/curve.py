@@ -8,6 +8,7 @@ import click
 
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options
+from tunewell.recipe import SECTIONS
 
 _EXAMPLES = (
     "tunewell curve reviews.csv --target 0.9",
@@ -41,7 +42,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 @click.option("--labels_per_hour", type=float, metavar="NUMBER", help="Give the answers in hours of labelling too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @recipe_options(
-    without=("train", "keep", "keep_worst", "probes", "probe_files", "explain", "strict", "source", "target")
+    tuple(s for s in SECTIONS if s != "unlabelled"),
+    without=("train", "keep", "keep_worst", "probes", "probe_files", "explain", "strict", "source", "target"),
 )
 def command(data: str, as_json: bool, **keys: Any) -> None:
     """How the score grows with the number of labels, and what more of them would bring.

@@ -104,11 +104,11 @@ def command(
     marked: list[Any] = []
     if data:
         second = text_pair[0] if text_pair else None
-        texts, pairs, labels, marked = _rows(predictor, data, text, second, limit, highlights)
+        texts, pairs, labels, marked = rows_of(predictor, data, text, second, limit, highlights)
     else:
         pairs = list(text_pair) or None
     found = why(predictor, texts, pairs, method=method, target=target, budget=budget, seed=seed)
-    done = list(_watched(found, len(texts)))
+    done = list(watched(found, len(texts)))
     if labels is not None:
         from dataclasses import replace
 
@@ -135,7 +135,7 @@ def command(
         click.echo(sanity_table(result), err=as_json)
 
 
-def _rows(
+def rows_of(
     predictor: Any, data: str, text: str | None, pair: str | None, limit: int | None, highlights: str | None
 ) -> tuple[tuple[str, ...], list[str] | None, list[Any] | None, list[Any]]:
     """Texts, second texts, labels and highlights of a file; rows without text are left out and counted."""
@@ -177,7 +177,7 @@ def _rows(
     return tuple(texts), pairs if second else None, labels if label else None, marked
 
 
-def _watched(found: Iterable[Any], n: int) -> Iterable[Any]:
+def watched(found: Iterable[Any], n: int) -> Iterable[Any]:
     from tqdm import tqdm
 
     return tqdm(found, total=n, unit=" texts", file=sys.stderr, leave=False, disable=n < 2 or not show_progress())

@@ -18,6 +18,7 @@ _EXAMPLES = (
     "tunewell rank reviews.csv",
     "tunewell rank reviews.csv --label stars --models all-MiniLM-L6-v2 splade-tiny path/to/model",
     "tunewell rank recipe.yaml --json > ranking.json",
+    "tunewell rank reviews.csv --runs runs/*",
 )
 _TRAINING = (
     "num_train_epochs",
@@ -31,24 +32,32 @@ _TRAINING = (
 )
 
 
+SPREAD = ("models", "runs")
+
+
 class _Models(Command):
-    """`--models A B C` as well as `--models A --models B`: what follows the option up to the next one is a model."""
+    """`--models A B C` as well as `--models A --models B`: what follows the option up to the next one is a model.
+
+    The same for `--runs runs/*`, which a shell spreads.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []
-        within = False
-        for arg in args:
+        within, took = "", True
+        for arg in [*args, "--"]:
             if arg.startswith("-"):
-                within = arg.replace("-", "_") == "__models"
+                if within and not took:
+                    spread.append(within)  # click tells that its value is missing
+                name = arg.lstrip("-").replace("-", "_")
+                within, took = (f"--{name}", False) if arg.startswith("--") and name in SPREAD else ("", True)
                 if within:
                     continue
             if within:
-                spread += ["--models", arg]
+                spread += [within, arg]
+                took = True
             else:
                 spread.append(arg)
-        if any(a.replace("-", "_") == "__models" for a in args) and "--models" not in spread:
-            spread.append("--models")  # click tells that its value is missing
-        return super().parse_args(ctx, spread)
+        return super().parse_args(ctx, spread[:-1])
 
 
 @click.command("rank", cls=_Models, examples=_EXAMPLES)
@@ -59,16 +68,33 @@ class _Models(Command):
     metavar="MODEL...",
     help="Candidates: assets, folders or hub ids. By default the packaged and cached models that fit the task.",
 )
+@click.option(
+    "--runs",
+    multiple=True,
+    metavar="RUN...",
+    help="Past run folders as starting points, beside the base models that they were tuned from.",
+)
 @click.option("--rows", type=int, metavar="N", help="Look at so many training rows at most. [512]")
 @click.option("--fresh", is_flag=True, help="Measure again what the cache knows.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @recipe_options(("data",), without=("train", "strict", "duplicates"))
 @recipe_options(("model", "training"), only=("max_length", "trust_remote_code", *_TRAINING))
-def command(data: str, models: tuple[str, ...], rows: int | None, fresh: bool, as_json: bool, **keys: Any) -> None:
+def command(
+    data: str,
+    models: tuple[str, ...],
+    runs: tuple[str, ...],
+    rows: int | None,
+    fresh: bool,
+    as_json: bool,
+    **keys: Any,
+) -> None:
     """Compare base models on your data without tuning them: how well each would do, and what it would cost here.
 
     DATA is a file to train on, or a recipe. Only rows that `tunewell run` would learn from are read, a sample of
     them. A candidate that cannot be loaded is named and left out. `model: auto` in a recipe takes the first.
+
+    With --runs, your own finished runs are candidates too, and the last line says whether the best of them is a
+    better start than the base model.
     """
     from tunewell.rank import rank
 
@@ -77,6 +103,7 @@ def command(data: str, models: tuple[str, ...], rows: int | None, fresh: bool, a
         None if is_recipe else data,
         recipe=data if is_recipe else None,
         models=list(models) or None,
+        runs=list(runs) or None,
         rows=rows,
         fresh=fresh,
         echo=say,
@@ -104,7 +131,8 @@ def ranking_table(ranking: Ranking) -> str:
         "unknown",
         "char/token",
     ]
-    rows = [[*head, "licence"]]
+    told = any("leep" in m.scores for m in ranking.models)
+    rows = [[*head, *(["LEEP"] if told else []), "licence"]]
     for i, m in enumerate(ranking.models, 1):
         rows.append(
             [
@@ -120,11 +148,17 @@ def ranking_table(ranking: Ranking) -> str:
                 f"{m.cut_share:.0%}",
                 f"{m.unknown_share:.1%}",
                 f"{m.characters_per_token:.1f}",
+                *([number(m.scores.get("leep"))] if told else []),
                 m.licence or "?",
             ]
         )
     shown = f"{ranking.rows:,} of {ranking.of_rows:,} training rows (seed {ranking.seed})"
-    parts = [f"{ranking.task}, by {ranking.by} on {shown}", "", table(rows, right=tuple(range(2, 12))), ""]
+    parts = [
+        f"{ranking.task}, by {ranking.by} on {shown}",
+        "",
+        table(rows, right=tuple(range(2, 13 if told else 12))),
+        "",
+    ]
     for m in ranking.models:
         parts.append(textwrap.fill(printable(f"{m.name}: {m.why}"), WIDTH, subsequent_indent="  "))
     for s in ranking.skipped:
@@ -136,6 +170,12 @@ def ranking_table(ranking: Ranking) -> str:
         f"the ranking took {duration(ranking.seconds)}.",
     ]
     best = ranking.best
-    if best.fits:
+    if ranking.transfer is not None:
+        from tunewell.rank.runs import advice
+
+        t = ranking.transfer
+        parts.append(textwrap.fill(printable(advice(t)), WIDTH))
+        parts.append(f"tunewell run … --model {t.run if t.helps else t.base}")
+    elif best.fits:
         parts.append(f"tunewell run … --model {best.name}")
     return "\n".join(parts)

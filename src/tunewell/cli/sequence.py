@@ -32,6 +32,7 @@ OWN = {
     "lwf_temperature": "Temperature of those answers. [2]",
     "features_weight": "Weight of the body's embeddings of new inputs (features). [1]",
     "general_weight": "Weight of the body's embeddings of general text (general). [1]",
+    "joint_temperature": "`joint`: tasks take part in proportion to rows^(1/T); by default all at every step.",
     "unseen": "How tasks not yet seen are measured: linear-probe or none. [linear-probe]",
 }
 # keys of a recipe that hold for every task of a sequence
@@ -39,9 +40,9 @@ SHARED = ("model", "revision", "trust_remote_code", "max_length", "probes", "pro
           "general_samples", "distill_weight", "average_alphas", "keep", "validation_size", "test_size",
           "max_train_samples", "encoding", "duplicates", "learning_rate", "num_train_epochs", "max_steps",
           "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size", "warmup_ratio",
-          "lr_scheduler_type", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "class_weight",
-          "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads", "output_dir",
-          "overwrite_output_dir", "lang")  # fmt: skip
+          "lr_scheduler_type", "weight_decay", "attention_dropout", "max_grad_norm", "loss",
+          "label_smoothing_factor", "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed",
+          "threads", "output_dir", "overwrite_output_dir", "lang")  # fmt: skip
 
 
 def own_options(command: Any) -> Any:

@@ -113,6 +113,13 @@ def _check(recipe: Recipe, repeats: int, cost: float | None, speed: float | None
             expected="a recipe without `augment`",
             remedy="leave it out here; give it to `tunewell run`",
         )
+    if recipe.unlabelled is not None:
+        raise RecipeError(
+            "a learning curve is one of labelled rows",
+            where="unlabelled",
+            expected="a recipe without `unlabelled`",
+            remedy="leave it out here; give it to `tunewell run`",
+        )
     for name, value in (("repeats", repeats), ("cost_per_label", cost), ("labels_per_hour", speed)):
         if value is not None and not value > 0:
             raise RecipeError(f"`{name}: {value:g}` is not possible", where=name, expected="a number above 0")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tunewell.explain.counterfactual.records import Counterfactual
 from tunewell.explain.faithfulness import Faithfulness
 from tunewell.results import Estimate, Record
 
@@ -127,6 +128,7 @@ class Explanations(Record):
     unit: str
     tried: tuple[Tried, ...]
     explanations: tuple[Explanation, ...]
+    counterfactuals: tuple[Counterfactual, ...] = ()  # of the explained rows, in their order; none for values
     class_words: tuple[ClassWords, ...] = ()
     class_words_method: str = ""
     class_words_rows: int = 0

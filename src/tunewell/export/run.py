@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunewell.errors import ModelError, RunFolderError
+from tunewell.export.gguf import Weights
+from tunewell.export.llamacpp import Written
 from tunewell.export.parity import Parity, compare
 from tunewell.results import Record, cannot_write, write_whole
 
-Form = Literal["onnx", "savedmodel", "merged", "hub"]
+Form = Literal["onnx", "savedmodel", "gguf", "merged", "hub"]
 EXACT = 1e-4  # largest difference of a probability in fp32
 ALIKE = 0.97  # least share of the same answers in 8 bits
 SHIPPED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -25,7 +27,8 @@ class Exported(Record):
     """`export.json`: what was written, from what, and how near it is.
 
     Attributes:
-        files: name -> size in bytes.
+        files: name -> size in bytes. parity: of classes and scores. written: of a decoder in llama.cpp.
+        weights: of GGUF, what matrices are kept as.
     """
 
     form: Form
@@ -33,6 +36,8 @@ class Exported(Record):
     int8: bool
     files: dict[str, int]
     parity: Parity | None = None
+    written: Written | None = None
+    weights: str = ""
 
 
 def export(
@@ -41,15 +46,18 @@ def export(
     *,
     to: Form = "onnx",
     int8: bool = False,
+    weights: Weights = "f16",
     overwrite: bool = False,
     echo: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """Write a tuned model in another form; nothing stays unless it gives the source model's answers.
 
     Args:
-        run: a run folder or a plain Transformers classification folder. output: a new folder.
-        to: `onnx`; `savedmodel`, of TensorFlow; `merged`, weights and tokenizer alone; `hub`, the same with the card.
-        int8: of ONNX, weights in 8 bits.
+        run: a run folder or a plain Transformers folder, of classes or scores; of a decoder for `gguf`. output: a new
+            folder.
+        to: `onnx`; `savedmodel`, of TensorFlow; `gguf`, of llama.cpp; `merged`, weights and tokenizer alone; `hub`,
+            the same with the card.
+        int8: of ONNX, weights in 8 bits. weights: of GGUF: f32, f16 or q8_0.
 
     Raises:
         ModelError: the export differs from the source by more than rounding, or the model cannot be exported.
@@ -62,8 +70,9 @@ def export(
         raise ModelError("`int8` goes with ONNX only", where=f"--to {to}", expected="--to onnx --int8")
     if output.exists() and not overwrite:
         raise RunFolderError("is there already", where=str(output), expected="a new folder", remedy="or --overwrite")
-    predictor = Predictor.load(run)
-    predictor.need_head(str(run))
+    predictor: Any = _decoder(run) if to == "gguf" else Predictor.load(run)
+    if to != "gguf":
+        predictor.need_head(str(run))
     folder = Path(predictor.source)
     try:
         output.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -71,17 +80,23 @@ def export(
     except OSError as error:
         raise cannot_write(output, error) from error
     try:
-        for name in SHIPPED:
+        parity = written = None
+        for name in SHIPPED if to != "gguf" else ():  # one file holds it all
             if (folder / name).is_file():
                 shutil.copy2(folder / name, work / name)
-        if to == "onnx":
+        if to == "gguf":
+            written = _gguf(predictor, run, work, weights, echo)
+        elif to == "onnx":
             parity = _onnx(predictor, run, work, int8, echo)
         elif to == "savedmodel":
             parity = _savedmodel(predictor, run, work, echo)
         else:
             parity = _folder(predictor, run, work, to)
         files = {p.relative_to(work).as_posix(): p.stat().st_size for p in sorted(work.rglob("*")) if p.is_file()}
-        done = Exported(form=to, source=str(run), int8=int8, files=files, parity=parity)
+        done = Exported(
+            form=to, source=str(run), int8=int8, files=files, parity=parity, written=written,
+            weights=weights if to == "gguf" else "",
+        )  # fmt: skip
         done.write(work / "export.json")
         work.chmod(0o755)
         if output.exists():
@@ -119,6 +134,32 @@ def _onnx(predictor: Any, run: Path, work: Path, int8: bool, echo: Callable[[str
         _exact(found, run)
     _describe(predictor, work)
     write_whole(work / "README.md", _usage(predictor))
+    return found
+
+
+def _decoder(run: Path) -> Any:
+    from tunewell.extras import need
+    from tunewell.predict import load_predictor
+    from tunewell.tasks.generation.writers import CausalWriter
+
+    writer = load_predictor(run)
+    if not isinstance(writer, CausalWriter):
+        raise ModelError(
+            "is no decoder that writes", where=str(run), expected="a run of text-generation or of translation by one"
+        )
+    need("gguf", "tunewell export --to gguf")
+    return writer
+
+
+def _gguf(writer: Any, run: Path, work: Path, weights: Weights, echo: Callable[[str], None]) -> Written:
+    from tunewell.export import gguf, llamacpp
+
+    gguf.refuse(writer.model.config, writer.tokenizer, str(run))
+    echo("export: writing GGUF")
+    gguf.write_gguf(writer.model, writer.tokenizer, work / gguf.FILE, weights=weights, name=run.absolute().name)
+    echo("export: comparing with the source model in llama.cpp")
+    found = llamacpp.compare(writer, work / gguf.FILE, run, weights=weights)
+    write_whole(work / "README.md", GGUF_USAGE)
     return found
 
 
@@ -187,6 +228,17 @@ def _folder(predictor: Any, run: Path, work: Path, to: Form) -> Parity:
     if not found.largest <= EXACT:
         raise RuntimeError(f"{run}: the copy does not give the same answers ({found.largest:.2g})")
     return found
+
+
+GGUF_USAGE = """# A decoder in GGUF
+
+```bash
+llama-cli -m model.gguf -p "Name three colours."
+printf 'FROM ./model.gguf\\n' > Modelfile && ollama create tuned -f Modelfile && ollama run tuned
+```
+
+The chat template is in the file. `export.json` has the comparison with the source model.
+"""
 
 
 def _usage(predictor: Any) -> str:

@@ -32,12 +32,13 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sent
 
 @dataclass(frozen=True)
 class Encoder:
-    """A base model ready to embed texts."""
+    """A base model ready to embed texts; `drawn` names weights that its files lack (a pooler's)."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     path: str
+    drawn: frozenset[str] = frozenset()
 
 
 def locate(name: str) -> str:
@@ -293,7 +294,7 @@ def load_encoder(
             where=name,
             expected="the tokenizer that belongs to the model",
         )
-    return Encoder(model.eval(), tokenizer, name, path)
+    return Encoder(model.eval(), tokenizer, name, path, frozenset(found["missing_keys"]))
 
 
 def load_classifier(

@@ -8,16 +8,17 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tunewell.rank.records import Ranked, Ranking, Skipped
+from tunewell.rank.records import Ranked, Ranking, Skipped, Transfer
 from tunewell.recipe import Recipe, load_recipe
 
-__all__ = ["Ranked", "Ranking", "Skipped", "rank"]
+__all__ = ["Ranked", "Ranking", "Skipped", "Transfer", "rank"]
 
 
 def rank(
     train: str | None = None,
     *,
     models: Sequence[str] | None = None,
+    runs: Sequence[str] | None = None,
     rows: int | None = None,
     recipe: Recipe | str | None = None,
     fresh: bool = False,
@@ -35,6 +36,8 @@ def rank(
     Args:
         train: the data, in any format that `tunewell.run` takes.
         models: assets, folders or hub ids; by default the packaged and cached models that fit the task.
+        runs: past run folders to compare as starting points, beside the base models that they were tuned from;
+            `transfer` of the result says whether the best of them helps. With `models`, beside those too.
         rows: look at so many training rows at most, 512 by default.
         recipe: a Recipe or the path of a YAML file; its keys say what tuning is to be. keys: recipe keys.
         fresh: measure again what the cache knows.
@@ -52,7 +55,7 @@ def rank(
         keys = {**recipe.model_dump(exclude_unset=True), **keys}
         recipe = None
     made = load_recipe(recipe, **{**keys, "train": train})
-    return compare(made, models=models, rows=rows, fresh=fresh, echo=echo or _to_stderr, progress=progress)
+    return compare(made, models=models, runs=runs, rows=rows, fresh=fresh, echo=echo or _to_stderr, progress=progress)
 
 
 def _to_stderr(line: str) -> None:

@@ -16,6 +16,7 @@ from tunewell.rank.candidates import at_hand, check_task, named
 from tunewell.rank.order import HALVES, combined, ordered
 from tunewell.rank.records import Ranked, Ranking, Skipped
 from tunewell.rank.rows import ROWS, Sample, draw
+from tunewell.rank.runs import judged, past_runs
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -33,6 +34,7 @@ def compare(
     *,
     models: Sequence[str] | None,
     rows: int | None,
+    runs: Sequence[str] | None = None,
     fresh: bool = False,
     echo: Callable[[str], None] = lambda line: None,
     progress: bool = False,
@@ -61,7 +63,11 @@ def compare(
         torch.set_num_threads(recipe.threads)
     sample = draw(prepared, rows or ROWS, recipe.seed) if rows is None or rows > 0 else _refuse_rows(rows)
     skipped: list[Skipped] = []
-    if wanted is None:
+    past: dict[str, str] = {}
+    if runs is not None:
+        past, skipped = past_runs(runs, tuple(prepared.files.values()))
+        wanted = list(dict.fromkeys([*past, *past.values(), *(wanted or [])]))
+    elif wanted is None:
         wanted, skipped = at_hand(spec.name)
     n = len(sample.rows)
     echo(f"rank: {len(wanted)} candidates on {n:,} of {sample.of_rows:,} training rows, seed {recipe.seed}")
@@ -97,6 +103,7 @@ def compare(
         threads=torch.get_num_threads(),
         seconds=round(time.perf_counter() - started, 2),
         cpu_seconds=round(time.process_time() - cpu, 2),
+        transfer=judged(order, past, sample, recipe, echo) if past else None,
     )
 
 

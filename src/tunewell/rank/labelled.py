@@ -29,7 +29,7 @@ def judge(name: str, path: str, kind: str, sample: Sample, recipe: Recipe, advan
     from tunewell.stages.prepare import choose_max_length
     from tunewell.train.tune import use_bf16
 
-    model, tokenizer, headed = _load(name, path, kind, sample.spec, recipe)
+    model, tokenizer, headed = load(name, path, kind, sample.spec, recipe)
     limit, pair, bf16 = window(model, tokenizer), sample.spec.pair, use_bf16(recipe.bf16)
     texts, pairs = sample.rows["text"][:], sample.rows["text_pair"][:] if pair else None
     max_length = choose_max_length(recipe, {"train": sample.rows}, tokenizer, limit, pair)
@@ -51,7 +51,7 @@ def _loss(model: Any, batch: dict[str, Any]) -> Any:
     return model(**batch).last_hidden_state.float().pow(2).mean()
 
 
-def _load(name: str, path: str, kind: str, spec: TaskSpec, recipe: Recipe) -> tuple[Any, Any, bool]:
+def load(name: str, path: str, kind: str, spec: TaskSpec, recipe: Recipe) -> tuple[Any, Any, bool]:
     """A model in fp32, its tokenizer, and whether it brings a head of classes; an encoder without gets a new one.
 
     Raises:
@@ -63,8 +63,12 @@ def _load(name: str, path: str, kind: str, spec: TaskSpec, recipe: Recipe) -> tu
     from tunewell.errors import ModelError
     from tunewell.models.heads import architectures
     from tunewell.models.load import check_weights, load_classifier, load_part, load_tokenizer
+    from tunewell.models.pooled import is_pooled, load_pooled
 
     headed = any(a.endswith("ForSequenceClassification") for a in architectures(path))
+    if is_pooled(path):  # the head of `strategy: fewshot`
+        model = load_pooled(path)
+        return model, load_tokenizer(name, path, recipe.revision, recipe.trust_remote_code), True
     if headed or kind != "encoder":
         model, found = load_part(
             (AutoModelForSequenceClassification if headed else AutoModel).from_pretrained,

@@ -78,6 +78,28 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """The best of one's past runs against the base model that it was tuned from, as starts for new labels.
+
+    Attributes:
+        run, base: names of the two candidates.
+        gain, low, high: how much less the cross-validated linear probe errs on the run's features, with its 95 %
+            interval: a share of the rows, or (for scores) of their variance.
+        p_value: of the paired permutation test, times the runs that were `tried`.
+        helps: True or False where interval and test agree; None where these rows cannot tell.
+    """
+
+    run: str
+    base: str
+    gain: float
+    low: float | None
+    high: float | None
+    p_value: float
+    tried: int
+    helps: bool | None
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Candidates from best to worst; `best` is the one that `model: auto` takes.
 
@@ -85,6 +107,7 @@ class Ranking:
         task, metric: of the data. by: the score that the order goes by.
         rows, of_rows: rows looked at, and training rows there are. seed: of that sample.
         models: best first, those that fit the task before those that do not. skipped: with the reason.
+        transfer: of past runs, whether the best of them helps; None where none were asked for or none can be judged.
         threads: of the measured speed. seconds, cpu_seconds: what it took, candidates from the cache not counted.
     """
 
@@ -99,6 +122,7 @@ class Ranking:
     threads: int
     seconds: float
     cpu_seconds: float
+    transfer: Transfer | None = None
 
     @property
     def best(self) -> Ranked:
@@ -116,7 +140,9 @@ class Ranking:
         Raises:
             KeyError, TypeError: of another version.
         """
-        own = {f.name: values[f.name] for f in fields(cls)}
+        own = {f.name: values[f.name] for f in fields(cls) if f.name != "transfer"}
+        if transfer := values.get("transfer"):
+            own["transfer"] = Transfer(**transfer)
         own["models"] = tuple(Ranked.from_dict(m) for m in own["models"])
         own["skipped"] = tuple(Skipped(**s) for s in own["skipped"])
         return cls(**own)

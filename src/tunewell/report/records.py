@@ -27,6 +27,7 @@ from tunewell.results import (
     Summary,
     Training,
 )
+from tunewell.unlabelled.records import Unlabelled
 
 T = TypeVar("T", bound=Record)
 MISTAKES = 20
@@ -54,6 +55,7 @@ class Records:
     seeds: Seeds | None = None
     slices: Slices | None = None
     augment: Augmentation | None = None
+    unlabelled: Unlabelled | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -104,6 +106,7 @@ def read(folder: str | Path) -> Records:
         get("seeds.json", Seeds),
         get("slices.json", Slices),
         get("augment.json", Augmentation),
+        get("unlabelled.json", Unlabelled),
     )
 
 

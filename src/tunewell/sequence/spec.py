@@ -35,6 +35,7 @@ OWN_KEYS: dict[str, tuple[Any, str, Any]] = {
     "online_ewc_weight": (100.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
     "online_ewc_decay": (0.95, "a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1),
     "o_lora_weight": (0.5, "a number, 0 or more", lambda v: _number(v) and v >= 0),
+    "joint_temperature": (None, "a number above 0", lambda v: _number(v) and v > 0),
     "unseen": ("linear-probe", "linear-probe or none", lambda v: v in ("linear-probe", "none")),
 }  # fmt: skip
 # keys of a recipe that a sequence gives task by task, or that have no meaning for it
@@ -158,6 +159,8 @@ def load_spec(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
     problems += check_names(names, memory)
     if recipe.get("keep") is not None and names in (["joint"], ["separate"]):
         problems.append(f"`keep` is not for `{names[0]}`")
+    if own["joint_temperature"] is not None and names != ["joint"]:
+        problems.append("`joint_temperature` is for `strategy: joint`: the others learn one task after the other")
     tasks = _tasks(values.get("tasks"), problems)
     if names in (["joint"], ["separate"]) and any(t.head != t.name for t in tasks):
         problems.append(f"`head` is not for `{names[0]}`: each task has its own")

@@ -517,7 +517,14 @@ class Work:
             ]
             job.companions = [(tasks[j].name, self.prepared[j]) for j in rest]
             job.hooks = [
-                Joint(companions, max_length=longest, batch=self.recipe.per_device_train_batch_size, seed=self.seed)
+                Joint(
+                    companions,
+                    max_length=longest,
+                    batch=self.recipe.per_device_train_batch_size,
+                    seed=self.seed,
+                    lead_rows=len(self.prepared[lead].splits["train"]),
+                    temperature=self.spec.own["joint_temperature"],
+                )
             ]
             training = tune(job)
             model = tuned_model(job)

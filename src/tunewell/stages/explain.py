@@ -18,6 +18,7 @@ CANDIDATES = ("gradient_x_input", "attnlrp", "occlusion")
 CLASS_ROWS, CLASS_PASSES = 300, 900  # test rows for the words of each class; rows through the model for them
 ANSWERS = ("question-answering", "translation", "text-generation")  # explained one by one, when asked for
 _BY_HAND = "`tunewell explain` tells which words decided on a text"
+TURNING_WORDS, TURNING_ROWS = 3, 400  # words taken out at most to turn an answer; texts read for it
 NEARLY = 0.9  # a method of one pass this close to the best is taken for the words of each class
 
 
@@ -71,6 +72,7 @@ def _explain(job: Job) -> Explanations:
         unit=about.unit,
         tried=found[0].tried,
         explanations=labelled,
+        counterfactuals=_turned(predictor, list(some["text"]), pairs),
         class_words=words,
         class_words_method=tokens.method(name).title,
         class_words_rows=n,
@@ -106,6 +108,15 @@ def _with_label(e: Explanation, label: object) -> Explanation:
 
     text = ", ".join(label) if isinstance(label, list) else f"{label:g}" if isinstance(label, float) else str(label)
     return replace(e, label=text)
+
+
+def _turned(predictor: Predictor, texts: list[str], pairs: list[str] | None) -> tuple:
+    """What would turn the answers; a value has no other side."""
+    from tunewell.explain.counterfactual.search import counterfactuals
+
+    if predictor.spec.regression:
+        return ()
+    return tuple(counterfactuals(predictor, texts, pairs, most=TURNING_WORDS, rows=TURNING_ROWS))
 
 
 def _for_classes(e: Explanation) -> str:

@@ -1,4 +1,4 @@
-"""Several tunings of one run, held side by side until one is chosen: `strategy: auto` and `augment` both tune so.
+"""Several tunings of one run, held side by side until one is chosen: `strategy: auto`, `augment`, `unlabelled`.
 
 Each tuning has a folder of its own, train/<name>, and goes on from its checkpoint when it was stopped. After each, the
 tuned model and its variants are candidates, measured on validation and the select halves. Once one is chosen its
@@ -24,6 +24,7 @@ class Tunings:
     """The tunings of a run so far, and the candidates that have come of them.
 
     Attributes:
+        beside: seconds that belong to tuning and stand in no training (teachers, pretraining).
         candidates: in the order in which they were made. trainings: name of a tuning -> its record.
         owners: of each candidate, the job that tuned it and its place among that job's candidates.
     """
@@ -35,11 +36,12 @@ class Tunings:
         self.candidates: list[Candidate] = []
         self.trainings: dict[str, Training] = {}
         self.owners: list[tuple[Job, int]] = []
+        self.beside = 0.0
 
     @property
     def seconds(self) -> float:
         """What all tunings have taken."""
-        return sum(t.seconds for t in self.trainings.values())
+        return self.beside + sum(t.seconds for t in self.trainings.values())
 
     def tune(self, child: Job) -> Training:
         """Tune a child (`Job.with_keys`) under its name."""

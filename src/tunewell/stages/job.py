@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
     from tunewell.tasks.base import Task
     from tunewell.train.tune import Scale
+    from tunewell.unlabelled.pool import Pool
 
 Echo = Callable[[str], None]
 T = TypeVar("T")
@@ -55,6 +56,8 @@ class Job:
 
     Attributes:
         hooks, callbacks: strategies and Trainer callbacks beside the recipe's (those of a sequence of tasks).
+        adapted: weights that the base model begins with instead of its own (those of pretraining).
+        more: what tuning depends on beside recipe, rows and base model; part of its key.
     """
 
     hooks: Sequence[Any] = ()
@@ -62,6 +65,8 @@ class Job:
     watched: bool = True  # by a monitor, where the recipe does not say
     monitor: Any = None  # the one that watches the tuning at work
     pace: tuple[int, int] | None = None  # steps, and steps between validations, where they are not the recipe's to say
+    adapted: Path | None = None
+    more: tuple[Any, ...] = ()
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Job:
 
         self.echo, self.progress, self.command = echo, progress, command
         self.candidate = ""  # of a search: tunes in a folder of its own
+        self.memory: dict[Any, Any] = {}  # what a task keeps of costly answers within a run
         self._folder = None if output_dir is None else RunFolder(output_dir, overwrite=recipe.overwrite_output_dir)
         if self._folder is not None:
             self._folder.say = echo
@@ -139,7 +145,7 @@ class Job:
 
     @cached_property
     def keys(self) -> Keys:
-        return keys_for(self.recipe, self.prepared.fingerprint, self.model_path)
+        return keys_for(self.recipe, self.prepared.fingerprint, self.model_path, self.more)
 
     def with_keys(self, candidate: str, **keys: Any) -> Job:
         """The same job under other recipe keys, tuning in train/<candidate>; folder, rows and base model are shared."""
@@ -147,6 +153,27 @@ class Job:
         other.__dict__.pop("keys", None)
         other.recipe, other.candidate = self.recipe.model_copy(update=keys), candidate
         return other
+
+    def with_rows(self, candidate: str, splits: dict[str, Dataset], more: tuple[Any, ...]) -> Job:
+        """The same job on other rows; `more` tells them from the run's own."""
+        other = self.with_keys(candidate)
+        for name in ("places", "vectors"):
+            other.__dict__.pop(name, None)
+        other.splits, other.more = splits, (*self.more, *more)
+        return other
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """Texts without labels; None where the recipe names none."""
+        from tunewell.unlabelled.pool import read_pool
+
+        if self.recipe.unlabelled is None:
+            return None
+        found = read_pool(self.recipe, self.prepared.columns, self.splits)
+        for line in found.notices:
+            self.echo(f"unlabelled: {line}")
+        self.echo(f"unlabelled: {len(found):,} texts of {found.read:,} rows in {found.source}")
+        return found
 
     def begin(self) -> None:
         """Write the effective recipe, the environment, the splits and the ranking of base models, if there was one."""
@@ -232,7 +259,12 @@ class Job:
 
     def fresh_model(self) -> Any:
         """The base model, under a new head where the task has one."""
-        return self.task.fresh_model(self)
+        model = self.task.fresh_model(self)
+        if self.adapted is not None:
+            from tunewell.unlabelled.pretraining import put
+
+            put(model, self.adapted)
+        return model
 
     @cached_property
     def scale(self) -> Scale:

@@ -18,7 +18,8 @@ TRAINING_KEYS = (
     "max_length", "classify_by", "general_text", "general_samples", "distill_weight", "learning_rate",
     "head_rate_factor", "num_train_epochs", "max_steps", "per_device_train_batch_size",
     "gradient_accumulation_steps", "warmup_ratio",
-    "lr_scheduler_type", "guard", "weight_decay", "max_grad_norm", "loss", "label_smoothing_factor", "focal_gamma",
+    "lr_scheduler_type", "guard", "weight_decay", "attention_dropout", "max_grad_norm", "loss",
+    "label_smoothing_factor", "focal_gamma",
     "class_weight", "early_stopping_patience", "evals_per_epoch", "bf16", "seed", "threads",
     *keys_of("answers"),
 )  # fmt: skip
@@ -52,8 +53,12 @@ class Keys:
     choice: str  # all that decides the final weights
 
 
-def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
-    """The keys of a recipe, given the fingerprint of its rows and the place of its base model."""
+def keys_for(recipe: Recipe, rows: str, model_path: str, more: tuple[Any, ...] = ()) -> Keys:
+    """The keys of a recipe, given the fingerprint of its rows and the place of its base model.
+
+    Args:
+        more: what tuning depends on beside them, see `Job.more`.
+    """
     model = model_key(model_path, recipe.revision)
     data = fingerprint(rows, model, recipe.max_length)
     probe = fingerprint(
@@ -70,9 +75,12 @@ def keys_for(recipe: Recipe, rows: str, model_path: str) -> Keys:
     if recipe.framework != "pytorch":
         training["framework"] = recipe.framework
     training["general"] = _content(recipe.general_text)
-    tune = fingerprint(data, training)
+    tune = fingerprint(data, training, *more)
     budget: tuple[Any, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)
     budget += (recipe.max_cost,) if AUTO in recipe.strategies else ()
+    if recipe.unlabelled is not None:  # tuning without them does not depend on them, see stages/unlabelled.py
+        asked = [getattr(recipe, k) for k in keys_of("unlabelled") if k != "unlabelled"]
+        budget += (_content(recipe.unlabelled), *asked)
     return Keys(data, probe, tune, fingerprint(tune, probe, recipe.strategies, budget))
 
 

@@ -23,17 +23,19 @@ def preflight(job: Job) -> None:
     Raises:
         RecipeError: a loss that does not fit, an unknown or missing tracker, an unknown probe.
         ModelError: a base model that the framework does not tune.
-        DataError: a probe file or a file of general text that cannot be used.
+        DataError: a probe file, a file of general text or one of texts without labels that cannot be used.
     """
     from tunewell.data.general import general_texts
     from tunewell.extras import need
     from tunewell.stages.augment import preflight as augmentable
     from tunewell.stages.seeds import preflight as repeatable
+    from tunewell.unlabelled.fits import preflight as unlabelled_preflight
 
     recipe = job.recipe
     job.task.preflight(job)
     repeatable(job)
     augmentable(job)
+    unlabelled_preflight(job)
     if recipe.framework == "tensorflow":
         from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight
 

@@ -65,13 +65,17 @@ def later(probe_helps: bool) -> tuple[Rung, Rung]:
 
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
     """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings, with `augment`
-    tune with and without the rows that are made."""
-    from tunewell.stages.augment import discard, wanted, with_and_without
+    and `unlabelled` tune with and without what they bring."""
+    from tunewell.stages import augment, unlabelled
 
-    if wanted(job.recipe):
-        return with_and_without(job)
-    discard(job)
-    return search(job) if job.recipe.strategies == (AUTO,) else (tune(job), choose_and_save(job))
+    if not augment.wanted(job.recipe):
+        augment.discard(job)
+    if job.recipe.unlabelled is not None:
+        return unlabelled.tune_with_pool(job)
+    (job.folder / unlabelled.FILE).unlink(missing_ok=True)
+    if job.recipe.strategies == (AUTO,):
+        return search(job)
+    return augment.with_and_without(job) if augment.wanted(job.recipe) else (tune(job), choose_and_save(job))
 
 
 def search(job: Job) -> tuple[Training, Choice]:

@@ -40,6 +40,7 @@ def summarise(
         keep=recipe.keep,
         kept=_kept(job, choice, retention),
         strategy=recipe.strategies + (choice.chosen.strategy if AUTO in recipe.strategies else ()),
+        unlabelled=_unlabelled(job),
         model=recipe.model,
         seed=recipe.seed,
         n_train=len(job.splits["train"]),
@@ -65,6 +66,25 @@ def augment_summary(folder: Path) -> dict[str, Any] | None:
     record = Augmentation.load(folder / "augment.json")
     gain = None if record.comparison is None else record.comparison.difference.model_dump()
     return {"copies": record.kept, "helps": record.helps, "why": record.why, "gain": gain, "steps": record.steps}
+
+
+def _unlabelled(job: Job) -> dict | None:
+    """What texts without labels brought, in short."""
+    from tunewell.stages.unlabelled import FILE
+    from tunewell.unlabelled.records import Unlabelled
+
+    if job.recipe.unlabelled is None:
+        return None
+    found = Unlabelled.load(job.folder / FILE)
+    best = found.winner
+    return {
+        "method": found.chosen,
+        "pool": found.pool,
+        "judged": found.judged,
+        "without": found.without.model_dump(),
+        "with": None if best is None else best.score.model_dump(),
+        "difference": None if best is None else best.comparison.difference.model_dump(),
+    }
 
 
 def _kept(job: Job, choice: Choice, retention: Retention | None) -> bool | None:

@@ -107,6 +107,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         learned = ((learned - job.scale.mean) / job.scale.std).astype(np.float32)
 
     made = [*job.hooks, *(s for s in strategies_of(job) if not job.hooks or s.name != "plain")]
+    made.sort(key=lambda s: bool(getattr(s, "last", False)))
     job.echo(
         f"tune: {' + '.join(s.name for s in made)}, {len(job.splits['train']):,} rows, "
         f"at most {job.max_length} tokens each, {'bf16' if job.bf16 else 'fp32'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+EMBEDDING = re.compile(r"embed|\bwte\b|\bwpe\b")  # GPT-2 has short names for them
 NUMBER = re.compile(r"(?:^|\.)(\d+)\.")
 
 
@@ -37,7 +38,7 @@ def _place(number: int | None, name: str, last: int) -> int:
         return number
     if "pooler" in name:
         return last + 1
-    return 0 if "embed" in name else last
+    return 0 if EMBEDDING.search(name) else last
 
 
 def shared(model: Any) -> list[tuple[str, Any]]:

@@ -37,15 +37,19 @@ class Work:
         return self.a_token * cells + self.a_pair * pairs
 
 
-def work_of(model: Any) -> Work:
-    """What training one token of a model computes, as its parameters are frozen now; see the head of this file."""
+def work_of(model: Any, kept: int = 0) -> Work:
+    """What training one token of a model computes, as its parameters are frozen now; see the head of this file.
+
+    Args:
+        kept: so many of the first layers answer from memory (see `train.frozen`) and compute nothing.
+    """
     from tunewell.strategies.layers import within
 
     prefix = model.base_model_prefix + "."
     trained = [n.removeprefix(prefix) for n, p in model.named_parameters() if p.requires_grad and n.startswith(prefix)]
     embeddings = any(p.requires_grad for p in model.get_input_embeddings().parameters())
     lowest: float = 0 if embeddings else min((d for n in trained if (d := within(n)) is not None), default=math.inf)
-    numbered = [(d, m) for n, m in model.base_model.named_modules() if (d := within(n + ".")) is not None]
+    numbered = [(d, m) for n, m in model.base_model.named_modules() if (d := within(n + ".")) is not None and d > kept]
     a_token = 0.0
     for depth, layer in numbered:
         weight = getattr(layer, "weight", None)

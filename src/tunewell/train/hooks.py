@@ -20,7 +20,8 @@
 Beside methods, what a strategy says of itself when it is true: `fits_head` (tuning starts from a head that
 has learned, which needs no faster rate), `more_rows` (other texts than the task's rows are learned in full,
 so no embedding row may be left out), `reshapes` (its `finish` changes the model's modules and comes late), `refits`
-(its `finish` fits the head to the weights that all others have left, and comes last).
+(its `finish` fits the head to the weights that all others have left, and comes last), `last` (it takes the model
+through other texts in `labelled_loss`, after the others have read what the model made of the task's batch).
 
 Only `name`, `title`, `paper` and `__init__` are asked for; `hooks` finds the rest. The trainer calls
 them; a strategy never writes a loop of its own.

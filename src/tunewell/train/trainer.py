@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from tunewell.strategies.fewshot import ClassBatches
     from tunewell.tasks.base import TokenLoss
+    from tunewell.train.frozen import Kept
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
 
@@ -63,6 +64,7 @@ class TunewellTrainer(Trainer):
         carried: Sequence[Any] = (),
         keep_checkpoints: int = 2,
         guard: Guard | None = None,
+        kept: Kept | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -70,6 +72,7 @@ class TunewellTrainer(Trainer):
         self.carried = [*strategies, *carried, self.loop_state]  # whose state a checkpoint holds
         self.keep_checkpoints = keep_checkpoints
         self.guard = guard
+        self.kept = kept
         self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
@@ -189,7 +192,8 @@ class TunewellTrainer(Trainer):
             loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
             return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
         labels, rows, idle = inputs.pop("labels"), inputs.pop("row", None), inputs.pop("idle", None)
-        outputs = model(**inputs)
+        with self._from_memory(model, inputs, rows):
+            outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
         if self.model_loss is not None:
             losses = self.model_loss(outputs, labels)
@@ -206,6 +210,12 @@ class TunewellTrainer(Trainer):
         if idle is not None:
             loss, rows = loss * 0, None
         return self._with_terms(model, loss, inputs, outputs, rows, labels, return_outputs, counted=idle is None)
+
+    def _from_memory(self, model: Any, inputs: dict[str, Any], rows: Any) -> contextlib.AbstractContextManager[None]:
+        """Where the layers below are frozen, what they say of training rows is known."""
+        if self.kept is None or rows is None or not model.training:
+            return contextlib.nullcontext()
+        return self.kept.reading(rows, inputs["attention_mask"])
 
     def _tell_guard(self, model: Any, summed: torch.Tensor, count: Callable[[], int]) -> None:
         """The task's own loss, without the terms of strategies."""

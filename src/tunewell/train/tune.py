@@ -137,9 +137,11 @@ def tune(
     from tunewell import processes
     from tunewell.train.accounting import Energy, account, work_of
     from tunewell.train.agree import Agree
+    from tunewell.train.attention import attention_dropout
     from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
+    from tunewell.train.frozen import kept_below
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
@@ -213,12 +215,19 @@ def tune(
     if monitor is not None:
         monitor.prepare(model, tokenizer, bf16=bf16, tokens=tuning.tokens, steps=steps, cache=tuning.cache)
     exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
+    if not exchange.enter_context(attention_dropout(model, recipe.attention_dropout)) and recipe.attention_dropout:
+        echo("tune: this model has no dropout on attention weights: `attention_dropout` changes nothing")
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     with processes.zero_first():  # what it keeps on the disk is measured once
         for prepare in hooks(strategies, "prepare"):
             prepare(tuning)
-    work = work_of(model)
+    kept = None
+    if inputs is None and not processes.together():
+        kept = exchange.enter_context(kept_below(model, encoded, collate, bf16=bf16, folder=tuning.cache))
+    if kept is not None:
+        echo(f"tune: the first {kept.layers} layers are not tuned: what they say of each row is computed once")
+    work = work_of(model, kept.layers if kept is not None else 0)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     arguments = TrainingArguments(
@@ -293,6 +302,7 @@ def tune(
         ],
         keep_checkpoints=recipe.save_total_limit,
         guard=guard,
+        kept=kept,
         validate=validate,
         callbacks=watchers,
     )

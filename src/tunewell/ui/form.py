@@ -21,7 +21,7 @@ LEFT_OUT = (
     *("augment_mlm", "augment_translators"),
 )
 COLUMNS = ("text", "text_pair", "question", "context", "answers", "source", "target", "messages", "group", "aspect")
-FILES = ("validation", "test")  # chosen among the files that are here
+FILES = ("validation", "test", "unlabelled")  # chosen among the files that are here
 PATHS = ("general_text", "probe_files")  # typed, and held to lie beneath the folder
 LONGEST = 2000  # characters of a value
 

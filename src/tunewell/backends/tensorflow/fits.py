@@ -34,6 +34,8 @@ def mistakes(recipe: Recipe) -> list[str]:
         out.append(f"`guard: act` steers PyTorch's loop: leave it out, or `{BACK}`")
     if recipe.bf16:
         out.append("`framework: tensorflow` computes in fp32: leave `bf16` out")
+    if recipe.attention_dropout is not None:
+        out.append(f"`attention_dropout` sets PyTorch's layers: leave it out, or `{BACK}`")
     if recipe.classify_by == "likelihood":
         out.append(f"`classify_by: likelihood` needs a decoder, which TensorFlow does not tune here: `{BACK}`")
     if trackers := [t for t in recipe.report_to if t != "none"]:

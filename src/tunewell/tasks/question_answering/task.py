@@ -13,6 +13,7 @@ import numpy as np
 
 from tunewell.strategies import AUTO, FEWSHOT
 from tunewell.tasks.base import FOR_WRITERS, UNDER_A_HEAD, refuse_strategies
+from tunewell.tasks.question_answering.found import found_on
 from tunewell.tasks.question_answering.spans import Answerer, Found, best_threshold
 
 if TYPE_CHECKING:
@@ -199,23 +200,6 @@ class QuestionAnswering:
 
     # ------------------------------------------------------------ answers
 
-    def _answerer(self, job: Job, model: Any, *, bf16: bool = False) -> Answerer:
-        recipe = job.recipe
-        return Answerer(
-            model,
-            job.tokenizer,
-            job.max_length,
-            recipe.doc_stride,
-            recipe.max_answer_length,
-            recipe.n_best_size,
-            batch_size=recipe.per_device_eval_batch_size,
-            bf16=bf16,
-        )
-
-    def _find(self, job: Job, model: Any, split: str, *, bf16: bool = False) -> list[Found]:
-        rows = job.splits[split]
-        return self._answerer(job, model, bf16=bf16).find(list(rows["text"]), list(rows["text_pair"]))
-
     def _threshold(self, job: Job, found: Sequence[Found]) -> float | None:
         """Tuned on validation for the highest F1; None where training and validation have no unanswerable question."""
         if all(cell for name in ("train", "validation") for cell in job.splits[name]["label"]):
@@ -234,7 +218,7 @@ class QuestionAnswering:
     def _validation(self, job: Job, model: Any, *, bf16: bool, n_boot: int) -> Evaluation:
         from tunewell.evaluate.answers import evaluation
 
-        found = self._find(job, model, "validation", bf16=bf16)
+        found = found_on(job, model, "validation", bf16=bf16)
         figures = _figures(job.splits["validation"], found, self._threshold(job, found))
         return evaluation(figures, split="validation", metric=job.spec.metric, seed=job.recipe.seed, n_boot=n_boot)
 
@@ -244,7 +228,7 @@ class QuestionAnswering:
     def describe(self, job: Job) -> dict[str, Any]:
         columns, recipe = job.prepared.columns, job.recipe
         model = self.load_tuned(job, job.folder / "model")
-        threshold = self._threshold(job, self._find(job, model, "validation"))
+        threshold = self._threshold(job, found_on(job, model, "validation"))
         return {
             "spec": job.spec.to_dict(),
             "columns": {"question": columns.text, "context": columns.text_pair, "answers": list(columns.label)},
@@ -289,8 +273,8 @@ class QuestionAnswering:
         if brings_head(job.model_path, "ForQuestionAnswering"):
             started = time.perf_counter()
             model = self.fresh_model(job)
-            threshold = self._threshold(job, self._find(job, model, "validation"))
-            found = self._find(job, model, "test")
+            threshold = self._threshold(job, found_on(job, model, "validation"))
+            found = found_on(job, model, "test")
             out.append(_baseline("base-model", "base model as it is", rows, found, threshold, started))
         return out
 
@@ -303,9 +287,9 @@ class QuestionAnswering:
         seed, metric, rows = job.recipe.seed, job.spec.metric, job.splits["test"]
         answerer = load_answerer(job.folder.path, batch_size=job.recipe.per_device_eval_batch_size)
         threshold = answerer.threshold
-        found = answerer.find(list(rows["text"]), list(rows["text_pair"]))
+        found = found_on(job, answerer.model, "test")
         validation = job.splits["validation"]
-        on_validation = answerer.find(list(validation["text"]), list(validation["text_pair"]))
+        on_validation = found_on(job, answerer.model, "validation")
         baselines = self._baselines(job)
         held = evaluation(_figures(validation, on_validation, threshold), split="validation", metric=metric, seed=seed)
         tuned = write_evaluation(job, _figures(rows, found, threshold), held, baselines)

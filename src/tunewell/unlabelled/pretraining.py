@@ -1,0 +1,246 @@
+"""Pretraining on the task's own texts before tuning, without labels (Gururangan et al., 2020, Don't stop pretraining).
+
+- Where the base model still has its masked language model's head: masked words (BERT; Devlin et al., 2019): 15 % of the
+  tokens are asked for, of which 80 % are hidden, 10 % replaced by another and 10 % left.
+- Else, for sentence encoders: SimCSE (Gao et al., 2021b). Each text is read twice, with dropout as the only noise, and
+  must find itself again among the texts of its batch:
+
+    L_i = −log exp(cos(z_i, z'_i) / τ) / Σ_j exp(cos(z_i, z'_j) / τ),   τ = 0.05
+
+The loop is the one of every tuning, so that a stopped pretraining goes on where it was.
+
+Shapes: B texts, T tokens, H size of an embedding, V entries of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewell.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunewell.stages.job import Job
+
+TEMPERATURE = 0.05
+MASKED, HIDDEN, OTHER = 0.15, 0.8, 0.1  # of the tokens: asked for; of those: hidden, replaced
+ROWS = {"simcse": 64, "mlm": 32}  # of a batch
+MAX_LENGTH = 128  # tokens of a text that are read
+
+
+class WholeVocabulary:
+    """Says to the loop that no embedding row may be left out."""
+
+    name, title, paper, more_rows = "pretraining", "Pretraining on the task's texts", "Gururangan et al., 2020", True
+
+
+def simcse_loss(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B,) SimCSE's loss of each text, in nats.
+
+    Args:
+        hidden: (2B, T, H) last states: the first B of one reading, the others of a second one of the same texts.
+        mask: (2B, T) tokens that are read; embeddings are the mean over them.
+    """
+    import torch
+    from torch.nn import functional
+
+    from tunewell.models.embed import mean_pool
+
+    first, second = mean_pool(hidden.float(), mask).chunk(2)
+    alike = functional.cosine_similarity(first.unsqueeze(1), second.unsqueeze(0), dim=-1) / TEMPERATURE
+    return functional.cross_entropy(alike, torch.arange(len(alike), device=alike.device), reduction="none")
+
+
+def mlm_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B,) mean cross-entropy of the tokens asked for in each text, 0 where none are; labels (B, T), −100 else."""
+    from torch.nn import functional
+
+    losses = functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=-100)
+    return losses.sum(1) / (labels != -100).sum(1).clamp(min=1)
+
+
+def mask_tokens(
+    ids: np.ndarray, special: np.ndarray, mask_token: int, entries: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (T,) with some hidden or replaced, and labels (T,): the id where it is asked for, else −100.
+
+    Args:
+        special: (T,) tokens that are never asked for. entries: V, of which others are drawn.
+    """
+    asked = (rng.random(len(ids)) < MASKED) & ~special
+    if not asked.any() and (~special).any():
+        asked[rng.choice(np.flatnonzero(~special))] = True
+    fate = rng.random(len(ids))
+    out = np.where(asked & (fate < HIDDEN), mask_token, ids)
+    other = asked & (fate >= HIDDEN) & (fate < HIDDEN + OTHER)
+    return np.where(other, rng.integers(0, entries, len(ids)), out), np.where(asked, ids, -100)
+
+
+class Twice:
+    """Collates texts for SimCSE: each stands in the batch twice, `labels` is the mask that pooling needs."""
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = self.collate([*rows, *rows])
+        return {**batch, "labels": batch["attention_mask"]}
+
+
+class Hidden:
+    """Collates texts for masked words; what is hidden of a text is drawn anew each time that it comes.
+
+    Drawn by the seed, the text's place and how often it has come, not by a generator that a resumed run would have to
+    wind forward; a resumed run begins counting anew.
+    """
+
+    def __init__(self, collate: Any, tokenizer: Any, seed: int) -> None:
+        self.collate, self.tokenizer, self.seed = collate, tokenizer, seed
+        self.special = np.array(sorted(tokenizer.all_special_ids))
+        self.come: dict[int, int] = {}
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        import torch
+
+        made, labels = [], []
+        for row in rows:
+            place = int(row["place"])
+            self.come[place] = times = self.come.get(place, 0) + 1
+            rng = np.random.default_rng([self.seed, place, times])
+            ids = np.asarray(row["input_ids"])
+            special = np.isin(ids, self.special)
+            ids, asked = mask_tokens(ids, special, self.tokenizer.mask_token_id, len(self.tokenizer), rng)
+            made.append({**{k: v for k, v in row.items() if k != "place"}, "input_ids": ids.tolist()})
+            labels.append(asked)
+        batch = self.collate(made)
+        out = torch.full(batch["input_ids"].shape, -100)
+        for i, asked in enumerate(labels):
+            n = len(asked)
+            at = slice(0, n) if self.collate.padding_side == "right" else slice(out.shape[1] - n, out.shape[1])
+            out[i, at] = torch.from_numpy(asked)
+        return {**batch, "labels": out}
+
+
+def load_base(job: Job) -> tuple[Any, str]:
+    """The base model as it is pretrained, and by what: "mlm" with its head where it has one, else "simcse".
+
+    Raises:
+        ModelError: neither a head for masked words nor dropout, the only noise of SimCSE.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    from tunewell.models.load import load_encoder, load_part
+
+    recipe = job.recipe
+    about = (recipe.model, job.model_path)
+    options: dict[str, Any] = {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
+    config = load_part(AutoConfig.from_pretrained, *about, "config", **options)
+    if any(a.endswith("ForMaskedLM") for a in config.architectures or ()) and job.tokenizer.mask_token_id is not None:
+        model, found = load_part(
+            AutoModelForMaskedLM.from_pretrained, *about, "weights", use_safetensors=True, dtype=torch.float32,
+            output_loading_info=True, **options,
+        )  # fmt: skip
+        if not found["missing_keys"]:
+            model.accepts_loss_kwargs = False
+            return model, "mlm"
+    model = load_encoder(*about[:1], recipe.revision, recipe.trust_remote_code).model
+    if not any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
+        raise ModelError(
+            "has no dropout, which is the only noise that SimCSE learns from, and no head for masked words",
+            where=recipe.model,
+            expected="an encoder with dropout, or with its masked language model's head",
+            remedy="leave `pretraining` out of unlabelled_methods",
+        )
+    return model, "simcse"
+
+
+def pretrain(job: Job, texts: list[str], folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Pretrain the job's base model on texts.
+
+    Args:
+        folder: for checkpoints; a whole one found there is continued.
+
+    Returns:
+        The encoder's weights by name, and about it: objective, texts, steps, seconds, loss_first and loss_last.
+    """
+    from datasets import Dataset
+    from transformers import set_seed
+
+    from tunewell.models.load import window
+    from tunewell.tasks.base import Inputs
+    from tunewell.train.batching import Collator
+    from tunewell.train.tune import encode_rows, tune
+
+    recipe, tokenizer = job.recipe, job.tokenizer
+    set_seed(recipe.seed)
+    model, objective = load_base(job)
+    length = min(MAX_LENGTH, window(model, tokenizer))
+    rows = Dataset.from_dict({"text": texts})
+    encoded = encode_rows(rows, job.spec, tokenizer, length, None)
+    collate: Any = Collator(tokenizer.pad_token_id or 0, float_labels=False, padding_side=tokenizer.padding_side)
+    loss: Callable[[Any, Any], Any]
+    if objective == "mlm":
+        encoded = encoded.add_column("place", list(range(len(encoded))))
+        collate, loss = Hidden(collate, tokenizer, recipe.seed), _of_logits
+    else:
+        collate, loss = Twice(collate), _of_states
+    own = {
+        "strategy": ["plain"], "num_train_epochs": recipe.unlabelled_epochs, "max_steps": -1,
+        "per_device_train_batch_size": ROWS[objective], "gradient_accumulation_steps": 1, "report_to": ["none"],
+        "evals_per_epoch": 1, "monitor": "off", "keep": None, "keep_worst": None,
+    }  # fmt: skip
+    job.echo(f"pretraining: {objective} on {len(texts):,} texts, {recipe.unlabelled_epochs:g} ×")
+    training = tune(
+        model,
+        tokenizer,
+        job.spec,
+        rows,
+        recipe=recipe.model_copy(update=own),
+        max_length=length,
+        targets=np.empty(0),
+        validate=None,
+        strategies=[WholeVocabulary()],
+        folder=folder,
+        echo=job.echo,
+        progress=job.progress,
+        inputs=Inputs(rows=encoded, collate=collate, loss=loss, tokens_a_row=length),
+    )
+    losses = [float(e["loss"]) for e in training.history if "loss" in e]
+    weights = {k: v.detach().contiguous().clone() for k, v in model.base_model.state_dict().items()}
+    about = {
+        "objective": objective, "texts": len(texts), "steps": training.steps, "seconds": round(training.seconds, 2),
+        "loss_first": losses[0] if losses else None, "loss_last": losses[-1] if losses else None,
+    }  # fmt: skip
+    return weights, about
+
+
+def _of_states(outputs: Any, mask: torch.Tensor) -> torch.Tensor:
+    return simcse_loss(outputs.last_hidden_state, mask)
+
+
+def _of_logits(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    return mlm_loss(outputs.logits, labels)
+
+
+def put(model: Any, path: Path) -> None:
+    """Pretrained weights of an encoder into a model with a head; a pooler that pretraining did not know stays.
+
+    Raises:
+        ModelError: they are those of another model.
+    """
+    from safetensors.torch import load_file
+
+    weights, own = load_file(str(path)), model.base_model.state_dict()
+    found = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    missing = [k for k in own if k not in found and "pooler" not in k]
+    if missing:
+        raise ModelError(
+            f"does not take the pretrained weights: {missing[0]} is not among them", where=model.config.model_type
+        )
+    model.base_model.load_state_dict({**own, **found})

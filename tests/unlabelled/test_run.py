@@ -1,0 +1,278 @@
+"""Whole runs with texts that have no labels: candidates, the guard, the report, going on after a stop."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+import tunewell
+from tunewell.errors import DataError, RecipeError
+from tunewell.unlabelled import METHODS
+
+
+@pytest.fixture
+def keys(tiny_model, tmp_path, make_reviews, save_csv):
+    rows = make_reviews(160)
+    parts = {"train": rows[:24], "validation": rows[24:48], "test": rows[48:72]}
+    files = {name: str(save_csv(tmp_path / f"{name}.csv", part)) for name, part in parts.items()}
+    pool = save_csv(tmp_path / "pool.csv", [(text,) for text, _ in rows[72:120]], ("text",))
+    return {
+        **files, "unlabelled": str(pool), "model": str(tiny_model), "probes": "none", "explain": 0, "bf16": False,
+        "threads": 1, "learning_rate": 2e-3, "num_train_epochs": 1, "metric": "accuracy", "calibrate": "none",
+        "echo": lambda line: None, "progress": False,
+    }  # fmt: skip
+
+
+def plainly(keys):
+    return {k: v for k, v in keys.items() if not k.startswith("unlabelled")}
+
+
+def helping(*names):
+    """A guard that lets these methods through."""
+
+    def judge(spec, without, methods, targets, *, rule, seed):
+        from tunewell.evaluate.statistics import compare
+
+        return {n: (compare(spec, s, without, targets, seed=seed), n in names) for n, s in methods.items()}
+
+    return judge
+
+
+@pytest.fixture
+def let_through(monkeypatch):
+    """A guard that finds these methods better, and a choice for which they are: tiny models seldom learn anything."""
+
+    def patch(*names):
+        from tunewell.results import Estimate
+        from tunewell.retention.budget import choose
+
+        def chosen(candidates, **budget):
+            lowered = {"score": Estimate(value=-1.0)}
+            seen = [
+                c.model_copy(update=lowered) if c.score.value is not None and len(c.strategy) == 1 else c
+                for c in candidates
+            ]
+            found = choose(seen, **budget)
+            marked = zip(candidates, found.candidates, strict=True)
+            return found.model_copy(
+                update={"candidates": tuple(c.model_copy(update={"chosen": f.chosen}) for c, f in marked)}
+            )
+
+        monkeypatch.setattr("tunewell.stages.unlabelled.judge", helping(*names))
+        monkeypatch.setattr("tunewell.stages.unlabelled.choose_by_budget", chosen)
+
+    return patch
+
+
+def same(a, b):
+    a, b = load_file(str(a)), load_file(str(b))
+    return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
+
+
+def test_what_does_not_help_is_not_used(keys, tmp_path, let_through):
+    """All methods are tried; with none of them the model is the very one of a run without the pool."""
+    let_through()
+    lines: list[str] = []
+    run = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "with"))
+    plain = tunewell.run(**plainly(keys), output_dir=str(tmp_path / "plain"))
+    assert same(run.model_path / "model.safetensors", plain.model_path / "model.safetensors")
+    found = run.unlabelled
+    assert found is not None
+    assert [m.method for m in found.methods] == list(METHODS)
+    assert found.chosen is None
+    assert (found.pool, found.read, found.judged, found.n) == (48, 48, "validation", 24)
+    assert run.summary.unlabelled is not None
+    assert run.summary.unlabelled["method"] is None
+    assert len(run.choice.candidates) == 1
+    said = "\n".join(lines)
+    for m in found.methods:
+        assert f"unlabelled: {m.method}: validation accuracy {m.score.value:.4f}, without it" in said
+        assert m.comparison.difference.value == pytest.approx(m.score.value - found.without.value)
+    assert "the model that learned from labelled rows alone is used" in said
+    guessed = found.methods[0]
+    assert guessed.rows == sum(guessed.classes.values()) > 0
+    assert guessed.confidence is not None
+    assert guessed.least is not None
+    assert guessed.temperature is not None
+    pretrained = next(m for m in found.methods if m.method == "pretraining")
+    assert pretrained.about["objective"] == "simcse"
+    assert pretrained.about["texts"] == 48 + 24
+    page = run.report_path.read_text(encoding="utf-8")
+    for words in (
+        "What the texts without labels brought",
+        "None is used",
+        "does not help, not used",
+        "SimCSE: 72 texts",
+    ):
+        assert words.replace("SimCSE: ", "") in page
+    assert f"{found.without.value:.4f}" in page
+
+
+def test_what_helps_is_used_and_a_stopped_run_goes_on(keys, tmp_path, let_through):
+    let_through("self_training")
+    keys |= {"unlabelled_methods": "self_training", "unlabelled_rounds": 2, "lang": "zh"}
+    run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
+    found = run.unlabelled
+    assert found is not None
+    assert found.chosen == "self_training"
+    assert found.methods[0].rounds == 2
+    assert run.choice.chosen.strategy == ("plain", "self_training")
+    assert run.summary.n_train == 24  # those with a label
+    assert "无标签文本带来了什么" in run.report_path.read_text(encoding="utf-8")
+    student, model = run.dir / "train" / "self_training" / "tuned.safetensors", run.model_path / "model.safetensors"
+    assert same(student, model)
+    assert not same(run.dir / "train" / "without" / "tuned.safetensors", model)
+    assert run.training.examples == 24 + found.methods[0].rows
+
+    lines: list[str] = []
+    again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "run"))
+    assert not [line for line in lines if line.startswith("tune:")]
+    assert again.summary.unlabelled == run.summary.unlabelled
+
+    pool = tmp_path / "pool.csv"  # another pool: the tuning without it stays, the students are tuned again
+    pool.write_text("\n".join(pool.read_text(encoding="utf-8").splitlines()[:-8]) + "\n", encoding="utf-8")
+    lines.clear()
+    other = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "run"))
+    assert len([line for line in lines if line.startswith("tune:")]) == 2  # a student for each round
+    assert other.unlabelled is not None
+    assert other.unlabelled.pool == 40
+
+    without = tunewell.run(**plainly(keys), output_dir=str(tmp_path / "run"))
+    assert without.unlabelled is None
+    assert "无标签文本带来了什么" not in without.report_path.read_text(encoding="utf-8")
+
+
+def test_stopped_between_candidates(keys, tmp_path, let_through, monkeypatch):
+    """A run that ends after its first candidate goes on to the same model as one that does not."""
+    let_through("consistency")
+    keys |= {"unlabelled_methods": "propagation,consistency", "unlabelled_threshold": 0.5}
+    whole = tunewell.run(**keys, output_dir=str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        import tunewell.unlabelled.make as make
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        patch.setitem(make.MAKERS, "consistency", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tunewell.run(**keys, output_dir=str(tmp_path / "stopped"))
+    lines: list[str] = []
+    again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "stopped"))
+    assert len([line for line in lines if line.startswith("tune:")]) == 1
+    assert same(again.model_path / "model.safetensors", whole.model_path / "model.safetensors")
+    assert whole.unlabelled is not None
+    about = whole.unlabelled.methods[1].about
+    assert about["threshold"] == 0.5
+    assert 0 < about["counted"] <= 1
+
+
+def test_without_validation_rows_by_cross_validation(keys, tmp_path, let_through):
+    let_through("propagation")
+    keys |= {"validation_size": 0, "unlabelled_methods": "propagation"}
+    del keys["validation"]
+    run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
+    found = run.unlabelled
+    assert found is not None
+    assert (found.judged, found.n, found.chosen) == ("cross-validation", 24, "propagation")
+    assert found.methods[0].temperature is None
+    assert not list((run.dir / "train").glob("fold-*"))
+    assert same(run.dir / "train" / "propagation" / "tuned.safetensors", run.model_path / "model.safetensors")
+    assert "4-fold cross-validation on the 24 training rows" in run.report_path.read_text(encoding="utf-8")
+
+
+def test_nothing_sure_enough_is_said(keys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tunewell.unlabelled.make.temperature_for", lambda scores, targets: 1.0)
+    lines: list[str] = []
+    more = {"unlabelled_methods": "propagation", "unlabelled_threshold": 0.999999}
+    run = tunewell.run(**{**keys, **more, "echo": lines.append}, output_dir=str(tmp_path / "run"))
+    assert run.unlabelled is not None
+    assert run.unlabelled.methods == ()
+    assert run.unlabelled.skipped == {"propagation": "no text of the pool is sure enough"}
+    assert any("propagation is not tried" in line for line in lines)
+
+
+def test_a_pool_with_test_rows_leaves_nothing_behind(keys, tmp_path, save_csv, make_reviews):
+    pool = save_csv(tmp_path / "shared.csv", [(text,) for text, _ in make_reviews(160)[60:80]], ("text",))
+    with pytest.raises(DataError, match=r"12 rows of the pool are rows of test: 1 \(test, "):
+        tunewell.run(**{**keys, "unlabelled": str(pool)}, output_dir=str(tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+
+
+def test_scores_are_refused(keys, tmp_path, save_csv, make_reviews):
+    train = save_csv(tmp_path / "scores.csv", [(text, str(i / 7)) for i, (text, _) in enumerate(make_reviews(60))])
+    more = {"train": str(train), "metric": "auto", "validation": None, "test": None}
+    with pytest.raises(RecipeError, match="guesses one class a row"):
+        tunewell.run(**{**keys, **more}, output_dir=str(tmp_path / "no"))
+
+
+def test_a_decoder_is_not_pretrained(keys, tmp_path, tiny_decoder):
+    with pytest.raises(RecipeError, match="the base model is a decoder"):
+        tunewell.run(
+            **{**keys, "model": str(tiny_decoder), "unlabelled_methods": "pretraining"}, output_dir=str(tmp_path / "no")
+        )
+
+
+def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, tiny_model, let_through):
+    """A base model with its head is pretrained by masked words, and tuning begins from those weights."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    let_through("pretraining")
+    folder = tmp_path / "masked"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForMaskedLM(BertConfig.from_pretrained(tiny_model)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    keys |= {"model": str(folder), "unlabelled_methods": "pretraining", "unlabelled_epochs": 2, "max_steps": 1}
+    run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
+    found = run.unlabelled
+    assert found is not None
+    about = found.methods[0].about
+    assert (about["objective"], about["texts"], about["steps"]) == ("mlm", 72, 6)
+    base, pretrained = (
+        load_file(str(folder / "model.safetensors")),
+        load_file(str(run.dir / "cache" / "unlabelled" / "pretraining.safetensors")),
+    )
+    name = "encoder.layer.0.output.dense.weight"
+    tuned = load_file(str(run.model_path / "model.safetensors"))[f"bert.{name}"]
+    moved = (pretrained[name] - base[f"bert.{name}"]).norm()
+    assert moved > 0
+    assert (tuned - pretrained[name]).norm() < (tuned - base[f"bert.{name}"]).norm()
+    record = json.loads((run.dir / "unlabelled.json").read_text(encoding="utf-8"))
+    assert record["chosen"] == "pretraining"
+
+
+def test_with_few_labels_and_contrast(keys, tmp_path, let_through):
+    """`fewshot` takes no validation rows, so that the guard goes by cross-validation; its contrast is over the task's
+    batch, whatever texts of the pool the model is taken through beside."""
+    let_through("consistency")
+    del keys["validation"]
+    keys |= {"strategy": "fewshot", "fewshot_steps": 2, "unlabelled_methods": "consistency"}
+    run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
+    assert run.unlabelled is not None
+    assert (run.unlabelled.judged, run.unlabelled.chosen) == ("cross-validation", "consistency")
+    assert run.training.strategy == ("fewshot", "consistency")
+    assert 0 < run.unlabelled.methods[0].about["threshold"] < 1
+    assert run.predict(["the crew was lovely"])[0] in ("negative", "positive")
+
+
+def test_pairs(keys, tmp_path, make_pairs, save_csv):
+    """Pairs of texts, the same twice or two others: the pool is one of pairs too."""
+    rows = [(a, b, "same" if float(s) else "other") for a, b, s in make_pairs(120)]
+    parts = {"train": rows[:40], "validation": rows[40:60], "test": rows[60:80]}
+    header = ("text_a", "text_b", "label")
+    files = {name: str(save_csv(tmp_path / f"{name}.csv", part, header)) for name, part in parts.items()}
+    pool = [(a, b) for a, b, _ in rows[80:]]
+    files["unlabelled"] = str(save_csv(tmp_path / "pairs.csv", [*pool, *pool[:3], rows[0][:2]], header[:2]))
+    lines: list[str] = []
+    run = tunewell.run(**{**keys, **files, "echo": lines.append}, output_dir=str(tmp_path / "run"))
+    found = run.unlabelled
+    assert found is not None
+    assert found.left_out == {"a training row": 1, "the same as another": 3}
+    assert {m.method for m in found.methods} == {"self_training", "propagation", "consistency"}
+    assert any("pretraining is not tried: it learns from single texts" in line for line in lines)
+    shared = save_csv(tmp_path / "shared.csv", [*pool, rows[65][:2]], header[:2])
+    with pytest.raises(DataError, match=r"1 rows of the pool are rows of test: 41 \(test, .*test.csv:6\)"):
+        tunewell.run(**{**keys, **files, "unlabelled": str(shared)}, output_dir=str(tmp_path / "no"))
