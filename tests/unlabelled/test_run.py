@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import tunewell
 from tunewell.errors import DataError, RecipeError
+from tunewell.train.dynamics import Dynamics
 from tunewell.unlabelled import METHODS
 
 
@@ -125,6 +126,9 @@ def test_what_helps_is_used_and_a_stopped_run_goes_on(keys, tmp_path, let_throug
     assert same(student, model)
     assert not same(run.dir / "train" / "without" / "tuned.safetensors", model)
     assert run.training.examples == 24 + found.methods[0].rows
+    noted = Dynamics.load(run.dir / "train" / "dynamics.npz")
+    assert noted is not None
+    assert noted.margin.shape == (1, 24)  # of the labelled rows alone
 
     lines: list[str] = []
     again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "run"))
@@ -166,6 +170,32 @@ def test_stopped_between_candidates(keys, tmp_path, let_through, monkeypatch):
     about = whole.unlabelled.methods[1].about
     assert about["threshold"] == 0.5
     assert 0 < about["counted"] <= 1
+
+
+def test_stopped_in_the_middle_of_consistency(keys, tmp_path, monkeypatch):
+    from tunewell.train.trainer import TunewellTrainer
+
+    keys |= {"unlabelled_methods": "consistency", "num_train_epochs": 2}
+    whole = tunewell.run(**keys, output_dir=str(tmp_path / "whole"))
+    step = TunewellTrainer.training_step
+
+    def stopping(self, *arguments, **options):
+        if self.strategies[-1].name == "consistency" and self.state.global_step == self.state.max_steps // 2 + 1:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TunewellTrainer, "training_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tunewell.run(**keys, output_dir=str(tmp_path / "stopped"))
+    lines: list[str] = []
+    again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "stopped"))
+    assert any("continuing from checkpoint-" in line for line in lines)
+    place = "train/consistency/tuned.safetensors"
+    assert same(again.dir / place, whole.dir / place)
+    assert again.unlabelled is not None
+    assert whole.unlabelled is not None
+    assert again.unlabelled.methods[0].about == whole.unlabelled.methods[0].about
 
 
 def test_without_validation_rows_by_cross_validation(keys, tmp_path, let_through):
@@ -214,17 +244,56 @@ def test_a_decoder_is_not_pretrained(keys, tmp_path, tiny_decoder):
         )
 
 
-def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, tiny_model, let_through):
-    """A base model with its head is pretrained by masked words, and tuning begins from those weights."""
+@pytest.fixture(scope="session")
+def masked(tiny_model, tmp_path_factory):
+    """`tiny_model` drawn anew with a head for masked words."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-    let_through("pretraining")
-    folder = tmp_path / "masked"
+    folder = tmp_path_factory.mktemp("tiny") / "masked"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         BertForMaskedLM(BertConfig.from_pretrained(tiny_model)).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "masked"])
+def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, request, monkeypatch):
+    """Stopped after its first pass of two, it ends at the weights of one that was not."""
+    from tunewell.recipe import load_recipe
+    from tunewell.stages.job import Job
+    from tunewell.train.trainer import TunewellTrainer
+    from tunewell.unlabelled.pretraining import pretrain
+
+    more = {"model": str(request.getfixturevalue(model)), "unlabelled_epochs": 2}
+    recipe = load_recipe(None, **{k: v for k, v in (keys | more).items() if k not in ("echo", "progress")})
+    step = TunewellTrainer.training_step
+
+    def stopping(self, *arguments, **options):
+        if self.state.global_step == self.state.max_steps // 2 + 1:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    with Job(recipe, output_dir=None, progress=False) as job:
+        assert job.pool is not None
+        whole, about = pretrain(job, job.pool.texts * 3, tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(TunewellTrainer, "training_step", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(job, job.pool.texts * 3, tmp_path / "stopped")
+        lines: list[str] = []
+        job.echo = lines.append
+        again, _ = pretrain(job, job.pool.texts * 3, tmp_path / "stopped")
+    assert any("continuing from checkpoint-" in line for line in lines)
+    assert about["objective"] == {"tiny_model": "simcse", "masked": "mlm"}[model]
+    assert all((whole[k] == again[k]).all() for k in whole)
+
+
+def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, masked, let_through):
+    """A base model with its head is pretrained by masked words, and tuning begins from those weights."""
+    let_through("pretraining")
+    folder = masked
     keys |= {"model": str(folder), "unlabelled_methods": "pretraining", "unlabelled_epochs": 2, "max_steps": 1}
     run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
     found = run.unlabelled
@@ -276,3 +345,22 @@ def test_pairs(keys, tmp_path, make_pairs, save_csv):
     shared = save_csv(tmp_path / "shared.csv", [*pool, rows[65][:2]], header[:2])
     with pytest.raises(DataError, match=r"1 rows of the pool are rows of test: 41 \(test, .*test.csv:6\)"):
         tunewell.run(**{**keys, **files, "unlabelled": str(shared)}, output_dir=str(tmp_path / "no"))
+
+
+def test_inside_a_budget(keys, tmp_path, let_through, make_pairs, save_csv):
+    """Candidates of the method and of the tuning without it, with their averages, stand on one frontier."""
+    let_through("self_training")
+    probe = save_csv(tmp_path / "probe.csv", make_pairs(60), ("text_a", "text_b", "score"))
+    more = {
+        "strategy": "average", "average_alphas": [0.5, 1.0], "keep": 0.5, "probe_files": str(probe), "probes": "none",
+        "unlabelled_methods": "self_training", "monitor": "off",
+    }  # fmt: skip
+    run = tunewell.run(**{**keys, **more}, output_dir=str(tmp_path / "run"), raise_on_gate=False)
+    names = {(c.strategy, c.parameters.get("alpha")) for c in run.choice.candidates}
+    assert {s for s, _ in names} == {("average",), ("average", "self_training")}
+    assert {a for _, a in names} >= {None, 0.5}
+    assert all(c.retention_mean is not None for c in run.choice.candidates)
+    assert run.unlabelled is not None
+    assert run.choice.chosen.strategy == ("average", "self_training")
+    assert run.summary.kept is not None
+    assert run.choice.costs["self_training"] > 0

@@ -118,6 +118,13 @@ def _body(records: Records) -> str:
             f"[tunewell](https://github.com/tunewell/tunewell), strategy {' + '.join(records.summary.strategy)}.",
             "",
         ]
+    u = records.unlabelled
+    if u is not None and (best := u.winner) is not None:
+        lines += [
+            f"It also learned from texts without labels ({u.pool:,} texts, {best.method}): {u.metric} on "
+            f"{u.judged} {number(best.score.value, 4)} with them, {number(u.without.value, 4)} without.",
+            "",
+        ]
     lines += [*(sentence.replace("<", "&lt;") for sentence in verdict(records)), ""]
     if records.augment is not None and records.augment.helps:  # the model has learned from rows that were made
         lines += [_plain(" ".join(sentences(records.augment))), ""]

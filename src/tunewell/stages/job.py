@@ -175,6 +175,14 @@ class Job:
         self.echo(f"unlabelled: {len(found):,} texts of {found.read:,} rows in {found.source}")
         return found
 
+    @cached_property
+    def pool_vectors(self) -> np.ndarray:
+        """Pooled embeddings of the pool by the frozen base model: (m, H); for pairs of texts (m, 2, H)."""
+        assert self.pool is not None
+        asked = self.with_rows(self.candidate, {"pool": self.pool.rows}, ())
+        asked.__dict__["places"] = {"pool": np.arange(len(self.pool))}
+        return asked.embed("pool")
+
     def begin(self) -> None:
         """Write the effective recipe, the environment, the splits and the ranking of base models, if there was one."""
         from tunewell.rank.auto import write

@@ -44,6 +44,8 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
     assert job.pool is not None
     assert job.max_length  # worked out here, once for all candidates
     assert job.encoder.model
+    if "propagation" in methods and not job.validated:
+        assert len(job.pool_vectors)  # and here for all folds
     how = "validation rows" if job.validated else "4-fold cross-validation: there are no validation rows"
     job.echo(f"unlabelled: {', '.join(methods)}, each held against tuning without, by {how}")
     skipped: dict[str, str] = {}
@@ -83,9 +85,7 @@ def tune_with_pool(job: Job) -> tuple[Training, Choice]:
     )
     about.write(job.folder / FILE)
     _tell(job, about)
-    training = held.settle(choice, [FILE])
-    _dynamics(job)
-    return training, choice
+    return held.settle(choice, [FILE]), choice
 
 
 def _tried(job: Job, methods: Sequence[str], prefix: str, teacher: Made, skipped: dict[str, str]) -> dict[str, Made]:
@@ -226,13 +226,6 @@ def _tell(job: Job, about: Unlabelled) -> None:
             f"unlabelled: {m.method}: {about.judged} {about.metric} {m.score.value:.4f}, without it "
             f"{about.without.value:.4f}, difference {d.value:+.4f}{interval}: {verdict}"
         )
+    if about.tells is not None:
+        job.echo(f"unlabelled: {about.n:,} rows tell differences from about {about.tells:.3f}")
     job.echo(f"unlabelled: {about.chosen or 'the model that learned from labelled rows alone'} is used")
-
-
-def _dynamics(job: Job) -> None:
-    """Margins of the labelled rows, which are those of the tuning on them alone, stand where those of every run do."""
-    from tunewell.train.dynamics import FILE as DYNAMICS
-
-    source = job.folder / "train" / WITHOUT / DYNAMICS
-    if source.is_file():
-        shutil.copyfile(source, job.folder / "train" / DYNAMICS)

@@ -193,17 +193,17 @@ def _spread(job: Job) -> Guesses:
     """What labelled rows say of their neighbours; validation rows are nodes without a label, for the temperature."""
     from tunewell.unlabelled.propagation import graph, spread
 
-    assert job.pool is not None
-    asked = job.with_rows(job.candidate, {**job.splits, "pool": job.pool.rows}, ())
-    names = ("train", "validation", "pool")
-    asked.__dict__["places"] = {n: np.arange(len(asked.splits[n])) for n in names}
+    names = ("train", "validation")
+    asked = job.with_rows(job.candidate, job.splits, ())
+    asked.__dict__["places"] = {n: np.arange(len(job.splits[n])) for n in names}
     vectors = [v.reshape(len(v), -1) for n in names if len(v := asked.embed(n))]
-    sizes = [len(asked.splits[n]) for n in names]
-    labels = np.full(sum(sizes), -1)
-    labels[: sizes[0]] = job.targets("train")
-    shares = spread(graph(np.concatenate(vectors)), labels, len(job.spec.labels))
-    end = sizes[0] + sizes[1]
-    return _select(job, shares[end:], shares[sizes[0] : end])
+    vectors.append(job.pool_vectors.reshape(len(job.pool_vectors), -1))
+    nodes, n = np.concatenate(vectors), len(job.splits["train"])
+    labels = np.full(len(nodes), -1)
+    labels[:n] = job.targets("train")
+    shares = spread(graph(nodes), labels, len(job.spec.labels))
+    end = len(nodes) - len(job.pool_vectors)
+    return _select(job, shares[end:], shares[n:end])
 
 
 # ---------------------------------------------------------------- pretraining
@@ -228,7 +228,7 @@ def adapted(job: Job) -> tuple[Path, str, dict[str, Any]]:
         known = dict.fromkeys(job.splits["train"]["text"][:])
         texts = [*known, *texts]
     keys = ("unlabelled_epochs", "seed", "learning_rate", "bf16", "threads", "guard", "warmup_ratio", "weight_decay",
-            "max_grad_norm", "lr_scheduler_type")  # fmt: skip
+            "attention_dropout", "max_grad_norm", "lr_scheduler_type")  # fmt: skip
     key = fingerprint(model_key(job.model_path, recipe.revision), texts, [getattr(recipe, k) for k in keys])
     path, record = _cache(job, "pretraining", "safetensors"), _cache(job, "pretraining-texts", "json")
     folder = job.folder / "train" / "pretraining-texts"

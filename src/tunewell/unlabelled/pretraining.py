@@ -33,10 +33,25 @@ ROWS = {"simcse": 64, "mlm": 32}  # of a batch
 MAX_LENGTH = 128  # tokens of a text that are read
 
 
-class WholeVocabulary:
-    """Says to the loop that no embedding row may be left out."""
+class Reading:
+    """What the loop takes for a strategy: no embedding row may be left out, and how often each text was read.
+
+    Attributes:
+        times: (n,) int64.
+    """
 
     name, title, paper, more_rows = "pretraining", "Pretraining on the task's texts", "Gururangan et al., 2020", True
+
+    def __init__(self, texts: int) -> None:
+        self.times = np.zeros(texts, dtype=np.int64)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {"times": torch.from_numpy(self.times.copy())}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        self.times[:] = state["times"].numpy()
 
 
 def simcse_loss(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -93,16 +108,13 @@ class Twice:
 
 
 class Hidden:
-    """Collates texts for masked words; what is hidden of a text is drawn anew each time that it comes.
-
-    Drawn by the seed, the text's place and how often it has come, not by a generator that a resumed run would have to
-    wind forward; a resumed run begins counting anew.
+    """Collates texts for masked words; what is hidden of a text is drawn anew each time that it comes, by the seed, its
+    place and how often it has come: a resumed run goes on as an uninterrupted one would.
     """
 
-    def __init__(self, collate: Any, tokenizer: Any, seed: int) -> None:
-        self.collate, self.tokenizer, self.seed = collate, tokenizer, seed
+    def __init__(self, collate: Any, tokenizer: Any, seed: int, reading: Reading) -> None:
+        self.collate, self.tokenizer, self.seed, self.reading = collate, tokenizer, seed, reading
         self.special = np.array(sorted(tokenizer.all_special_ids))
-        self.come: dict[int, int] = {}
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         import torch
@@ -110,8 +122,8 @@ class Hidden:
         made, labels = [], []
         for row in rows:
             place = int(row["place"])
-            self.come[place] = times = self.come.get(place, 0) + 1
-            rng = np.random.default_rng([self.seed, place, times])
+            self.reading.times[place] += 1
+            rng = np.random.default_rng([self.seed, place, int(self.reading.times[place])])
             ids = np.asarray(row["input_ids"])
             special = np.isin(ids, self.special)
             ids, asked = mask_tokens(ids, special, self.tokenizer.mask_token_id, len(self.tokenizer), rng)
@@ -185,9 +197,10 @@ def pretrain(job: Job, texts: list[str], folder: Path) -> tuple[dict[str, torch.
     encoded = encode_rows(rows, job.spec, tokenizer, length, None)
     collate: Any = Collator(tokenizer.pad_token_id or 0, float_labels=False, padding_side=tokenizer.padding_side)
     loss: Callable[[Any, Any], Any]
+    reading = Reading(len(texts))
     if objective == "mlm":
         encoded = encoded.add_column("place", list(range(len(encoded))))
-        collate, loss = Hidden(collate, tokenizer, recipe.seed), _of_logits
+        collate, loss = Hidden(collate, tokenizer, recipe.seed, reading), _of_logits
     else:
         collate, loss = Twice(collate), _of_states
     own = {
@@ -205,7 +218,7 @@ def pretrain(job: Job, texts: list[str], folder: Path) -> tuple[dict[str, torch.
         max_length=length,
         targets=np.empty(0),
         validate=None,
-        strategies=[WholeVocabulary()],
+        strategies=[reading],
         folder=folder,
         echo=job.echo,
         progress=job.progress,

@@ -44,5 +44,12 @@ class Unlabelled(Record):
     chosen: str | None  # None: the model that learned from labelled rows alone
 
     @property
+    def tells(self) -> float | None:
+        """The largest standard error of the differences: what the rows can tell; None where no answer differed."""
+        ends = [(d.low, d.high) for m in self.methods if (d := m.comparison.difference)]
+        errors = [(high - low) / (2 * 1.96) for low, high in ends if low is not None and high is not None]
+        return max(errors, default=None)
+
+    @property
     def winner(self) -> MethodResult | None:
         return next((m for m in self.methods if m.chosen), None)
