@@ -55,7 +55,7 @@ def main() -> None:
     for name in options.sets:
         for seed in options.seeds:
             job = {
-                "train": str(file_of(options.data_root, name, "train")), "test": str(file_of(options.data_root, name, "test")),
+                **{split: str(file_of(options.data_root, name, split)) for split in ("train", "test")},
                 "model": options.model, "rows": options.rows, "epochs": options.epochs, "seed": seed,
             }  # fmt: skip
             auto = child(__file__, job | {"rate": "auto"})

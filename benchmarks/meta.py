@@ -84,7 +84,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = {
             "uses": {f"{u.body} {u.use}": u.accuracy.value for u in learned.uses},
             "rates": {f"{u.body} {u.use}": u.rate for u in learned.uses},
-            "own": learned.own, "base_best": learned.base_best, "best_step": learned.best_step,
+            "own": learned.own, "base_best": learned.base_best, "meta_best": learned.meta_best,
+            "best_step": learned.best_step,
             "gain": learned.gain.value, "gain_low": learned.gain.low, "gain_high": learned.gain.high,
             "gain_best": learned.gain_best.value, "gain_prototypes": learned.gain_prototypes.value,
             "reported": learned.names("report"), "seconds": learned.seconds,

@@ -25,10 +25,9 @@ def keys(tiny_model, tmp_path, make_reviews, save_csv):
     }  # fmt: skip
 
 
-def test_a_gain_must_be_more_than_a_standard_error():
-    gain = Estimate(value=0.02, low=-0.0192, high=0.0592, n=100)  # a standard error of 0.02
-    assert not gains(gain, None, None)
-    assert gains(gain.model_copy(update={"value": 0.021}), None, None)
+def test_the_better_score_inside_the_budget_wins():
+    assert gains(Estimate(value=0.001, low=-0.1, high=0.1), None, None)
+    assert not gains(Estimate(value=-0.001, low=-0.1, high=0.1), None, None)
     assert gains(Estimate(value=-0.5, low=-0.6, high=-0.4), True, False)  # the only one inside the budget
     assert not gains(Estimate(value=0.5, low=0.4, high=0.6), False, True)
     assert not gains(Estimate(value=0.0, low=0.0, high=0.0), None, None)

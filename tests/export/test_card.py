@@ -75,3 +75,21 @@ def test_no_model_no_card(make_records, tmp_path):
     (folder / "model").rmdir()
     with pytest.raises(RunFolderError, match="has no model yet"):
         write_card(folder)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_rows_that_were_made_are_told_of_where_the_model_has_learned_from_them(make_records, tmp_path, helps):
+    from tunewell.results import Augmentation, Comparison, Estimate
+
+    folder = make_records(tmp_path / "run")
+    d = Estimate(value=0.0321, low=0.01, high=0.05, n=50)
+    Augmentation(
+        operations=("swap", "masked"), factor=2, rows=97, made=194, kept=180, by={"swap": 90, "masked": 90},
+        left_out={"a test text": 14}, steps=20, eval_steps=5, without=Estimate(value=0.8),
+        augmented=Estimate(value=0.8321),
+        comparison=Comparison(metric="accuracy", difference=d, test="McNemar, exact", p_value=0.01, better=True),
+        helps=helps, why="beyond" if helps else "no-gain", seconds={},
+    ).write(folder / "augment.json")  # fmt: skip
+    _, body = parts(folder)
+    assert ("180 copies of 97 training rows (swap, masked)" in body) is helps
+    assert ("+0.0321" in body) is helps

@@ -80,7 +80,9 @@ def test_a_family_from_beginning_to_end(keys, tiny_model, tmp_path, make_pairs, 
     assert done.gain_prototypes.value == pytest.approx((mine - frozen).mean(), abs=1e-6)
     # the rate of each is one of three, and none for prototypes
     assert {u.rate for u in done.uses if u.use == "prototypes"} == {None}
-    assert {round(u.rate / done.rate, 6) for u in done.uses if u.rate} <= {0.3, 1.0, 3.0}
+    for use, rate in (("head", 0.05), ("whole", 0.005)):
+        assert {round(u.rate / rate, 6) for u in done.uses if u.use == use and u.rate} <= {0.3, 1.0, 3.0}
+    assert done.rate == 0.05
     # the step that was taken is the best on the task that chooses
     best = max(done.history, key=lambda h: (h.selection, -h.step))
     assert done.best_step == best.step
@@ -217,7 +219,7 @@ def test_settings_that_cannot_be(key: str, value: Any, says: str) -> None:
     [
         ({"strategy": ["plain"]}, "`strategy` is not for meta-learning"),
         ({"model": "auto"}, "`model: auto` is not for meta-learning"),
-        ({"keep": 0.9}, "`keep` needs probes"),
+        ({"keep": 0.9}, "keep needs probes to measure retention"),
         ({"max_length": 4096}, "`max_length: 4096` is beyond the model's window"),
         ({"shots": 12}, "task `ash` has too few rows of 2 of its 2 classes"),
         ({"ways": 3}, "task `ash` has 2 classes, and an episode 3"),

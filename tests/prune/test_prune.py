@@ -210,6 +210,7 @@ def test_mistakes(tmp_path, monkeypatch, make_reviews, save_csv, options, says):
     [
         ("strategy", "distill", "scored by plain tuning"),
         ("augment", "swap", "scored as they are"),
+        ("unlabelled", "pool.csv", "scored as they are"),
         ("framework", "tensorflow", "in PyTorch"),
     ],
 )

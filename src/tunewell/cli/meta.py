@@ -41,7 +41,7 @@ SHARED = ("text", "text_pair", "label", "encoding", "model", "revision", "trust_
     "--selection", default="0.1", metavar="SHARE|NAMES", help="Tasks that choose when to stop, and rates. [0.1]"
 )
 @click.option("--inner_steps", type=int, default=5, metavar="INTEGER", help="Gradient steps on an episode. [5]")
-@click.option("--inner_rate", type=float, default=0.05, metavar="NUMBER", help="Their learning rate. [0.05]")
+@click.option("--inner_rate", type=float, metavar="NUMBER", help="Their learning rate. [0.005; 0.05 on a head]")
 @click.option("--outer_rate", type=float, metavar="NUMBER", help="Of the shared weights. [the method's]")
 @click.option("--steps", type=int, default=100, metavar="INTEGER", help="Steps of the outer loop. [100]")
 @click.option("--tasks_per_step", type=int, default=4, metavar="INTEGER", help="Episodes a step. [4]")

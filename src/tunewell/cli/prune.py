@@ -17,6 +17,7 @@ _EXAMPLES = (
 _WITHOUT = (
     *("question", "context", "answers", "source", "target", "messages"),
     *("train", "strategy", "keep", "keep_worst", "monitor", "probes", "probe_files", "strict", "explain", "calibrate"),
+    "early_stopping_patience",
     *("duplicates", "validation_size", "test_size", "framework", "classify_by", "seeds", "augment", "augment_factor"),
     *("augment_share", "augment_agree", "augment_similar", "augment_mlm", "augment_translators"),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewell.errors import RunFolderError
+from tunewell.report.augment import sentences
 from tunewell.report.records import Records, pipeline_of, read, usage
 from tunewell.report.verdict import interval, number, verdict
 from tunewell.results import write_whole
@@ -125,6 +126,8 @@ def _body(records: Records) -> str:
             "",
         ]
     lines += [*(sentence.replace("<", "&lt;") for sentence in verdict(records)), ""]
+    if records.augment is not None and records.augment.helps:  # the model has learned from rows that were made
+        lines += [_plain(" ".join(sentences(records.augment))), ""]
     e = records.evaluation
     if e is not None:
         lines += [f"## Gained (test, {e.n:,} rows)", "", "| metric | value | 95 % interval |", "|---|---|---|"]

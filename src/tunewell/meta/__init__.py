@@ -24,7 +24,7 @@ def meta(
     held_out: float | str = 0.2,
     selection: float | str = 0.1,
     inner_steps: int = 5,
-    inner_rate: float = 0.05,
+    inner_rate: float | None = None,
     outer_rate: float | None = None,
     steps: int = 100,
     tasks_per_step: int = 4,
@@ -49,7 +49,8 @@ def meta(
         shots: rows of each class to learn from; ways: classes an episode, by default five, or as many as a task
             has; queries: other rows of each class, at most, that are asked.
         held_out, selection: shares of all tasks, at least one each, or names with commas between them.
-        inner_steps, inner_rate: gradient steps on an episode, and their learning rate.
+        inner_steps, inner_rate: gradient steps on an episode, and their learning rate: by default 0.005 for steps on
+            all weights, 0.05 on the head alone.
         outer_rate: of the shared weights; by default the method's. steps: of the outer loop, each over
             `tasks_per_step` episodes. episodes: that are reported in all.
         echo: called with one line a stage; by default lines go to stderr. progress: show bars.

@@ -61,7 +61,10 @@ class Tokens:
         """An episode: `ways` classes, `shots` rows of each to learn from, up to `queries` others to be asked."""
         rng = np.random.default_rng([s if isinstance(s, int) else zlib.crc32(s.encode()) for s in seed])
         ways = min(WAYS, len(self.groups)) if ways is None else ways
-        support, query, rows, labels = [], [], [], []
+        support: list[int] = []
+        query: list[int] = []
+        rows: list[int] = []
+        labels: list[int] = []
         for c, own in enumerate(rng.permutation(len(self.groups))[:ways]):
             chosen = rng.permutation(self.groups[own])[: shots + queries]
             first = len(rows)

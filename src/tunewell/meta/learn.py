@@ -45,7 +45,7 @@ class State:
 
 def chosen_episodes(tasks: Sequence[Tokens], settings: Settings, seed: int) -> list[Episode]:
     """The episodes that choose, of every such task; the same at every call."""
-    deal = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
+    deal: Any = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
     return [t.episode(seed, "select", t.task.name, i, **deal) for t in tasks for i in range(SELECTION_EPISODES)]
 
 
@@ -112,7 +112,7 @@ def learn(
     from tqdm import tqdm
 
     teach = method(settings.method)
-    inner = Inner(settings.inner_steps, settings.inner_rate)
+    inner = Inner(settings.inner_steps, settings.rate(teach.USE))
     rate = teach.RATE if settings.outer_rate is None else settings.outer_rate
     outer = optimiser(body, teach.OUTER, rate)
     judges = chosen_episodes(selecting, settings, seed)
@@ -125,7 +125,7 @@ def learn(
         echo(f"meta: base model, accuracy {score:.4f} on the tasks that choose")
     else:
         echo(f"meta: goes on after step {state.step} of {settings.steps}")
-    deal = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
+    deal: Any = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
     passed: list[Any] = []
     bar = tqdm(total=settings.steps, initial=state.step, desc="meta", unit="step", disable=not progress, leave=False)
     with bar:

@@ -31,7 +31,7 @@ def uses_of(own: str) -> tuple[str, ...]:
 def reported_episodes(tasks: Sequence[Tokens], settings: Settings, seed: int) -> list[Episode]:
     """The episodes that are reported, as many of each task."""
     each = -(-settings.episodes // len(tasks))
-    deal = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
+    deal: Any = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
     return [t.episode(seed, "report", t.task.name, i, **deal) for t in tasks for i in range(each)]
 
 
@@ -39,12 +39,8 @@ def best_rate(body: Body, judges: Sequence[Episode], use: str, settings: Setting
     """The rate that serves best on the episodes that choose, and the accuracy there."""
     if use == "prototypes":
         return None, mean_accuracy(body, judges, use, Inner(0, 0.0))
-    tried = {
-        settings.inner_rate * factor: mean_accuracy(
-            body, judges, use, Inner(settings.inner_steps, settings.inner_rate * factor)
-        )
-        for factor in RATES
-    }
+    rates = [settings.rate(use) * factor for factor in RATES]
+    tried = {r: mean_accuracy(body, judges, use, Inner(settings.inner_steps, r)) for r in rates}
     rate = max(tried, key=lambda r: tried[r])
     return rate, tried[rate]
 

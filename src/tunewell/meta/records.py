@@ -50,12 +50,12 @@ class MetaLearning(Record):
 
     Attributes:
         ways: classes an episode; None for five, or as many as a task has. shots, queries: rows a class.
-        inner_steps: gradient steps on a new task. rate: of the inner steps while learning.
+        inner_steps: gradient steps on a new task. rate: of the inner steps while learning (0: none).
         steps, best_step: outer steps done, and the one that was taken (0: the base model itself).
         own: how the method's body is put to use. uses: base and learned body in every way.
         gain: learned body less base model, both used in that way, episode by episode.
-        gain_best: the same against the way that served the base model best on the tasks that choose, `base_best`.
-        gain_prototypes: the same against prototypes on the frozen base model.
+        gain_best: each in the way that served it best on the tasks that choose, `meta_best` and `base_best`.
+        gain_prototypes: learned body in its own way less prototypes on the frozen base model.
         retention: of the base model's abilities, on report halves; None where none is measured.
         keep, kept: the budget, and whether it is met. alpha: how far from the base model to what was learned (1).
         output_dir: the folder.
@@ -83,6 +83,7 @@ class MetaLearning(Record):
     gain: Estimate
     gain_best: Estimate
     base_best: str
+    meta_best: str
     gain_prototypes: Estimate
     retention: Retention | None
     keep: float | None = None

@@ -78,8 +78,6 @@ def _check(recipe: Recipe) -> None:
             expected="a model by its name",
             remedy="`tunewell rank` compares models on one task",
         )
-    if recipe.keep and recipe.probes == ["none"] and not recipe.probe_files:
-        raise RecipeError("`keep` needs probes, and there are none", where="keep", expected="`probes` or `probe_files`")
 
 
 class _Work:
@@ -187,7 +185,7 @@ class _Work:
             set_weights(self.body, load_file(str(self.folder / "train" / "best.safetensors")))
             alpha = 1.0
             if self.recipe.keep and best_step:
-                inner = Inner(self.settings.inner_steps, self.settings.inner_rate)
+                inner = Inner(self.settings.inner_steps, self.settings.rate(self.teach.USE))
                 judges = chosen_episodes(self.tokens["select"], self.settings, self.recipe.seed)
                 alpha = within_budget(
                     self.body, self.tokenizer, base, self.recipe, judges, self.teach.USE, inner, self.echo
@@ -255,24 +253,26 @@ class _Work:
                 seed=self.recipe.seed, echo=self.echo, progress=self.progress,
             )  # fmt: skip
             uses += rows
-        of_base = {u.use: u.selection for u in uses if u.body == "base"}
-        base_best = max(uses_of(own), key=lambda use: of_base[use])
+        chosen = {(u.body, u.use): u.selection for u in uses}
+        base_best, meta_best = (max(uses_of(own), key=lambda use: chosen[body, use]) for body in ("base", "meta"))
         mine = scores["meta"][own]
         gains = {use: mean_interval(mine - scores["base"][use]) for use in uses_of(own)}
+        gain_best = mean_interval(scores["meta"][meta_best] - scores["base"][base_best])
         write_scores(self.folder / "scores.json", scores)
         retention = self._retention(probed)
         record = MetaLearning(
             method=s.method, title=self.teach.TITLE, paper=self.teach.PAPER, model=self.recipe.model,
             seed=self.recipe.seed, ways=s.ways, shots=s.shots, queries=s.queries, inner_steps=s.inner_steps,
-            rate=s.inner_rate, outer_rate=self.teach.RATE if s.outer_rate is None else s.outer_rate,
+            rate=s.rate(own), outer_rate=self.teach.RATE if s.outer_rate is None else s.outer_rate,
             tasks_per_step=s.tasks_per_step, steps=s.steps, best_step=about["best_step"], episodes=len(mine),
             tasks=tuple(
                 FamilyTask(name=t.name, source=t.source, role=self.roles[t.name], rows=len(t.texts),
                            classes=len(t.classes), dropped=t.dropped)
                 for t in self.tasks
             ),
-            history=tuple(about["history"]), own=own, uses=tuple(uses), gain=gains[own], gain_best=gains[base_best],
-            base_best=base_best, gain_prototypes=gains["prototypes"], retention=retention, keep=self.recipe.keep,
+            history=tuple(about["history"]), own=own, uses=tuple(uses), gain=gains[own], gain_best=gain_best,
+            base_best=base_best, meta_best=meta_best, gain_prototypes=gains["prototypes"], retention=retention,
+            keep=self.recipe.keep,
             kept=None if not self.recipe.keep or retention is None or retention.mean.value is None
             else retention.mean.value >= self.recipe.keep, alpha=alpha, notices=tuple(self.notices),
             seconds={"learn": round(about["seconds"], 1), "total": round(time.perf_counter() - started, 1)},

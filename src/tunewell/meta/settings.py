@@ -20,6 +20,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "inner_rate": (0, 100, "a number above 0"),
     "outer_rate": (0, 100, "a number above 0"),
 }
+RATES = {"head": 0.05, "whole": 0.005}  # of the inner steps, by what they change
 WHOLE = ("ways", "shots", "queries", "inner_steps", "steps", "tasks_per_step", "episodes")
 
 
@@ -35,7 +36,7 @@ class Settings:
     held_out: str = "0.2"
     selection: str = "0.1"
     inner_steps: int = 5
-    inner_rate: float = 0.05
+    inner_rate: float | None = None
     outer_rate: float | None = None
     steps: int = 100
     tasks_per_step: int = 4
@@ -52,12 +53,16 @@ class Settings:
             )
         for key, (least, most, expected) in NUMBERS.items():
             value = getattr(self, key)
-            if value is None and key in ("ways", "outer_rate"):
+            if value is None and key in ("ways", "inner_rate", "outer_rate"):
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             fits = number and least <= value <= most and (key not in WHOLE or value == int(value))
             if not fits or (key not in WHOLE and value <= 0):
                 raise RecipeError(f"`{key}: {value}`", where=key, expected=expected)
+
+    def rate(self, use: str) -> float:
+        """Learning rate of the steps of a way of use: steps on all weights must be smaller than those on the head."""
+        return RATES.get(use, 0.0) if self.inner_rate is None else self.inner_rate
 
     def key(self) -> dict[str, Any]:
         """All that decides what is learned; how much is reported apart."""

@@ -10,12 +10,12 @@ WORDS = {
     "en": {
         "result": "On {tasks} tasks that took no part ({names}), {shots} rows a class, the learned model answers "
         "{value} {interval} of the rows right when used with {use}; the base model in the same way {base}.",
-        "better": "That is {points} points more than the best that the base model does ({best}: {other}), with a "
-        "95 % interval of {low} to {high}.",
-        "worse": "That is {points} points less than the best that the base model does ({best}: {other}), with a "
-        "95 % interval of {low} to {high}: start from the base model.",
-        "unclear": "Against the best that the base model does ({best}: {other}) that is {points} points, {low} to "
-        "{high}: these episodes cannot tell them apart.",
+        "better": "Each at its best, it is better than the base model by {points} points, {low} to {high} "
+        "({mine}: {value}; base model, {best}: {other}).",
+        "worse": "Each at its best, it is worse than the base model by {points} points, {low} to {high} "
+        "({mine}: {value}; base model, {best}: {other}): start from the base model.",
+        "unclear": "Each at its best, it differs from the base model by {points} points, {low} to {high} "
+        "({mine}: {value}; base model, {best}: {other}): these episodes cannot tell them apart.",
         "none": "No point of the learning served the tasks that choose better than the base model, so that the "
         "model is the base model.",
         "alpha": "To keep {keep:g} of the base model's abilities, {alpha:.0%} of the way to what was learned was gone.",
@@ -29,11 +29,12 @@ WORDS = {
     "zh": {
         "result": "在 {tasks} 个没有参与学习的任务（{names}）上，每类 {shots} 行，学到的模型以“{use}”的方式答对 "
         "{value} {interval}；基础模型以同样方式为 {base}。",
-        "better": "这比基础模型的最好做法（{best}：{other}）高 {points} 个百分点，95% 区间为 {low} 到 {high}。",
-        "worse": "这比基础模型的最好做法（{best}：{other}）低 {points} 个百分点（变化量），95% 区间为 {low} 到 {high}："
-        "请从基础模型开始。",
-        "unclear": "与基础模型的最好做法（{best}：{other}）相差 {points} 个百分点，区间 {low} 到 {high}："
-        "这些片段无法区分两者。",
+        "better": "各取最好的做法，它优于基础模型，相差 {points} 个百分点，区间 {low} 到 {high}"
+        "（{mine}：{value}；基础模型，{best}：{other}）。",
+        "worse": "各取最好的做法，它不如基础模型，相差 {points} 个百分点，区间 {low} 到 {high}"
+        "（{mine}：{value}；基础模型，{best}：{other}）：请从基础模型开始。",
+        "unclear": "各取最好的做法，它与基础模型相差 {points} 个百分点，区间 {low} 到 {high}"
+        "（{mine}：{value}；基础模型，{best}：{other}）：这些片段无法区分两者。",
         "none": "学习过程中没有任何一点在用于选择的任务上优于基础模型，因此得到的模型就是基础模型。",
         "alpha": "为保留基础模型能力的 {keep:g}，只走了通向所学权重的 {alpha:.0%}。",
         "kept": "基础模型的能力保留了 {mean} {interval}；最差 {worst}（{name}）。",
@@ -77,12 +78,11 @@ def sentences(m: MetaLearning, lang: str = "en") -> list[str]:
         out.append(w["none"])
     else:
         g = m.gain_best
-        shown = points(g.value)
-        if judged(g) == "worse" and lang == "en":
-            shown = shown.lstrip("−")
         out.append(
             w[judged(g)].format(
-                points=shown, low=points(g.low), high=points(g.high), best=use_words(m.base_best, m.inner_steps, lang),
+                points=points(g.value), mine=use_words(m.meta_best, m.inner_steps, lang),
+                value=number(m.used("meta", m.meta_best).accuracy.value), low=points(g.low),
+                high=points(g.high), best=use_words(m.base_best, m.inner_steps, lang),
                 other=number(m.used("base", m.base_best).accuracy.value),
             )
         )  # fmt: skip

@@ -161,8 +161,11 @@ def recipe_for(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: keys that change which rows are tuned on, or how.
     """
-    if recipe.augment != ["none"]:
-        raise RecipeError("rows are scored as they are", where="augment", expected="a recipe without `augment`")
+    beside = [
+        key for key, given in (("augment", recipe.augment != ["none"]), ("unlabelled", recipe.unlabelled)) if given
+    ]
+    if beside:
+        raise RecipeError("rows are scored as they are", where=beside[0], expected=f"a recipe without `{beside[0]}`")
     if recipe.strategies != ("plain",):
         raise RecipeError(
             f"rows are scored by plain tuning, not by {' + '.join(recipe.strategies)}",

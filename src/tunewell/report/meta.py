@@ -29,7 +29,7 @@ META_WORDS = {
         "against_note": "Difference in points on the same episodes.",
         "same": "used in the same way",
         "frozen": "prototypes on the frozen base model",
-        "strongest": "the base model's best way, {use}",
+        "strongest": "each at its best: {mine} against {other}",
         "by_task": "Task by task",
         "history": "While it learned",
         "history_note": "Accuracy on the tasks that choose; the best point was taken (step {step}).",
@@ -66,7 +66,7 @@ META_WORDS = {
         "against_note": "同样片段上的差（百分点）。",
         "same": "以同样方式使用",
         "frozen": "冻结的基础模型上的原型",
-        "strongest": "基础模型的最好做法：{use}",
+        "strongest": "各取最好的做法：{mine} 对 {other}",
         "by_task": "逐个任务",
         "history": "学习过程",
         "history_note": "用于选择的任务上的准确率；取最好的一点（第 {step} 步）。",
@@ -107,7 +107,12 @@ def render(folder: Path, m: MetaLearning, lang: str = "en") -> str:
     gains = [
         (w["same"], m.gain),
         (w["frozen"], m.gain_prototypes),
-        (w["strongest"].format(use=use_words(m.base_best, m.inner_steps, lang)), m.gain_best),
+        (
+            w["strongest"].format(
+                mine=use_words(m.meta_best, m.inner_steps, lang), other=use_words(m.base_best, m.inner_steps, lang)
+            ),
+            m.gain_best,
+        ),
     ]
     reported = m.names("report")
     return (

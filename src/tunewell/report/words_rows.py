@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EN = {
     "lr_title": "Which learning rate",
-    "lr_note": "Whole tunings on the same rows, judged on {n} validation rows. Another rate than the usual one ({usual}) is taken only where it gains more than a standard error of the paired difference. Used: {chosen}. All tunings together took {cost} times the time of the first.",
+    "lr_note": "Whole tunings on the same rows, judged on {n} validation rows. The usual rate is {usual}; the one with the best score is used: {chosen}. Where the interval of a difference holds 0, the two may be as good. All tunings together took {cost} times the time of the first.",
     "lr_rate": "rate",
     "lr_difference": "less the best before it",
     "lr_stopped": "given up",
@@ -67,7 +67,7 @@ EN = {
 }
 ZH = {
     "lr_title": "哪个学习率",
-    "lr_note": "在相同的行上完整微调，并在 {n} 个验证行上评判。只有当配对差异的增益超过一个标准误时，才会采用不同于常用值（{usual}）的学习率。采用：{chosen}。全部微调共用了第一次微调时间的 {cost} 倍。",
+    "lr_note": "在相同的行上完整微调，并在 {n} 个验证行上评判。常用的学习率是 {usual}；采用分数最好的：{chosen}。差异的区间包含 0 时，两者可能同样好。全部微调共用了第一次微调时间的 {cost} 倍。",
     "lr_rate": "学习率",
     "lr_difference": "与此前最好的差",
     "lr_stopped": "已放弃",

@@ -3,8 +3,9 @@
 A short probe favours rates that a long run cannot bear, so rates are judged by what they come to. The usual rate is
 tuned first, then one three times as high. While a step helps, the next goes the same way; where the first does not
 help, a third of the usual rate is tried. A tuning that is clearly behind the best so far in its second half is stopped
-(as in successive halving; Jamieson & Talwalkar, 2016). Another rate than the usual one is taken only where it gains
-more than a standard error of the paired difference (Breiman et al., 1984).
+(as in successive halving; Jamieson & Talwalkar, 2016). The rate with the best validation score is taken: unlike a
+larger model or more rows, another rate costs nothing, so that there is no simpler one to prefer in doubt. How sure the
+choice is, the interval of the paired difference says.
 
 The rates that were tried stand in rates.json.
 """
@@ -188,12 +189,10 @@ def rounded(rate: float) -> float:
 
 
 def gains(difference: Estimate, met: bool | None, met_before: bool | None) -> bool:
-    """Whether a rate takes the best one's place: it alone is inside the budget, or gains more than a standard error."""
-    from tunewell.report.augment import standard_error
-
+    """Whether a rate takes the best one's place: it alone is inside the budget, or it scores higher."""
     if met is not None and met != met_before:
         return bool(met)
-    return difference.value is not None and difference.value > max(standard_error(difference), 0.0)
+    return difference.value is not None and difference.value > 0
 
 
 def chosen_for(job: Job, child: Job) -> Job:
@@ -264,5 +263,5 @@ def _told(trial: RateTrial, metric: str) -> str:
     value = "–" if trial.score.value is None else f"{trial.score.value:.4f}"
     out = f"{trial.rate:g}: validation {metric} {value}"
     if trial.difference is not None and trial.difference.value is not None:
-        out += f" ({trial.difference.value:+.4f}), {'better' if trial.better else 'not clearly better'}"
+        out += f" ({trial.difference.value:+.4f}), {'better' if trial.better else 'not better'}"
     return out
