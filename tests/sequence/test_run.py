@@ -195,3 +195,17 @@ def test_continue_a_run_with_the_same_head(keys, tasks, tmp_path, make_reviews, 
 def test_only_sequences_are_opened(tmp_path):
     with pytest.raises(RunFolderError, match="is not a finished sequence"):
         load_sequence(tmp_path)
+
+
+def test_joint_with_a_temperature(go, tasks, tmp_path):
+    """A task of few rows takes part in few steps: other weights than with all of them at every step."""
+    small = Path(tasks[1]["train"])
+    small.write_text("\n".join(small.read_text(encoding="utf-8").splitlines()[:21]) + "\n", encoding="utf-8")
+    weights = []
+    for name, temperature in (("all", None), ("rare", 0.2)):
+        done = go(
+            strategy="joint", unseen="none", num_train_epochs=1, joint_temperature=temperature,
+            output_dir=str(tmp_path / name),
+        )  # fmt: skip
+        weights.append(load_file(str(done.model_path / "model.safetensors"))["encoder.layer.0.output.dense.weight"])
+    assert not torch.allclose(*weights)

@@ -18,9 +18,23 @@ from tunewell.meta.episode import Episode, Inner, accuracy, answers
 from tunewell.meta.learn import chosen_episodes, mean_accuracy
 from tunewell.meta.records import Use
 from tunewell.meta.settings import Settings
+from tunewell.results import Estimate
 
 RATES = (0.3, 1.0, 3.0)  # times the inner learning rate
 CHOOSING = 10  # of the episodes that choose, this many a task choose the rate
+
+
+def share_interval(values: np.ndarray) -> Estimate:
+    """The mean of accuracies with Student's interval, which ends where accuracies end.
+
+    >>> e = share_interval(np.array([1.0, 1.0, 0.7]))
+    >>> round(e.value, 3), round(e.low, 3), e.high
+    (0.9, 0.47, 1.0)
+    """
+    e = mean_interval(values)
+    if e.low is None or e.high is None:
+        return e
+    return e.model_copy(update={"low": max(0.0, e.low), "high": min(1.0, e.high)})
 
 
 def uses_of(own: str) -> tuple[str, ...]:
@@ -82,8 +96,8 @@ def measure(
                 use=use,
                 rate=rate,
                 selection=chosen,
-                accuracy=mean_interval(scores[use]),
-                tasks={t.task.name: mean_interval(scores[use][of_task == t.task.name]) for t in reporting},
+                accuracy=share_interval(scores[use]),
+                tasks={t.task.name: share_interval(scores[use][of_task == t.task.name]) for t in reporting},
             )
         )
         at = "" if rate is None else f" at rate {rate:g}"
