@@ -65,7 +65,7 @@ def write(path: Path, rows: int, seed: int) -> dict[str, int]:
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """One check of the whole file; runs in the child process."""
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.run import check_only
     from tunewell.train.tune import peak_memory_mb
 

@@ -30,7 +30,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Points of one set and seed; runs in the child process."""
     from tunewell.curve.laws import forecast
     from tunewell.curve.measure import measure as points_of
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.stages.job import Job
 
     with tempfile.TemporaryDirectory() as place:

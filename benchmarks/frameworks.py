@@ -26,7 +26,7 @@ FRAMEWORKS = ("pytorch", "tensorflow")
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Tune in one framework and answer the test rows; of TensorFlow also its twin and the SavedModel."""
     from tunewell.predict import Predictor, load_predictor
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.results import Training
     from tunewell.run import tune_only
 

@@ -30,7 +30,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import TrainerCallback
 
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.retention.estimate import statistics
     from tunewell.retention.forgetting import compare
     from tunewell.stages.job import Job

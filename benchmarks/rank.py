@@ -72,7 +72,7 @@ def peer(keys: dict[str, Any], model: Path, rows: int | None) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from tunewell.rank.rows import ROWS, draw
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.stages.prepare import prepare
 
     logging.getLogger("transformer_ranker").setLevel(logging.ERROR)

@@ -186,7 +186,7 @@ def keys_of(name: str, train: Path, test: Path, *, seed: int, epochs: float) -> 
 def tune(keys: dict[str, Any], model: Path, folder: Path) -> dict[str, Any]:
     """Tune for real: the headline metric on test and the processor time of tuning."""
     from tunewell.evaluate.metrics import score
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.stages.job import Job
     from tunewell.stages.tune import tune as tune_stage
 

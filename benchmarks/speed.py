@@ -86,7 +86,7 @@ def with_trainer(job: dict[str, Any], train: Any, labels: list[str], folder: Pat
 def with_tunewell(job: dict[str, Any], train: Any, labels: list[str], folder: Path) -> tuple[Any, Any, float]:
     """tunewell plain with its defaults, validation and choice of the best epoch included."""
     from tunewell.predict import Predictor
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.run import tune_only
 
     recipe = load_recipe(

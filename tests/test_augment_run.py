@@ -9,7 +9,7 @@ import pytest
 
 import tunewell
 from tunewell.errors import RecipeError
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.results import Augmentation, Comparison, Estimate
 from tunewell.stages.augment import verdict
 from tunewell.stages.keys import keys_for

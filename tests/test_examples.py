@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))

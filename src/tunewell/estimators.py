@@ -27,7 +27,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from tunewell.data.memory import InputError, kind_of, rows_of, target_of, texts_of
 from tunewell.errors import ModelError
-from tunewell.recipe import Recipe, validate
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import validate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -8,22 +8,20 @@ mistakes are reported together.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from tunewell.augment.names import MLM, TRANSLATORS
 from tunewell.augment.names import NAMES as OPERATIONS
 from tunewell.augment.names import mistakes as unfit_operations
-from tunewell.errors import RecipeError, nearest
-from tunewell.strategies import AUTO, STRATEGIES, check_combination
+from tunewell.recipe_rules import contradictions
+from tunewell.strategies import STRATEGIES, check_combination
 from tunewell.tasks.polarity import parse as parse_polarity
 from tunewell.tasks.verbaliser import parse as parse_verbaliser
 from tunewell.unlabelled import METHODS
 from tunewell.unlabelled.fits import check_methods
-from tunewell.unlabelled.fits import mistakes as unlabelled_mistakes
 
 SECTIONS = {
     "data": "Data",
@@ -38,7 +36,6 @@ SECTIONS = {
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 AUTO_MODEL = "auto"  # the best of those at hand, see tunewell.rank
 RECIPE = "a recipe in YAML"
-DATA_ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz")
 
 
 def _list(value: Any) -> Any:
@@ -51,6 +48,11 @@ def _list(value: Any) -> Any:
 Polarity = Annotated[dict[str, str] | Literal["keep"], BeforeValidator(parse_polarity)]
 Verbaliser = Annotated[dict[str, list[str]] | Literal["auto"], BeforeValidator(parse_verbaliser)]
 StringList = Annotated[list[str], BeforeValidator(_list)]
+_Number = Annotated[float, Field(gt=0, le=1), Tag("function-number")]
+Rate = Annotated[
+    _Number | Annotated[Literal["auto"], Tag("function-auto")],
+    Discriminator(lambda value: "function-auto" if value == "auto" else "function-number"),
+]
 
 
 def _key(default: Any, section: str, help: str, **limits: Any) -> Any:
@@ -409,7 +411,7 @@ class Recipe(BaseModel):
     )
 
     # training
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = _key(
+    learning_rate: Rate | None = _key(
         None,
         "training",
         "Peak learning rate of AdamW; by default 0.04 / hidden size (1e-4 for MiniLM, 5e-5 for BERT-base). `auto` "
@@ -519,80 +521,9 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
-        problems = []
-        if self.validation_size + self.test_size >= 1 and self.validation is None and self.test is None:
-            problems.append("validation_size + test_size must leave rows to train on (be below 1)")
-        if any(not 0 <= a <= 1 for a in self.average_alphas) or not self.average_alphas:
-            problems.append("average_alphas must be one or more numbers from 0 to 1")
-        if any(not 0 <= a <= 1 for a in self.lines_alphas) or not self.lines_alphas:
-            problems.append("lines_alphas must be one or more numbers from 0 to 1")
-        if self.strategy is not None:
-            known = set(check_combination(self.strategy))  # told already, by the key itself
-            problems += [p for p in check_combination(self.strategy, self.freeze) if p not in known]
-        if self.strategy == [AUTO] and not (self.keep or self.keep_worst):
-            problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
-        if self.augment != ["none"] and self.unlabelled is not None:
-            problems.append("`augment` and `unlabelled` each tune with and without: take one at a time")
-        if self.augment != ["none"] and self.strategy == [AUTO]:
-            problems.append("`augment` tunes with and without, and `strategy: auto` is a search: take what it chose")
-        if self.load_in_4bit and self.strategy != [AUTO]:
-            if "lora" not in (self.strategy or []):
-                problems.append("`load_in_4bit` is for the frozen weights under adapters: add `strategy: lora`")
-            elif self.lora_variant not in ("lora", "rslora"):
-                problems.append(f"`load_in_4bit` goes with lora_variant lora or rslora, not with {self.lora_variant}")
-        if not self.do_sample:
-            drawn = [
-                k for k in ("temperature", "top_p", "top_k") if getattr(self, k) != type(self).model_fields[k].default
-            ]
-            if drawn:
-                problems.append(f"{', '.join(drawn)} only matters when tokens are drawn: add `do_sample: true`")
-        elif self.num_beams > 1:
-            problems.append("`do_sample: true` and `num_beams` above 1 exclude each other: draw or search")
-        if self.num_beams == 1 and self.length_penalty != 1:
-            problems.append("length_penalty only matters to the beam search: set num_beams above 1")
-        if self.monitor in ("stop", "rollback"):
-            problems += self._undecidable()
-        if self.text_pair is not None and self.text_pair == self.text:
-            problems.append("text_pair must be another column than text")
-        if self.aspect is not None and self.text_pair is not None:
-            problems.append("`aspect` is the second text: leave `text_pair` out")
-        if self.aspect is not None and self.aspect == self.text:
-            problems.append("aspect must be another column than text")
-        if self.task not in ("auto", "sentiment"):
-            problems += [
-                f"`{key}` belongs to `task: sentiment`, not to `task: {self.task}`"
-                for key in ("aspect", "polarity", "sentiment")
-                if key in self.model_fields_set and getattr(self, key) not in (None, "auto")
-            ]
-        if "prompt" not in (self.strategy or []):
-            problems += [
-                f"`{key}` belongs to `strategy: prompt`" for key in ("pattern", "verbaliser") if getattr(self, key)
-            ]
-        if self.polarity is not None and self.sentiment == "scores":
-            problems.append("`polarity` makes classes: it does not go with `sentiment: scores`")
-        if (self.keep or self.keep_worst) and self.probes == ["none"] and not self.probe_files:
-            problems.append("keep needs probes to measure retention: remove `probes: none`")
-        problems += unlabelled_mistakes(self)
-        if self.framework == "tensorflow":
-            from tunewell.backends.tensorflow.fits import mistakes as unfit
-
-            problems += unfit(self)
-        if problems:
+        if problems := contradictions(self):
             raise ValueError("; ".join(problems))
         return self
-
-    def _undecidable(self) -> list[str]:
-        """What is wrong with a monitor that is to decide."""
-        problems, mode = [], f"`monitor: {self.monitor}`"
-        if not self.keep:
-            problems.append(f"{mode} holds tuning to a budget: say how much is to be kept, such as `keep: 0.98`")
-        if self.strategy == [AUTO]:
-            problems.append(f"{mode} would cut the search of `auto` short, which watches by itself: leave it out")
-        if self.monitor == "rollback" and (means := [s for s in self.strategy or [] if s in ("ema", "swa")]):
-            problems.append(
-                f"`{means[0]}` leaves a mean of many states, so that {mode} has no single one to go back to"
-            )
-        return problems
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -625,125 +556,3 @@ def yaml_value(value: Any) -> str:
 def keys_of(section: str) -> list[str]:
     """Names of the keys of a section, in order."""
     return [n for n, f in Recipe.model_fields.items() if (f.json_schema_extra or {}).get("section") == section]  # type: ignore[union-attr]
-
-
-def load_recipe(path: str | Path | None = None, /, **overrides: Any) -> Recipe:
-    """Read and validate a recipe.
-
-    Args:
-        path: a YAML file, or None when everything is given as keys.
-        overrides: keys that take precedence over the file's; None means not given.
-
-    Raises:
-        RecipeError: the file is missing or no YAML mapping, or keys are unknown, of the wrong type or
-            out of range. All mistakes are named in one error.
-    """
-    values: dict[str, Any] = {}
-    where = "recipe"
-    if path is not None:
-        values, where = load_yaml(Path(path)), str(path)
-    values.update({k: v for k, v in overrides.items() if v is not None})
-    return validate(values, where=where)
-
-
-def validate(values: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Validate a mapping of recipe keys; see `load_recipe`."""
-    problems = mistakes(values)
-    if not problems:
-        return Recipe(**{str(k): v for k, v in values.items()})
-    if len(problems) == 1:
-        raise RecipeError(problems[0], where=where, remedy="`tunewell run --help` lists all keys")
-    raise RecipeError(
-        f"{len(problems)} mistakes:\n" + "\n".join(f"  - {p}" for p in problems),
-        where=where,
-        remedy="`tunewell run --help` lists all keys",
-    )
-
-
-def mistakes(values: dict[str, Any]) -> list[str]:
-    """What is wrong with a mapping of recipe keys, in sentences; empty when it is valid."""
-    return [sentence for _, sentence in mistakes_by_key(values)]
-
-
-def mistakes_by_key(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """The same with the key that each is about, "" where it is about several: what a form shows beside its fields."""
-    try:
-        Recipe(**{str(k): v for k, v in values.items()})
-    except ValidationError as error:
-        return [(str(e["loc"][0]) if e["loc"] else "", _sentence(e)) for e in error.errors()]
-    return []
-
-
-def load_yaml(path: Path, what: str = RECIPE) -> dict[str, Any]:
-    """The keys of a YAML file.
-
-    Raises:
-        RecipeError: no such file, a data file, or it is no YAML mapping.
-    """
-    if path.suffix.lower() in DATA_ENDINGS and path.is_file():
-        raise _data_file(path, what)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        loaded = yaml.safe_load(text)
-        _refuse_repeats(text, path)
-    except FileNotFoundError:
-        raise RecipeError(
-            "no such file",
-            where=str(path),
-            expected=what,
-            remedy="`tunewell init DATA` writes one from a data file" if what == RECIPE else "",
-        ) from None
-    except IsADirectoryError:
-        raise RecipeError("is a folder", where=str(path), expected=what) from None
-    except PermissionError:
-        raise RecipeError("no permission to read", where=str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        raise RecipeError(
-            f"not valid YAML: {getattr(error, 'problem', None) or error}", where=place, expected="lines of `key: value`"
-        ) from None
-    if loaded is None:
-        loaded = {}
-    if not isinstance(loaded, dict) and path.suffix.lower() == ".json":
-        raise _data_file(path, what)
-    if not isinstance(loaded, dict):
-        raise RecipeError(f"holds a {type(loaded).__name__}", where=str(path), expected="lines of `key: value`")
-    return loaded
-
-
-def _data_file(path: Path, what: str) -> RecipeError:
-    remedy = f"tunewell run --train {path}, or `tunewell init {path}` for a recipe to fill in"
-    return RecipeError("is a data file", where=str(path), expected=what, remedy=remedy if what == RECIPE else "")
-
-
-def _refuse_repeats(text: str, path: Path) -> None:
-    """YAML itself would silently take the last of two lines with the same key."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    lines: dict[str, int] = {}
-    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-        line = key.start_mark.line + 1
-        if key.value in lines:
-            raise RecipeError(
-                f"`{key.value}` is given twice, in lines {lines[key.value]} and {line}",
-                where=f"{path}:{line}",
-                expected="each key once",
-                remedy="delete one of the two lines",
-            )
-        lines[key.value] = line
-
-
-def _sentence(error: Any) -> str:
-    """One validation error in words: key, value found, what was expected."""
-    location = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
-    found = error.get("input")
-    if error["type"] == "extra_forbidden":
-        hint = nearest(location, Recipe.model_fields)
-        return f"unknown key `{location}`" + (f"; {hint}" if hint else "")
-    if not location:
-        return str(error["msg"]).removeprefix("Value error, ")
-    expected = str(error["msg"])
-    if error["type"] == "value_error":
-        return f"`{location}: {found}`: " + expected.removeprefix("Value error, ")
-    expected = expected.replace("Input should be ", "")
-    return f"`{location}: {found}`: expected {expected}"

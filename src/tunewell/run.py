@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell import processes
 from tunewell.errors import GateError, ModelError, RunFolderError
-from tunewell.recipe import Recipe, load_recipe
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.results import (
     Augmentation,
     BaselineResult,

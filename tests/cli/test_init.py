@@ -9,7 +9,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from tunewell.cli import app
-from tunewell.recipe import SECTIONS, Recipe, keys_of, load_recipe
+from tunewell.recipe import SECTIONS, Recipe, keys_of
+from tunewell.recipe_file import load_recipe
 
 
 def init(*args: object) -> Result:

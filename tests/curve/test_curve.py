@@ -75,7 +75,7 @@ def test_a_curve_and_the_same_again(data, tiny_model, tmp_path, by, monkeypatch)
 
 def test_a_subset_brings_its_own_validation_rows(data, tiny_model, tmp_path):
     from tunewell.curve.measure import subset
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.stages.job import Job
 
     recipe = load_recipe(train=data, model=str(tiny_model), validation_size=0.4, **KEYS)

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from tunewell.cli import app
-from tunewell.recipe import Recipe, validate
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import validate
 from tunewell.sequence.spec import load_spec
 
 ROOT = Path(__file__).parents[2]

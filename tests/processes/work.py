@@ -17,7 +17,7 @@ def tuned(settings: dict[str, Any]) -> dict[str, Any]:
     from tunewell import processes
     from tunewell.models.embed import logits
     from tunewell.models.load import load_classifier, load_tokenizer
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.strategies import strategy_class
     from tunewell.tasks import TaskSpec
     from tunewell.train.tune import tune

@@ -14,7 +14,7 @@ import tunewell
 from tunewell.cli import app
 from tunewell.errors import RunFolderError
 from tunewell.prune.run import prune
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.run import check_only
 from tunewell.train.dynamics import Dynamics
 

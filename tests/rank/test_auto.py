@@ -50,7 +50,7 @@ def test_a_run_takes_the_first_and_tells_why(tiny_csv: Path, tmp_path: Path, two
     again = tunewell.run(train=str(tiny_csv), output_dir=str(tmp_path / "run"), echo=said.append, **FAST)
     assert again.summary.model == best
     # the effective recipe names the model; the ranking that led to it stays
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
 
     third = tunewell.run(load_recipe(run.dir / "recipe.yaml"), output_dir=str(run.dir), echo=said.append)
     assert third.summary.ranked == ranked

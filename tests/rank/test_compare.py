@@ -172,7 +172,7 @@ def test_bits_per_byte_of_a_decoder_that_knows_nothing(tmp_path: Path, blank_dec
 def prepared_answers(file: Path) -> list[str]:
     """The answers of the twenty rows that the ranking looks at."""
     from tunewell.rank.rows import draw
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.stages.prepare import prepare
 
     return list(draw(prepare(load_recipe(None, train=str(file))), 20, 42).rows["label"])

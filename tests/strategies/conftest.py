@@ -45,7 +45,7 @@ def small_job(tiny_model: Path, make_reviews, general_file: str, tmp_path: Path)
 
         from tunewell.models.embed import logits
         from tunewell.models.load import load_classifier, load_tokenizer
-        from tunewell.recipe import load_recipe
+        from tunewell.recipe_file import load_recipe
         from tunewell.strategies import strategy_class
         from tunewell.tasks import TaskSpec
         from tunewell.train.tune import tune

@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 import tunewell
 from tunewell.errors import RecipeError, TunewellError
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 
 bnb = pytest.importorskip("bitsandbytes")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tunewell.errors import RecipeError
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.strategies.averaging import Averaging, interpolate
 from tunewell.strategies.distillation import relative_distance
 

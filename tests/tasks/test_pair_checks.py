@@ -6,7 +6,8 @@ import pytest
 from datasets import Dataset
 
 from tunewell.errors import RecipeError
-from tunewell.recipe import Recipe, load_recipe
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.tasks.generation.pair_checks import findings, languages_of, placeholders
 from tunewell.tasks.generation.writers import Decoding
 

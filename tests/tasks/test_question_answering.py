@@ -458,7 +458,7 @@ def test_findings_of_questions():
 
 def test_the_check_tells_of_moved_answers(tmp_path, tiny_model):
     """An answer that stands two characters further on than its offset says, in a file of 20."""
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.run import check_only
 
     rows = questions(20)

@@ -40,7 +40,7 @@ def tuned(make_reviews) -> Callable[..., tuple[dict[str, np.ndarray], Any]]:
         from tunewell.evaluate.metrics import score
         from tunewell.models.embed import logits
         from tunewell.models.load import load_classifier, load_tokenizer
-        from tunewell.recipe import load_recipe
+        from tunewell.recipe_file import load_recipe
         from tunewell.strategies import strategy_class
         from tunewell.tasks import TaskSpec
         from tunewell.tasks.spec import scores_of

@@ -12,7 +12,7 @@ import tunewell
 import tunewell.extras
 from tunewell.cli import app
 from tunewell.errors import RecipeError, TunewellError
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from tunewell.errors import TrainingError
 from tunewell.models.load import load_classifier, load_tokenizer
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.strategies import strategy_class
 from tunewell.tasks import TaskSpec
 from tunewell.train import vocabulary

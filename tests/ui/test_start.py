@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from tunewell.errors import DataError
-from tunewell.recipe import Recipe, load_recipe
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.ui.form import LEFT_OUT, MAIN, form, placed, plain
 from tunewell.ui.jobs import Queue, outcome
 from tunewell.ui.places import Place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunewell.errors import DataError, RecipeError
-from tunewell.recipe import load_recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.stages.prepare import prepare
 from tunewell.unlabelled.pool import read_pool
 

@@ -261,7 +261,7 @@ def masked(tiny_model, tmp_path_factory):
 @pytest.mark.parametrize("model", ["tiny_model", "masked"])
 def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, request, monkeypatch):
     """Stopped after its first pass of two, it ends at the weights of one that was not."""
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.stages.job import Job
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.unlabelled.pretraining import pretrain

@@ -31,7 +31,7 @@ def command(data: str, output: str, force: bool, **keys: Any) -> None:
             "is there already", where=output, expected="a new file", remedy="name another -o, or --force"
         )
     from tunewell.init_recipe import compose, infer
-    from tunewell.recipe import load_recipe, validate
+    from tunewell.recipe_file import load_recipe, validate
     from tunewell.results import write_whole
 
     asked = given(keys)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from tunewell.recipe import SECTIONS, Recipe, keys_of, load_recipe, yaml_value
+from tunewell.recipe import SECTIONS, Recipe, keys_of, yaml_value
+from tunewell.recipe_file import load_recipe
 
 
 class RecipeOption(click.Option):

@@ -12,7 +12,8 @@ import numpy as np
 
 from tunewell.curve.records import Foreseen, LearningCurve, More, Needed
 from tunewell.errors import RecipeError
-from tunewell.recipe import Recipe, load_recipe
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     from tunewell.curve.laws import Forecast

@@ -65,7 +65,7 @@ def meta(
     """
     from tunewell.meta.run import run_meta
     from tunewell.meta.settings import Settings
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
 
     settings = Settings(
         method, ways, shots, queries, task_column, str(held_out), str(selection), inner_steps, inner_rate, outer_rate,

@@ -27,7 +27,8 @@ from tunewell.prune.choose import (
 )
 from tunewell.prune.records import MapPoint, Pruning
 from tunewell.prune.scores import SCORES
-from tunewell.recipe import Recipe, load_recipe
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import load_recipe
 from tunewell.results import write_whole
 
 if TYPE_CHECKING:

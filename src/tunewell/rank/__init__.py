@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tunewell.rank.records import Ranked, Ranking, Skipped, Transfer
-from tunewell.recipe import Recipe, load_recipe
+from tunewell.recipe import Recipe
+from tunewell.recipe_file import load_recipe
 
 __all__ = ["Ranked", "Ranking", "Skipped", "Transfer", "rank"]
 

@@ -191,7 +191,7 @@ def _predictor(run: str) -> Any:
 
 def _with_training_rows(run: Path, known: Labelled) -> Labelled:
     """Labels so far and those that the run learned from, read again from the files of its recipe."""
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.stages.prepare import prepare
 
     if not (run / "recipe.yaml").is_file():

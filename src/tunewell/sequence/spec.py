@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from tunewell.errors import RecipeError, nearest
-from tunewell.recipe import AUTO_MODEL, Recipe, load_yaml, mistakes, yaml_value
+from tunewell.recipe import AUTO_MODEL, Recipe, yaml_value
+from tunewell.recipe_file import load_yaml, mistakes
 from tunewell.sequence.memory import CHOICES
 from tunewell.sequence.methods import Plan, check_names, plan_of
 from tunewell.strategies import STRATEGIES

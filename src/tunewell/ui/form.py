@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 
 from tunewell.errors import TunewellError
-from tunewell.recipe import SECTIONS, Recipe, keys_of, mistakes_by_key, yaml_value
+from tunewell.recipe import SECTIONS, Recipe, keys_of, yaml_value
+from tunewell.recipe_file import mistakes_by_key
 from tunewell.ui.places import Place
 
 MAIN = ("text", "label", "text_pair", "task", "model", "keep", "strategy", "num_train_epochs", "seed")

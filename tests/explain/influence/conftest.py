@@ -20,7 +20,7 @@ class Tuned:
 
 
 def tuned(tiny_model: Path, folder: Path, train: Path, **keys: Any) -> Path:
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.run import tune_only
 
     tune_only(

@@ -88,7 +88,7 @@ def read_rows(run: str | Path, train: str | None = None) -> FileRows:
     """
     from tunewell.data.columns import canonical, resolve
     from tunewell.data.load import load
-    from tunewell.recipe import load_recipe
+    from tunewell.recipe_file import load_recipe
     from tunewell.tasks import TaskSpec
 
     run = Path(run)

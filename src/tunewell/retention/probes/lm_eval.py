@@ -86,7 +86,7 @@ def _task(name: str, task_name: str) -> tuple[Any, Any]:
 
         file = Path(task_name)
         if task_name.endswith((".yaml", ".yml")):
-            from tunewell.recipe import load_yaml
+            from tunewell.recipe_file import load_yaml
 
             task_name = str(load_yaml(file, "a task of lm-eval in YAML").get("task", ""))
             manager = TaskManager(include_path=str(file.resolve().parent))
