@@ -92,6 +92,31 @@ def test_texts_without_a_common_word() -> None:
     assert find_slices(texts, np.arange(100) % 2 == 0, np.ones(100))[0] == []
 
 
+def test_losses_by_hand() -> None:
+    from tunewell.stages.slices import _loss
+
+    assert _loss({"label": "a", "prediction": "b", "p_a": "0.25", "p_b": "0.75"}) == pytest.approx(-np.log(0.25))
+    assert _loss({"label": "a", "prediction": "a", "probability": "0.5"}) == pytest.approx(-np.log(0.5))
+    assert _loss({"label": "a", "prediction": "b", "probability": "0.9"}) == pytest.approx(-np.log(0.1))
+    assert _loss({"label": '["a"]', "prediction": '["b"]', "p_a": "0.25", "p_b": "0.75"}) == 1
+
+
+def test_many_labels_have_one_probability_a_row(tmp_path: Path) -> None:
+    """Beyond some number of labels predictions.csv has no column for each."""
+    from tunewell.stages.slices import measured
+
+    texts, topic = rows(300, 7)
+    bad = np.random.default_rng(3).random(300) < np.where(topic == 2, 0.6, 0.05)
+    said = [
+        f"{i},{t},intent {i % 60},intent {(i + w) % 60},0.8" for i, (t, w) in enumerate(zip(texts, bad, strict=True))
+    ]
+    (tmp_path / "predictions.csv").write_text(
+        "row,text,label,prediction,probability\n" + "\n".join(said), encoding="utf-8"
+    )
+    found = measured(tmp_path, None, 0)
+    assert found.error == "wrong answer" and found.slices
+
+
 @pytest.mark.parametrize("valued", [False, True])
 def test_the_command_reads_the_runs_own_predictions(
     valued: bool, make_records: Callable[..., Path], tmp_path: Path, tiny_classifier: Path
@@ -126,3 +151,21 @@ def test_the_command_reads_the_runs_own_predictions(
     build(folder)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert 'id="slices"' in page and found["slices"][0]["words"][0] in page
+
+
+def test_a_whole_run_with_more_labels_than_probability_columns(tiny_model: Path, tmp_path: Path) -> None:
+    import tunewell
+
+    words = "red blue green black white small large room seat meal".split()
+    lines = [
+        f"{words[i % 10]} {words[i // 10]} {words[(i + k) % 10]} {k},intent {i}" for i in range(60) for k in range(7)
+    ]
+    (tmp_path / "many.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    run = tunewell.run(
+        train=str(tmp_path / "many.csv"), model=str(tiny_model), max_steps=2, probes="none", explain=2, bf16=False,
+        output_dir=str(tmp_path / "run"), progress=False, echo=lambda line: None,
+    )  # fmt: skip
+    header = (run.dir / "predictions.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.endswith("probability") and "p_" not in header
+    assert run.slices is not None and run.slices.error == "wrong answer"
+    assert "intent 59" in run.report_path.read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ def measured(folder: Path, predictor: Predictor | None, seed: int) -> Slices:
     rows = [rows[i] for i in chosen]
     texts, labels, predictions = ([row[name] for row in rows] for name in ("text", "label", "prediction"))
     pairs = [row["text_pair"] for row in rows] if rows and "text_pair" in rows[0] else None
-    valued = bool(rows) and not any(name.startswith("p_") for name in rows[0])
+    valued = bool(rows) and not any(name == "probability" or name.startswith("p_") for name in rows[0])
     if valued:
         loss = np.abs(np.array([float(row["prediction"]) - float(row["label"]) for row in rows]))
         limit = float(np.quantile(loss, LARGE)) if len(loss) else 0.0
@@ -86,8 +86,15 @@ def measured(folder: Path, predictor: Predictor | None, seed: int) -> Slices:
 
 
 def _loss(row: dict[str, str]) -> float:
-    """−log p of the label, at most 5; of several labels a row, 1 for a wrong answer."""
+    """−log p of the label, at most 5; of several labels a row, 1 for a wrong answer.
+
+    With many labels only the answer's own probability is written: of a wrong answer what it leaves is the most that the
+    label can have.
+    """
     p = row.get(f"p_{row['label']}")
+    if p is None and "probability" in row:
+        sure = float(row["probability"])
+        p = str(sure if row["label"] == row["prediction"] else 1 - sure)
     if p is None:
         return float(row["label"] != row["prediction"])
     return float(min(5.0, -np.log(max(float(p), 1e-9))))
