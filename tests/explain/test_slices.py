@@ -156,7 +156,7 @@ def test_the_command_reads_the_runs_own_predictions(
 def test_a_whole_run_with_more_labels_than_probability_columns(tiny_model: Path, tmp_path: Path) -> None:
     import tunewell
 
-    words = "red blue green black white small large room seat meal".split()
+    words = ["red", "blue", "green", "black", "white", "small", "large", "room", "seat", "meal"]
     lines = [
         f"{words[i % 10]} {words[i // 10]} {words[(i + k) % 10]} {k},intent {i}" for i in range(60) for k in range(7)
     ]
