@@ -151,6 +151,6 @@ def _history(m: MetaLearning, w: dict[str, str]) -> str:
         [(w["selection"], "main", seen)],
         title=w["history"],
         x_label=w["step"],
-        y_label=w["accuracy"],
+        y_label="",  # the note above says what it is
         points_of=[(x, y, "good" if x == m.best_step else "main", f"{x:.0f}: {y:.4f}") for x, y in seen],
     )
