@@ -181,23 +181,35 @@ def test_consistency_loss_by_hand():
     assert strong.grad[2].abs().sum() == 0
 
 
-def test_thresholds_of_freematch_by_hand():
-    """λ = 0.9 from a half each; texts with (0.8, 0.2) and (0.6, 0.4): mean confidence 0.7, mean (0.7, 0.3)."""
+def test_alignment_and_running_confidence_by_hand():
+    """Means keep 0.9 of a half each; texts with (0.8, 0.2) and (0.6, 0.4) have the mean (0.7, 0.3). Labelled 1 : 3."""
     import torch
 
-    from tunewell.unlabelled.consistency import Thresholds, consistency_loss
+    from tunewell.unlabelled.consistency import Running
 
-    weak = torch.tensor([[0.8, 0.2], [0.6, 0.4]]).log()
-    found = Thresholds(2)
-    first = found.update(weak)
-    assert found.level == pytest.approx(0.9 * 0.5 + 0.1 * 0.7)  # 0.52
-    assert found.means.tolist() == pytest.approx([0.52, 0.48])
-    assert first.tolist() == pytest.approx([0.52, 0.48 / 0.52 * 0.52])
-    second = found.update(weak)
-    assert found.level == pytest.approx(0.9 * 0.52 + 0.07)
-    assert second.tolist() == pytest.approx([0.538, 0.462 / 0.538 * 0.538])
-    _, counts = consistency_loss(weak, weak, torch.tensor([0.7, 0.1]))
-    assert counts.tolist() == [True, False]  # each by the threshold of the class that is guessed
+    found = Running([0.25, 0.75])
+    aligned = found.update(torch.tensor([[0.8, 0.2], [0.6, 0.4]]).log()).softmax(-1)
+    means = (0.9 * 0.5 + 0.07, 0.9 * 0.5 + 0.03)  # 0.52 and 0.48
+    assert found.means.tolist() == pytest.approx(means)
+    by_hand = []
+    for p, q in ((0.8, 0.2), (0.6, 0.4)):
+        a, b = p * 0.25 / means[0], q * 0.75 / means[1]
+        by_hand.append([a / (a + b), b / (a + b)])
+    assert aligned.tolist() == [pytest.approx(row, abs=1e-6) for row in by_hand]
+    assert found.level == pytest.approx(0.9 * 0.5 + 0.1 * (max(by_hand[0]) + max(by_hand[1])) / 2)
+    assert by_hand[1][1] > 0.5  # the second text is taken for the class that is given too seldom
+
+
+def test_a_model_that_says_one_class_only_is_not_followed():
+    """Answers that are the same for every text come out at the labelled shares, whatever class they are for."""
+    import torch
+
+    from tunewell.unlabelled.consistency import Running
+
+    found = Running([0.5, 0.5])
+    for _ in range(100):
+        aligned = found.update(torch.tensor([[3.0, 0.0]] * 4)).softmax(-1)
+    assert aligned[0].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
 
 
 def test_the_texts_of_a_step_go_through_the_pool():
@@ -205,7 +217,7 @@ def test_the_texts_of_a_step_go_through_the_pool():
 
     from tunewell.unlabelled.consistency import Consistency
 
-    hook = Consistency([str(i) for i in range(10)], None, classes=2, max_length=16, threshold=0.9, weight=1.0)
+    hook = Consistency([str(i) for i in range(10)], None, shares=[0.5, 0.5], max_length=16, threshold=0.9, weight=1.0)
     hook.prepare(SimpleNamespace(rows=2, seed=5, echo=lambda line: None))
     drawn = [hook.chosen(step).tolist() for step in range(5)]
     assert sorted([*drawn[0], *drawn[1], *drawn[2][:2]]) == list(range(10))  # the first pass: 4 + 4 + 2

@@ -8,12 +8,15 @@ At each step beside the task's batch, on texts u of the pool:
 The weak view is the text as it is, read without dropout; the strong one has words swapped, left out or misspelt, by
 the operations of `tunewell augment`. A row that the model is not sure of counts for nothing.
 
-FixMatch's τ is 0.95, which a model that has seen a few dozen rows seldom reaches. Where the recipe sets none, τ is that
-of FreeMatch (Wang et al., 2023): the running mean of the model's confidence, lower for classes that it seldom gives,
+Left alone a model that has learned little agrees with itself on one class. Three things hold against that:
 
-    τ ← λ τ + (1 − λ) mean over u of max q_u,   p̃ ← λ p̃ + (1 − λ) mean over u of q_u,   τ(c) = p̃(c) / max p̃ · τ
+- q is aligned to the classes of the labelled rows, q̂(c) ∝ q(c) · share(c) / p̃(c), where p̃ is the running mean of q
+  (ReMixMatch; Berthelot et al., 2020): a class that is given too often counts for less.
+- FixMatch's τ is 0.95, which a model that has seen a few dozen rows seldom reaches. Where the recipe sets none, τ is
+  the running mean of max q̂, which begins at 1/C (FreeMatch; Wang et al., 2023).
+- The weight climbs over the first half of the steps as exp(−5 (1 − t)²), t from 0 to 1 (Laine & Aila, 2017).
 
-which begins at 1/C. λ is 0.9 here and 0.999 in the paper, whose trainings are a thousand times as long.
+A running mean keeps 0.9 of itself at a step, where the papers keep 0.999 of it over trainings a thousand times as long.
 
 Shapes: B texts, C classes.
 """
@@ -36,14 +39,11 @@ STRONG, SHARE = ("swap", "delete", "keyboard"), 0.2  # operations, and the share
 PASS = 32  # texts a pass through the model at most
 
 
-def consistency_loss(
-    weak: torch.Tensor, strong: torch.Tensor, threshold: float | torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def consistency_loss(weak: torch.Tensor, strong: torch.Tensor, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
     """FixMatch's term, and which texts count.
 
     Args:
-        weak, strong: (B, C) logits of the two views; no gradient goes into `weak`.
-        threshold: τ, or (C,) one for each class.
+        weak, strong: (B, C) logits of the two views; no gradient goes into `weak`. threshold: τ.
 
     Returns:
         Scalar: the sum of the cross-entropies of the texts that count over all B. (B,) booleans.
@@ -51,29 +51,42 @@ def consistency_loss(
     from torch.nn import functional
 
     confidence, guess = weak.detach().float().softmax(-1).max(-1)
-    counts = confidence >= (threshold if isinstance(threshold, float) else threshold[guess])
+    counts = confidence >= threshold
     losses = functional.cross_entropy(strong.float(), guess, reduction="none")
     return (losses * counts).sum() / len(losses), counts
 
 
-class Thresholds:
-    """FreeMatch's thresholds, see the head of this file.
+class Running:
+    """What the model has answered of late: see the head of this file.
 
     Attributes:
-        level: τ. means: (C,) p̃, float64.
+        level: the running mean of confidence, τ where none is set. means: (C,) p̃, float64.
+        shares: (C,) of the classes among the labelled rows.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, shares: Sequence[float]) -> None:
         import torch
 
-        self.level, self.means = 1 / classes, torch.full((classes,), 1 / classes, dtype=torch.float64)
+        self.shares = torch.tensor(shares, dtype=torch.float64)
+        self.level, self.means = 1 / len(shares), torch.full((len(shares),), 1 / len(shares), dtype=torch.float64)
 
     def update(self, weak: torch.Tensor) -> torch.Tensor:
-        """Take a batch's logits (B, C) in; returns the (C,) thresholds after it."""
-        q = weak.detach().double().softmax(-1).cpu()
-        self.level = MEMORY * self.level + (1 - MEMORY) * q.max(-1).values.mean().item()
-        self.means = MEMORY * self.means + (1 - MEMORY) * q.mean(0)
-        return self.means / self.means.max() * self.level
+        """Take a batch's logits (B, C) in; returns the logits of the aligned probabilities."""
+        logits = weak.detach().double().cpu()
+        self.means = MEMORY * self.means + (1 - MEMORY) * logits.softmax(-1).mean(0)
+        aligned = logits.log_softmax(-1) + self.shares.clamp(min=1e-9).log() - self.means.clamp(min=1e-9).log()
+        self.level = MEMORY * self.level + (1 - MEMORY) * aligned.softmax(-1).max(-1).values.mean().item()
+        return aligned.to(weak.device, weak.dtype)
+
+
+def climb(step: int, steps: int) -> float:
+    """Share of the weight at a step: exp(−5 (1 − t)²) over the first half of the steps, then 1.
+
+    >>> [round(climb(s, 20), 4) for s in (0, 5, 10, 19)]
+    [0.0067, 0.2865, 1.0, 1.0]
+    """
+    t = min(1.0, 2 * step / max(1, steps))
+    return float(np.exp(-5 * (1 - t) ** 2))
 
 
 def changed(text: str, rng: np.random.Generator) -> str:
@@ -102,13 +115,13 @@ class Consistency:
         texts: Sequence[str],
         pairs: Sequence[str] | None,
         *,
-        classes: int,
+        shares: Sequence[float],
         max_length: int,
         threshold: float | None,
         weight: float,
     ) -> None:
         self.texts, self.pairs, self.weight = texts, pairs, weight
-        self.max_length, self.threshold, self.adaptive = max_length, threshold, Thresholds(classes)
+        self.max_length, self.threshold, self.running = max_length, threshold, Running(shares)
         self.seen = self.counted = 0
 
     def prepare(self, tuning: Tuning) -> None:
@@ -123,25 +136,23 @@ class Consistency:
         return np.array([orders[p // n][p % n] for p in places.tolist()])
 
     def labelled_loss(self, model: Any, outputs: Any, labels: torch.Tensor, step: int) -> torch.Tensor | None:
+        import torch
+
         if not self.weight:
             return None
         rng = np.random.default_rng([self.tuning.seed, step, 1])
         total: Any = 0.0
         places = self.chosen(step).tolist()
         parts = [places[start : start + PASS] for start in range(0, len(places), PASS)]
-        weaks = [self._weak(model, *self._texts(part)) for part in parts]
-        threshold: Any = self.threshold
-        if threshold is None:
-            import torch
-
-            threshold = self.adaptive.update(torch.cat(weaks)).to(model.device)
-        for part, weak in zip(parts, weaks, strict=True):
+        aligned = self.running.update(torch.cat([self._weak(model, *self._texts(part)) for part in parts]))
+        threshold = self.running.level if self.threshold is None else self.threshold
+        for part, weak in zip(parts, aligned.split(PASS), strict=True):
             texts, pairs = self._texts(part)
             strong = model(**self._batch(model, [changed(t, rng) for t in texts], pairs)).logits
             loss, counts = consistency_loss(weak, strong, threshold)
             total = total + loss * (len(part) / len(places))
             self.seen, self.counted = self.seen + len(part), self.counted + int(counts.sum())
-        return self.weight * total
+        return self.weight * climb(step, self.tuning.steps) * total
 
     def _texts(self, places: list[int]) -> tuple[list[str], list[str] | None]:
         pairs = None if self.pairs is None else [self.pairs[i] for i in places]
@@ -168,9 +179,9 @@ class Consistency:
     def state(self) -> dict[str, torch.Tensor]:
         import torch
 
-        level = torch.tensor(self.adaptive.level, dtype=torch.float64)
-        return {"figures": torch.tensor([self.seen, self.counted]), "level": level, "means": self.adaptive.means}
+        level = torch.tensor(self.running.level, dtype=torch.float64)
+        return {"figures": torch.tensor([self.seen, self.counted]), "level": level, "means": self.running.means}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.seen, self.counted = (int(n) for n in state["figures"])
-        self.adaptive.level, self.adaptive.means = float(state["level"]), state["means"].double()
+        self.running.level, self.running.means = float(state["level"]), state["means"].double()

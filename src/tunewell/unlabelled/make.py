@@ -96,10 +96,11 @@ def consistency(job: Job, prefix: str, teacher: Made) -> Made:
     recipe, pool = job.recipe, job.pool
     assert pool is not None
     threshold = recipe.unlabelled_threshold
+    counts = np.bincount(job.targets("train"), minlength=len(job.spec.labels))
     hook = Consistency(
         pool.texts,
         pool.pairs,
-        classes=len(job.spec.labels),
+        shares=(counts / counts.sum()).tolist(),
         max_length=job.max_length,
         threshold=threshold,
         weight=recipe.unlabelled_weight,
@@ -110,7 +111,7 @@ def consistency(job: Job, prefix: str, teacher: Made) -> Made:
     training = tune(child)
     path = _cache(job, child.candidate, "json")
     if hook.seen:
-        level = hook.adaptive.level if threshold is None else threshold
+        level = hook.running.level if threshold is None else threshold
         write_whole(path, json.dumps({"counted": hook.counted / hook.seen, "threshold": level}))
     about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return Made(child, training, about=about)
