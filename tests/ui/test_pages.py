@@ -32,6 +32,15 @@ def test_every_run_is_listed_with_its_state(runs):
     assert (found["seq"].kind, found["seq"].test.low, found["seq"].tasks) == ("sequence", 0.7, ("first", "second"))
 
 
+@pytest.mark.parametrize("record", ["curve.json", "prune.json", "meta.json"])
+def test_folders_of_other_commands_are_no_stopped_runs(tmp_path, record):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "steps.json").write_text("{}", encoding="utf-8")
+    assert [e.state for e in Shelf(Place(tmp_path)).all()] == ["stopped"]
+    (tmp_path / "x" / record).write_text("{}", encoding="utf-8")
+    assert Shelf(Place(tmp_path)).all() == []
+
+
 def test_a_folder_that_is_a_run_itself(runs):
     assert [(e.at, e.name) for e in Shelf(Place(runs / "a")).all()] == [(".", "a")]
     assert session(runs / "a").get("/run?at=.").status_code == 200

@@ -23,6 +23,7 @@ from tunewell.ui.places import Place
 
 State = Literal["finished", "working", "stopped", "broken"]
 OWN = ("steps.json", "environment.json", "sequence.json", "evaluation.json", "recipe.yaml")
+OTHERS = ("curve.json", "prune.json", "meta.json")  # records of commands that are no runs
 DEEPEST, MOST = 8, 20_000  # levels of folders, and folders, that are looked at
 FAULTS = (TunewellError, ValueError, OSError, KeyError, TypeError, AttributeError)  # of a record that is not one
 
@@ -59,7 +60,10 @@ class Entry:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run or a sequence, finished or not. A recipe or a summary alone makes none."""
+    """Whether a folder is a run or a sequence, finished or not. A recipe or a summary alone makes none; a learning
+    curve, a pruning and a meta-learning are no runs, though their folders are kept in the same way."""
+    if any((path / name).is_file() for name in OTHERS):
+        return False
     has = {name for name in OWN if (path / name).is_file()}
     locked = (path / ".lock").is_file()
     return bool(has - {"recipe.yaml"}) or ("recipe.yaml" in has and (path / "summary.json").is_file()) or locked
