@@ -11,8 +11,10 @@ score, which neither saw. The cost is the time of all tunings of `auto` over tha
 from __future__ import annotations
 
 import json
+import random
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from common import child, file_of, parser, record
@@ -25,8 +27,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     import tunewell
 
     with tempfile.TemporaryDirectory() as folder:
+        test = Path(folder) / "test.jsonl"
+        lines = Path(job["test"]).read_text(encoding="utf-8").splitlines()
+        test.write_text("\n".join(random.Random(0).sample(lines, min(len(lines), job["sample"]))), encoding="utf-8")
         run = tunewell.run(
-            train=job["train"], test=job["test"], model=job["model"], max_train_samples=job["rows"],
+            train=job["train"], test=str(test), model=job["model"], max_train_samples=job["rows"],
             learning_rate=job["rate"], num_train_epochs=job["epochs"], seed=job["seed"], probes="none", explain=0,
             output_dir=folder + "/run", progress=False,
             echo=lambda line: print(line, file=sys.stderr, flush=True),
@@ -46,6 +51,7 @@ def main() -> None:
     args = parser(__doc__ or "")
     args.add_argument("--sets", nargs="+", default=["sst2", "ag_news", "clinc150_small", "dbpedia"])
     args.add_argument("--rows", type=int, default=2000)
+    args.add_argument("--sample", type=int, default=2000, help="test rows at most")
     args.add_argument("--epochs", type=float, default=3.0)
     args.add_argument("--steps", type=float, nargs="+", default=list(STEPS), help="rates of the grid, times the usual")
     options = args.parse_args()
@@ -57,6 +63,7 @@ def main() -> None:
             job = {
                 **{split: str(file_of(options.data_root, name, split)) for split in ("train", "test")},
                 "model": options.model, "rows": options.rows, "epochs": options.epochs, "seed": seed,
+                "sample": options.sample,
             }  # fmt: skip
             auto = child(__file__, job | {"rate": "auto"})
             usual = auto["tried"][0]
