@@ -232,3 +232,84 @@ def test_the_command(tiny_classifier: Path, tmp_path: Path):
     ):
         result = runner.invoke(app, ["counterfactual", *wrong])
         assert result.exit_code == 2 and said in result.output, result.output
+
+
+ODD = [
+    "😀😀 👍🏽", "الغرفة كانت رائعة", "这个房间很好,我们很喜欢!", "good", "!!! ... ?!", "good " * 300,
+    "<b>the crew</b> & <script>alert('bad')</script>", "e\u0301te\u0301 was bad", "a\tb\n\nc bad\u200b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD, ids=lambda t: ascii(t[:8]))
+def test_odd_texts(tiny_predictor: Predictor, text: str):
+    (found,) = counterfactuals(tiny_predictor, [text], rows=150, mask_model="splade-tiny")
+    assert found.text == text and found.asked <= 150 + 130 + 12 * 40  # words taken out one by one, and proposals
+    for changed in (found.without, found.instead):
+        if changed is not None:
+            assert tiny_predictor.predict([changed.text])[0] == changed.prediction != found.prediction
+            assert all(text[e.start : e.end] == e.word for e in changed.edits)
+
+
+def headed(folder: Path, base: Path, labels: int, **more: Any) -> Path:
+    """A random head of so many labels."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    names = {i: f"label {i}" for i in range(labels)}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, id2label=names, label2id={v: k for k, v in names.items()}, **more
+    )
+    torch.nn.init.normal_(model.classifier.weight)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def test_a_row_without_any_label_turns_when_one_comes(tiny_model: Path, tmp_path: Path, make_reviews: Any):
+    """Such a row has no label that could go: what turns it is the likeliest one's coming, and nothing less."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    folder = headed(tmp_path / "m", tiny_model, 3, problem_type="multi_label_classification")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    texts = [text for text, _ in make_reviews(12)]
+    highest = Predictor.load(folder).scores(texts).max()
+    with torch.no_grad():
+        model.classifier.bias -= float(np.log(highest / (1 - highest))) + 0.05  # now no text has a label
+    model.save_pretrained(folder)
+    predictor = Predictor.load(folder)
+    assert predictor.spec.multi_label and not any(predictor.predict(texts))
+    found = counterfactuals(predictor, texts)
+    assert any(c.without for c in found)
+    for c in found:
+        assert c.prediction == () and c.probability < 0.5
+        assert c.label == predictor.labels[int(predictor.scores([c.text])[0].argmax())]
+        if c.without:
+            assert c.label in c.without.prediction and c.without.probability >= 0.5
+
+
+def test_a_model_without_a_mask_and_a_decoder_propose_nothing(tiny_predictor: Predictor, tiny_decoder, tmp_path: Path):
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from tunewell.models.load import locate
+
+    folder = tmp_path / "m"
+    AutoModelForMaskedLM.from_pretrained(locate("splade-tiny")).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(locate("splade-tiny"))
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="no token for a masked word"):
+        counterfactuals(tiny_predictor, ["a good room"], mask_model=str(folder))
+    with pytest.raises(ModelError):
+        counterfactuals(tiny_predictor, ["a good room"], mask_model=str(tiny_decoder))
+
+
+@pytest.mark.parametrize("command", ["counterfactual", "explain"])
+def test_what_is_read_is_not_written_over(tiny_classifier: Path, tmp_path: Path, command: str):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"text": "the crew was rude"}\n', encoding="utf-8")
+    args = [command, str(tiny_classifier), "--data", str(data), "--text", "text", "-o", str(data)]
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 2 and "would overwrite the input" in result.output
+    assert data.read_text(encoding="utf-8") == '{"text": "the crew was rude"}\n'

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from tunewell.cli import app
 from tunewell.errors import ModelError
 from tunewell.export.gguf import neighbours, pre_tokenizer, refuse, tensor_name, write_gguf
-from tunewell.export.llamacpp import FIRST, compare, leading
+from tunewell.export.llamacpp import FIRST, compare, leading, readable
 from tunewell.export.run import export
 from tunewell.tasks.generation.task import load_writer
 
@@ -133,3 +133,97 @@ def test_mistakes_leave_nothing(tiny_classifier, tiny_t5, tiny_decoder, tmp_path
     result = CliRunner().invoke(app, ["export", str(tiny_classifier), "--to", "gguf", "-o", str(tmp_path / "out")])
     assert result.exit_code == 2 and "is no decoder" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def saved(folder, tokenizer, *, more=0, config=None, change=lambda model: None):
+    """A random decoder with `more` entries of its vocabulary than the tokenizer has."""
+    torch.manual_seed(1)
+    config = config or Qwen2Config(
+        vocab_size=len(tokenizer) + more, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).eval()
+    change(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def rows_in(run, texts):
+    run.mkdir()
+    (run / "predictions.csv").write_text("text\n" + "\n".join(texts) + "\n", encoding="utf-8")
+    return run
+
+
+def test_names_of_unused_entries_are_text_like_any_other(pair, tmp_path):
+    _, tokenizer = pair
+    folder = saved(tmp_path / "m", tokenizer, more=40)
+    run = rows_in(tmp_path / "run", [f"what is [PAD{len(tokenizer) + 3}] here", "and [PAD410]"])
+    writer = load_writer(folder)
+    write_gguf(writer.model, writer.tokenizer, tmp_path / "m.gguf", weights="f32")
+    found = compare(writer, tmp_path / "m.gguf", run, weights="f32")
+    assert found.real and found.first < 2e-2
+
+
+def test_tokens_that_the_model_has_no_embedding_for_are_left_out(pair, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(pair[1].name_or_path)
+    folder = saved(tmp_path / "m", tokenizer)
+    tokenizer.add_tokens(["<extra>", "<more>"])
+    tokenizer.pad_token = "<more>"  # beyond the vocabulary of the model, and never read
+    tokenizer.save_pretrained(folder)
+    writer = load_writer(folder)
+    write_gguf(writer.model, writer.tokenizer, tmp_path / "m.gguf", weights="f32")
+    assert compare(writer, tmp_path / "m.gguf", tmp_path, weights="f32").first < 2e-2
+
+
+def test_an_answer_that_ends_at_once(pair, tmp_path):
+    def ends(model):
+        with torch.no_grad():
+            model.model.embed_tokens.weight.copy_(torch.ones(32))
+            for name, p in model.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    p.zero_()
+            model.lm_head.weight.zero_()
+            model.lm_head.weight[pair[1].eos_token_id] = 1.0
+
+    folder = saved(tmp_path / "m", pair[1], change=ends)
+    found = export(folder, tmp_path / "out", to="gguf", weights="f32").written
+    assert found is not None and found.same == 1.0 and found.first < 2e-2
+
+
+def test_a_prompt_that_the_window_cuts_in_a_character_is_asked_as_tokens(pair, tmp_path):
+    folder = saved(tmp_path / "m", pair[1])
+    writer = load_writer(folder)
+    long = "北京很大" * 12 + " the end"
+    writer.max_length = next(
+        n for n in range(20, 60)
+        if "\ufffd" in writer.tokenizer.decode(writer.prompt(writer.conversation(long))[-n:])
+    )  # fmt: skip
+    ids = writer.prompt(writer.conversation(long))
+    assert readable(writer.tokenizer, ids) == ids
+    run = rows_in(tmp_path / "run", [long])
+    write_gguf(writer.model, writer.tokenizer, tmp_path / "m.gguf", weights="f32")
+    assert compare(writer, tmp_path / "m.gguf", run, weights="f32").first < 2e-2
+
+
+def test_a_tokenizer_that_begins_texts_by_itself_begins_them_once(pair, tmp_path):
+    from tokenizers import processors
+
+    tokenizer = AutoTokenizer.from_pretrained(pair[1].name_or_path)
+    tokenizer.bos_token = "<|endoftext|>"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    writer = load_writer(saved(tmp_path / "m", tokenizer))
+    assert writer.tokenizer("a")["input_ids"][0] == writer.tokenizer.bos_token_id
+    write_gguf(writer.model, writer.tokenizer, tmp_path / "m.gguf", weights="f32")
+    assert compare(writer, tmp_path / "m.gguf", tmp_path, weights="f32").first < 2e-2
+
+
+def test_sliding_windows_are_refused_in_every_family(pair):
+    config = Qwen2Config(use_sliding_window=True, sliding_window=64, num_hidden_layers=2, max_window_layers=0)
+    with pytest.raises(ModelError, match="sliding window"):
+        refuse(config, pair[1], "x")
+    refuse(Qwen2Config(num_hidden_layers=2), pair[1], "x")

@@ -147,3 +147,21 @@ def test_mistakes(tiny_classifier, tiny_model, tmp_path):
     with pytest.raises(RunFolderError):
         export(tiny_classifier, tmp_path / "file" / "a", to="merged")
     assert [p.name for p in Path(tmp_path).iterdir()] == ["file"]
+
+
+def test_weights_go_with_gguf_only_and_only_exports_are_written_over(tiny_classifier, tmp_path):
+    import shutil
+
+    with pytest.raises(ModelError, match="goes with GGUF only"):
+        export(tiny_classifier, tmp_path / "a", to="onnx", weights="q8_0")
+    result = CliRunner().invoke(app, ["export", str(tiny_classifier), "-o", str(tmp_path / "a"), "--weights", "f16"])
+    assert result.exit_code == 2 and "goes with GGUF only" in result.output
+    run, other = tmp_path / "runs" / "run", tmp_path / "photos"
+    shutil.copytree(tiny_classifier, run)
+    other.mkdir()
+    (other / "dear.jpg").write_text("x")
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    for place in (run, run.parent, other):
+        with pytest.raises(RunFolderError, match="other things than an export"):
+            export(run, place, to="merged", overwrite=True)
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before

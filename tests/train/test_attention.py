@@ -81,3 +81,17 @@ def test_the_saved_model_keeps_its_own_dropout(tiny_model, make_reviews, tmp_pat
     config = transformers.AutoConfig.from_pretrained(run.dir / "model")
     assert config.attention_probs_dropout_prob == pytest.approx(0.1)
     assert not any("changes nothing" in line for line in said)
+
+
+def test_a_model_in_which_none_is_found_says_so_for_nought_too(tiny_model, make_reviews, tmp_path, monkeypatch):
+    import tunewell
+
+    monkeypatch.setattr("tunewell.train.attention.QUERIES", ())
+    data = tmp_path / "data.csv"
+    pandas.DataFrame(make_reviews(60, ("bad", "good"), 0), columns=["text", "label"]).to_csv(data, index=False)
+    said: list[str] = []
+    tunewell.run(
+        train=str(data), model=str(tiny_model), max_steps=1, probes="none", attention_dropout=0, explain=0,
+        output_dir=str(tmp_path / "run"), progress=False, echo=said.append,
+    )  # fmt: skip
+    assert any("found no dropout on attention weights" in line for line in said)

@@ -134,9 +134,6 @@ def test_nothing_is_kept_where_it_would_not_be_the_same(tmp_path):
     assert not same(Kept(model, blocks_of(model), 2), encoded, collate)
     freeze(model, 3)
     kept = Kept(model, blocks_of(model), 2)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(0, 0.5)
     assert same(kept, encoded, collate)
     second = model.base_model.encoder.layer[1]
     original = type(model.base_model.encoder).forward
@@ -149,6 +146,87 @@ def test_nothing_is_kept_where_it_would_not_be_the_same(tmp_path):
     model.base_model.encoder.forward = looks_below.__get__(model.base_model.encoder)
     assert not same(Kept(model, blocks_of(model), 2), encoded, collate)
     assert "forward" not in vars(second)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.LongformerConfig(**BERT, **SPECIAL, attention_window=4, max_position_embeddings=64),
+        transformers.XLNetConfig(d_model=16, n_layer=3, n_head=2, d_inner=32, vocab_size=60, num_labels=3),
+    ],
+    ids=lambda c: c.model_type,
+)
+def test_layers_that_answer_in_another_shape_compute_as_always(config, tmp_path):
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    freeze(model, 3)
+    with kept_below(model, rows(), Collator(0, float_labels=False), bf16=False, folder=tmp_path) as kept:
+        assert kept is None
+    assert "forward" not in vars(blocks_of(model)[0])
+
+
+def test_what_reads_padding_is_noticed_among_rows_of_one_length(tmp_path):
+    """The first rows are of one length, so that only longer ones show that a layer mixes in what stands at padding."""
+    config = transformers.FNetConfig(hidden_size=16, num_hidden_layers=3, intermediate_size=32, vocab_size=60)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    freeze(model, 3)
+    ids = [[7, 8, 9]] * 3 + [[5] * n for n in range(4, 12)]
+    encoded = Dataset.from_dict({"input_ids": ids, "labels": [0] * len(ids), "row": list(range(len(ids)))})
+    with kept_below(model, encoded, Collator(0, float_labels=False), bf16=False, folder=tmp_path) as kept:
+        assert kept is None
+
+
+@pytest.mark.parametrize("where", ["reading", "tuning"])
+def test_nothing_stays_after_an_error(where, tmp_path, monkeypatch):
+    model = transformers.AutoModelForSequenceClassification.from_config(transformers.BertConfig(**BERT))
+    freeze(model, 3)
+    monkeypatch.setattr("tunewell.train.frozen.IN_MEMORY", 100)
+    own, calls = Kept.below, []
+
+    def below(self, inputs):
+        calls.append(1)
+        if where == "reading" and len(calls) > 1:  # the first call is the trial
+            assert (tmp_path / "frozen.dat").is_file()
+            raise KeyboardInterrupt
+        return own(self, inputs)
+
+    monkeypatch.setattr(Kept, "below", below)
+
+    def broken_off() -> None:
+        with kept_below(model, rows(), Collator(0, float_labels=False), bf16=False, folder=tmp_path) as kept:
+            assert kept is not None and where == "tuning"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    assert not list(tmp_path.iterdir()) and "forward" not in vars(blocks_of(model)[0])
+
+
+def test_a_tuning_that_breaks_off_leaves_model_and_folder_as_they_were(tiny_model, make_reviews, tmp_path, monkeypatch):
+    import pandas
+
+    import tunewell
+    from tunewell.train.trainer import TunewellTrainer
+
+    seen: list[object] = []
+
+    def broken(self, *given, **options):
+        seen.extend([self.model, [m.p for m in self.model.modules() if isinstance(m, torch.nn.Dropout)]])
+        assert list((tmp_path / "run").rglob("frozen.dat")) and "forward" in vars(blocks_of(self.model)[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunewell.train.frozen.IN_MEMORY", 100)
+    monkeypatch.setattr(TunewellTrainer, "train", broken)
+    data = tmp_path / "data.csv"
+    pandas.DataFrame(make_reviews(60), columns=["text", "label"]).to_csv(data, index=False)
+    with pytest.raises(KeyboardInterrupt) as held:  # whoever holds the error holds all that was at work
+        tunewell.run(
+            train=str(data), model=str(tiny_model), strategy="freeze", freeze="last_1", max_steps=2, probes="none",
+            explain=0, attention_dropout=0.0, output_dir=str(tmp_path / "run"), progress=False, echo=lambda line: None,
+        )  # fmt: skip
+    model, within = seen
+    assert held.value is not None and "forward" not in vars(blocks_of(model)[0])
+    assert 0.0 in within and 0.0 not in [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert not list((tmp_path / "run").rglob("frozen.dat"))
 
 
 @pytest.mark.parametrize("mode", ["head_only", "last_1"])

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +27,21 @@ SILENCE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
 }
+
+
+def keep_input(output: str | None, data: str | None) -> None:
+    """Make sure that a command does not write over what it reads; `-` is no file.
+
+    Raises:
+        DataError: both are the same file.
+    """
+    if not output or not data or "-" in (output, data):
+        return
+    there, given = Path(output), Path(data)
+    if there.exists() and given.exists() and there.samefile(given):
+        from tunewell.errors import DataError
+
+        raise DataError("would overwrite the input", where=output, remedy="name another -o")
 
 
 ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what people write after a flag

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunewell.cli.base import Command, say
+from tunewell.cli.base import Command, keep_input, say
 from tunewell.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def command(
         )
     if output and Path(output).suffix.lower() not in (".json", ".jsonl"):
         raise DataError("unknown ending", where=output, expected=".jsonl or .json")
+    keep_input(output, data)
     from tunewell.cli.explain import rows_of, watched
     from tunewell.explain.counterfactual.search import counterfactual_rows
     from tunewell.predict import Predictor, load_predictor

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunewell.cli.base import Command, in_colour, say, show_progress
+from tunewell.cli.base import Command, in_colour, keep_input, say, show_progress
 from tunewell.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def command(
         )
     if output and Path(output).suffix.lower() not in _ENDINGS:
         raise DataError("unknown ending", where=output, expected=", ".join(_ENDINGS))
+    keep_input(output, data)
     from tunewell.explain.tokens import method as known
     from tunewell.explain.why import why
     from tunewell.predict import Predictor, load_predictor

@@ -27,9 +27,7 @@ _EXAMPLES = (
 @click.option(
     "--int8", is_flag=True, help="ONNX with weights in 8 bits: a quarter of the size, about 98 % same answers."
 )
-@click.option(
-    "--weights", type=click.Choice(["f32", "f16", "q8_0"]), default="f16", help="GGUF: how matrices are kept. [f16]"
-)
+@click.option("--weights", type=click.Choice(["f32", "f16", "q8_0"]), help="GGUF: how matrices are kept. [f16]")
 @click.option("--overwrite", is_flag=True, help="Write over an earlier export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(run: str, to: Any, output: str | None, int8: bool, weights: Any, overwrite: bool, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunewell.cli.base import Command, say, show_progress
+from tunewell.cli.base import Command, keep_input, say, show_progress
 from tunewell.errors import DataError, ModelError, nearest
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def command(
 
     if not Path(run).exists():
         raise ModelError("no such run or model folder", where=run, expected="a run folder or a model folder")
-    if output != "-" and data != "-" and Path(output).exists() and Path(data).exists() and Path(output).samefile(data):
-        raise DataError("would overwrite the input", where=output, remedy="name another -o")
+    keep_input(output, data)
     if data == STDIN and sys.stdin.isatty():
         say("reading from the terminal, one text a line; Ctrl-D ends")
     waits = data == STDIN and sys.stdin.isatty()

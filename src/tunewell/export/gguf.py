@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Weights = Literal["f32", "f16", "q8_0"]
 FILE = "model.gguf"
 FAMILIES = ("llama", "mistral", "qwen2")
-NORMAL, UNKNOWN, CONTROL, USER = 1, 2, 3, 4  # llama.cpp's kinds of tokens
+NORMAL, CONTROL, USER, UNUSED = 1, 3, 4, 5  # llama.cpp's kinds of tokens
 LAYER = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -148,7 +148,7 @@ def refuse(config: Any, tokenizer: Any, where: str) -> None:
             expected="a decoder of " + ", ".join(FAMILIES),
             remedy="llama.cpp's own convert_hf_to_gguf.py knows more families: give it the run's model/ folder",
         )
-    if rope != "default" or (config.model_type == "mistral" and getattr(config, "sliding_window", None)):
+    if rope != "default" or getattr(config, "sliding_window", None):
         raise ModelError(
             f"its positions ({'rope ' + rope if rope != 'default' else 'sliding window'}) are not written as GGUF here",
             where=where,
@@ -192,12 +192,19 @@ def _described(tokenizer: Any, where: str) -> dict[str, Any]:
     return json.loads(tokenizer.backend_tokenizer.to_str())
 
 
+def begins(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts its beginning-of-text token before a text by itself; llama.cpp does so then."""
+    plain = tokenizer("a")["input_ids"]
+    return bool(plain) and plain[0] == tokenizer.bos_token_id
+
+
 def _add_tokenizer(writer: Any, tokenizer: Any, size: int) -> None:
     about = _described(tokenizer, "")
     tokens = [f"[PAD{i}]" for i in range(size)]
-    kinds = [UNKNOWN] * size
+    kinds = [UNUSED] * size  # a text with "[PAD7]" in it is not that token
     for token, i in about["model"]["vocab"].items():
-        tokens[i], kinds[i] = token, NORMAL
+        if i < size:  # the model has no embedding for more
+            tokens[i], kinds[i] = token, NORMAL
     for added in about["added_tokens"]:
         if added["id"] < size:
             tokens[added["id"]], kinds[added["id"]] = added["content"], CONTROL if added["special"] else USER
@@ -208,9 +215,8 @@ def _add_tokenizer(writer: Any, tokenizer: Any, size: int) -> None:
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in about["model"]["merges"]])
     ids = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
     for kind, i in ids.items():
-        if i is not None:
+        if i is not None and i < size:
             getattr(writer, f"add_{kind}_token_id")(i)
-    plain = tokenizer("a")["input_ids"]
-    writer.add_add_bos_token(bool(plain) and plain[0] == tokenizer.bos_token_id)
+    writer.add_add_bos_token(begins(tokenizer))
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)

@@ -6,11 +6,12 @@ import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunewell.errors import ModelError
+from tunewell.export.gguf import begins
 from tunewell.results import Record
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Written(Record):
 
 
 class Llama:
-    """A GGUF file in llama.cpp. Close it when done."""
+    """A GGUF file in llama.cpp; its server ends with the object."""
 
     def __init__(self, file: Path, window: int, threads: int) -> None:
         import xllamacpp
@@ -71,14 +72,15 @@ class Llama:
         options.verbosity = 0
         self.server = xllamacpp.Server(options)
 
-    def write(self, prompt: str, tokens: int) -> tuple[str, int, int, float]:
-        """The greedy answer to a text, the tokens read, and id and log-probability of the first token that ends a
-        character."""
+    def write(self, prompt: str | list[int], tokens: int) -> tuple[str, int, tuple[int, float] | None]:
+        """The greedy answer to a text (or tokens), the tokens read, and id and log-probability of the first token that
+        ends a character; None where the answer is empty."""
         asked = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "n_probs": 1, "cache_prompt": False}
         found = self.server.handle_completions(asked)
         answer = found["choices"][0]
-        first = answer["logprobs"]["content"][0]
-        return answer["text"], int(found["usage"]["prompt_tokens"]), int(first["id"]), float(first["logprob"])
+        told = (answer.get("logprobs") or {}).get("content") or []
+        first = (int(told[0]["id"]), float(told[0]["logprob"])) if told else None
+        return answer["text"], int(found["usage"]["prompt_tokens"]), first
 
 
 def compare(writer: CausalWriter, file: Path, run: Path, *, weights: str) -> Written:
@@ -91,7 +93,7 @@ def compare(writer: CausalWriter, file: Path, run: Path, *, weights: str) -> Wri
 
     texts, real = prompts_of(run)
     rows = [writer.prompt(writer.conversation(t)) for t in texts]
-    rendered = [str(writer.tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in rows]
+    asked = [readable(writer.tokenizer, ids) for ids in rows]
     try:
         llama = Llama(file, max(map(len, rows)) + LONGEST + 8, torch.get_num_threads())
     except Exception as error:
@@ -99,9 +101,9 @@ def compare(writer: CausalWriter, file: Path, run: Path, *, weights: str) -> Wri
             f"llama.cpp cannot read what was written: {error}", where=str(run), remedy="please report this architecture"
         ) from error
     theirs, ours, apart, seconds = [], [], [], [0.0, 0.0]
-    for ids, text in zip(rows, rendered, strict=True):
+    for ids, prompt in zip(rows, asked, strict=True):
         started = time.perf_counter()
-        answer, read, first, logprob = llama.write(text, LONGEST)
+        answer, read, first = llama.write(prompt, LONGEST)
         seconds[0] += time.perf_counter() - started
         if read != len(ids):
             raise ModelError(
@@ -115,12 +117,20 @@ def compare(writer: CausalWriter, file: Path, run: Path, *, weights: str) -> Wri
         seconds[1] += time.perf_counter() - started
         theirs.append(answer)
         ours.append(own)
-        apart.append(abs(logprob - float(expected[first])))
+        if first is not None:
+            apart.append(abs(first[1] - float(expected[first[0]])))
+        elif own.strip():
+            raise ModelError(
+                "llama.cpp answers nothing where the model does",
+                where=str(run),
+                expected=f"an answer such as {own.strip()[:40]!r}",
+                remedy="please report this architecture",
+            )
     count = sum(len(writer.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in ours)
     found = Written(
         prompts=len(rows),
         real=real,
-        first=max(apart),
+        first=max(apart, default=0.0),
         same=float(np.mean([a.strip() == b.strip() for a, b in zip(ours, theirs, strict=True)])),
         leading=float(np.mean([leading(a.strip(), b.strip()) for a, b in zip(ours, theirs, strict=True)])),
         tokens_per_second={
@@ -135,6 +145,16 @@ def compare(writer: CausalWriter, file: Path, run: Path, *, weights: str) -> Wri
             remedy="please report this architecture" if weights != "q8_0" else "export with --weights f16",
         )
     return found
+
+
+def readable(tokenizer: Any, ids: Sequence[int]) -> str | list[int]:
+    """The text that is read as these tokens; the tokens themselves where none is, as where a window cuts a word."""
+    begun = begins(tokenizer)
+    if begun and list(ids[:1]) != [tokenizer.bos_token_id]:
+        return list(ids)
+    rest = list(ids[1:] if begun else ids)
+    text = str(tokenizer.decode(rest, clean_up_tokenization_spaces=False))
+    return text if list(tokenizer(text, add_special_tokens=False)["input_ids"]) == rest else list(ids)
 
 
 def _greedy(writer: CausalWriter, ids: Sequence[int]) -> tuple[str, np.ndarray]:

@@ -46,7 +46,7 @@ def export(
     *,
     to: Form = "onnx",
     int8: bool = False,
-    weights: Weights = "f16",
+    weights: Weights | None = None,
     overwrite: bool = False,
     echo: Callable[[str], None] = lambda line: None,
 ) -> Exported:
@@ -57,19 +57,27 @@ def export(
             folder.
         to: `onnx`; `savedmodel`, of TensorFlow; `gguf`, of llama.cpp; `merged`, weights and tokenizer alone; `hub`,
             the same with the card.
-        int8: of ONNX, weights in 8 bits. weights: of GGUF: f32, f16 or q8_0.
+        int8: of ONNX, weights in 8 bits. weights: of GGUF: f32, f16 (by default) or q8_0.
 
     Raises:
         ModelError: the export differs from the source by more than rounding, or the model cannot be exported.
-        RunFolderError: the output is there already, or cannot be written.
+        RunFolderError: the output is there already, is no earlier export, holds the run, or cannot be written.
     """
     from tunewell.predict import Predictor
 
     run, output = Path(run), Path(output)
     if int8 and to != "onnx":
         raise ModelError("`int8` goes with ONNX only", where=f"--to {to}", expected="--to onnx --int8")
+    if weights is not None and to != "gguf":
+        raise ModelError("`weights` goes with GGUF only", where=f"--to {to}", expected=f"--to gguf --weights {weights}")
     if output.exists() and not overwrite:
         raise RunFolderError("is there already", where=str(output), expected="a new folder", remedy="or --overwrite")
+    if output.exists() and not _earlier(output, run):
+        raise RunFolderError(
+            "holds other things than an export, which `overwrite` would remove",
+            where=str(output),
+            expected="a new folder, or an earlier export of another (with export.json)",
+        )
     predictor: Any = _decoder(run) if to == "gguf" else Predictor.load(run)
     if to != "gguf":
         predictor.need_head(str(run))
@@ -85,7 +93,7 @@ def export(
             if (folder / name).is_file():
                 shutil.copy2(folder / name, work / name)
         if to == "gguf":
-            written = _gguf(predictor, run, work, weights, echo)
+            written = _gguf(predictor, run, work, weights or "f16", echo)
         elif to == "onnx":
             parity = _onnx(predictor, run, work, int8, echo)
         elif to == "savedmodel":
@@ -95,7 +103,7 @@ def export(
         files = {p.relative_to(work).as_posix(): p.stat().st_size for p in sorted(work.rglob("*")) if p.is_file()}
         done = Exported(
             form=to, source=str(run), int8=int8, files=files, parity=parity, written=written,
-            weights=weights if to == "gguf" else "",
+            weights=(weights or "f16") if to == "gguf" else "",
         )  # fmt: skip
         done.write(work / "export.json")
         work.chmod(0o755)
@@ -107,6 +115,13 @@ def export(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return done
+
+
+def _earlier(output: Path, run: Path) -> bool:
+    """Whether a folder is an earlier export, or empty, and not what is exported."""
+    if output.resolve() in (run.resolve(), *run.resolve().parents):
+        return False
+    return output.is_dir() and ((output / "export.json").is_file() or not any(output.iterdir()))
 
 
 def _onnx(predictor: Any, run: Path, work: Path, int8: bool, echo: Callable[[str], None]) -> Parity:

@@ -6,8 +6,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -214,9 +214,10 @@ def tune(
     )
     if monitor is not None:
         monitor.prepare(model, tokenizer, bf16=bf16, tokens=tuning.tokens, steps=steps, cache=tuning.cache)
-    exchange = ExitStack()  # closed when the model is tuned; a model left by an error is not used any more
-    if not exchange.enter_context(attention_dropout(model, recipe.attention_dropout)) and recipe.attention_dropout:
-        echo("tune: this model has no dropout on attention weights: `attention_dropout` changes nothing")
+    exchange = ExitStack()  # closed when the model is tuned, or tuning has broken off
+    dropped = exchange.enter_context(attention_dropout(model, recipe.attention_dropout))
+    if recipe.attention_dropout is not None and not dropped:
+        echo("tune: found no dropout on attention weights in this model: `attention_dropout` changes nothing")
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     with processes.zero_first():  # what it keeps on the disk is measured once
@@ -317,7 +318,7 @@ def tune(
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
     try:
-        with warnings.catch_warnings(), stop.listening(), processes.reachable():
+        with warnings.catch_warnings(), stop.listening(), processes.reachable(), closed_on_error(exchange):
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -375,6 +376,16 @@ def tune(
         eval_steps=planned.every,
         history=history,
     )
+
+
+@contextmanager
+def closed_on_error(stack: ExitStack) -> Iterator[None]:
+    """Within, an error closes a stack; without one it stays open."""
+    try:
+        yield
+    except BaseException:
+        stack.close()
+        raise
 
 
 def _mps() -> bool:

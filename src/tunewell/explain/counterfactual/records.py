@@ -46,7 +46,8 @@ class Counterfactual:
     """How one answer could be turned.
 
     Attributes:
-        prediction: the answer as it is. label: the label that has to go, or with `wanted` the one that has to come.
+        prediction: the answer as it is. label: the label that has to go; or the one that has to come, where `target`
+            asks for one that is not there, or a row of several labels has none: then the likeliest.
         probability: of `label` as it is.
         without: the fewest words found whose removal turns the answer; None: not within the words and rows allowed.
         instead: the most fluent replacement of one word found; None: not found, or no model to ask.

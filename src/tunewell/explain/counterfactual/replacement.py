@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tunewell.errors import ModelError
 from tunewell.explain.segment import Item
 
 PROPOSALS = 40  # words asked for at a place
@@ -39,6 +40,12 @@ class Proposer:
         self.model, self.tokenizer = load_saved(
             AutoModelForMaskedLM, locate(name), "a head for masked words (a masked language model)"
         )
+        if self.tokenizer.mask_token is None:
+            raise ModelError(
+                "its tokenizer has no token for a masked word",
+                where=name,
+                expected="a masked language model such as distilroberta-base",
+            )
         self.window = window(self.model, self.tokenizer)
 
     def __call__(self, item: Item, places: Sequence[int]) -> list[Proposal]:

@@ -95,11 +95,12 @@ def _one(
 ) -> Counterfactual:
     before = scorer.forwards
     logits = scorer.logits([item])[0].astype(np.float64)
-    label = int(logits.argmax()) if wanted is None else wanted
-    has = bool(logits[label] > 0) if scorer.spec.multi_label else int(logits.argmax()) == label
-    coming = None if wanted is None or has else wanted
+    prediction, scores = read(predictor, *_texts(item))
+    given = [predictor.labels.index(a) for a in (prediction if scorer.spec.multi_label else [prediction])]
+    label = max(given or range(len(predictor.labels)), key=lambda j: logits[j]) if wanted is None else wanted
+    coming = None if label in given else label  # wanted and not there; or a row without any label, the nearest one
     reading = _Reading(predictor, label, coming)
-    prediction, probability = reading(*_texts(item))
+    probability = float(scores[label])
     margins = margins_of(scorer, item, label, coming)
     without = None
     for out in _first(turning_sets(margins, len(item.words), most=most, rows=rows), CHECKED):
@@ -121,19 +122,20 @@ def _one(
     )
 
 
+def read(predictor: Predictor, text: str, pair: str | None) -> tuple[Any, np.ndarray]:
+    """The answer to a text, and (C,) the probabilities of the labels."""
+    from tunewell.predict import decide
+
+    scores = predictor.scores([text], None if pair is None else [pair])
+    answer = decide(predictor.spec, scores)[0]
+    return tuple(answer) if isinstance(answer, list) else answer, scores[0]
+
+
 class _Reading:
     """The run's answers to changed texts, and whether they have turned."""
 
     def __init__(self, predictor: Predictor, label: int, coming: int | None) -> None:
         self.predictor, self.label, self.coming = predictor, label, coming
-
-    def __call__(self, text: str, pair: str | None) -> tuple[Any, float]:
-        """The answer, and the probability of the label in question."""
-        from tunewell.predict import decide
-
-        scores = self.predictor.scores([text], None if pair is None else [pair])
-        answer = decide(self.predictor.spec, scores)[0]
-        return tuple(answer) if isinstance(answer, list) else answer, float(scores[0, self.label])
 
     def turned(self, answer: Any, before: Any) -> bool:
         name = self.predictor.labels[self.label]
@@ -142,7 +144,7 @@ class _Reading:
         return answer == name if self.coming is not None else answer != before
 
     def change(self, item: Item, words: Sequence[tuple[int, str | None]], before: Any) -> Changed | None:
-        """A change read anew; None where the answer stays, or a text is empty then."""
+        """A change read anew; None where the answer stays, or it leaves a text empty."""
         texts = list(_texts(item))
         for part, text in enumerate(texts):
             mine = [(w, instead) for w, instead in words if item.part[w] == part]
@@ -155,13 +157,13 @@ class _Reading:
                     start, end = item.spans[w]
                     text = text[:start] + str(instead) + text[end:]
                 texts[part] = text
-        if any(text is not None and not text.strip() for text in texts):
-            return None
-        answer, probability = self(str(texts[0]), texts[1])
+            if not str(texts[part]).strip():
+                return None
+        answer, scores = read(self.predictor, str(texts[0]), texts[1])
         if not self.turned(answer, before):
             return None
         edits = tuple(Edit(item.words[w], *item.spans[w], item.part[w], instead) for w, instead in words)
-        return Changed(edits, str(texts[0]), texts[1], answer, probability)
+        return Changed(edits, str(texts[0]), texts[1], answer, float(scores[self.label]))
 
 
 def _replaced(
