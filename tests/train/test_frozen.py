@@ -72,6 +72,10 @@ def test_the_same_answers_and_gradients(config, lowest, tmp_path):
     ran: list[int] = []
     first = blocks_of(model)[0]
     inner = next(m for m in first.modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D")
+    if config.model_type == "mpnet" and lowest == 3:  # its position bias is tuned, and all layers read it
+        with kept_below(model, encoded, collate, bf16=False, folder=tmp_path) as kept:
+            assert kept is None
+        return
     with kept_below(model, encoded, collate, bf16=False, folder=tmp_path) as kept:
         assert kept is not None and kept.layers == lowest - 1
         inner.register_forward_hook(lambda *_: ran.append(1))
