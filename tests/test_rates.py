@@ -35,7 +35,7 @@ def test_the_better_score_inside_the_budget_wins():
 
 
 def test_rates_have_two_digits():
-    assert rounded(0.04 / 384) == 1e-4 and rounded(1e-4 * 3) == 3e-4 and rounded(1e-4 / 3) == 3.3e-5
+    assert rounded(0.04 / 384) == 1e-4 and rounded(1e-4 * 3) == 3e-4 and rounded(1.6e-5 / 3) == 5.3e-6
 
 
 class Control:
@@ -82,10 +82,10 @@ def scored(monkeypatch):
 @pytest.mark.parametrize(
     ("best", "tried"),
     [
-        (2e-4, [2e-4, 6e-4, 6.7e-5]),  # neither helps
-        (6e-4, [2e-4, 6e-4, 1.8e-3]),  # up, and no further
-        (1.0, [2e-4, 6e-4, 1.8e-3, 5.4e-3]),  # up, until no more tunings are left
-        (6.7e-5, [2e-4, 6e-4, 6.7e-5, 2.2e-5]),  # down
+        (2e-4, [2e-4, 4e-4, 1e-4]),  # neither helps
+        (4e-4, [2e-4, 4e-4, 8e-4]),  # up, and no further
+        (1.0, [2e-4, 4e-4, 8e-4, 1.6e-3]),  # up, until no more tunings are left
+        (1e-4, [2e-4, 4e-4, 1e-4, 5e-5]),  # down
     ],
 )
 def test_the_search_goes_where_it_helps(keys, tmp_path, scored, best, tried):

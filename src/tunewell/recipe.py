@@ -415,7 +415,7 @@ class Recipe(BaseModel):
         None,
         "training",
         "Peak learning rate of AdamW; by default 0.04 / hidden size (1e-4 for MiniLM, 5e-5 for BERT-base). `auto` "
-        "tunes at two to four rates and takes the best on validation.",
+        "tunes at three or four rates and takes the best on validation.",
     )
     head_rate_factor: float = _key(
         10.0, "training", "A head that was just drawn learns this many times faster than the encoder.", ge=1, le=100

@@ -1,8 +1,8 @@
 """`learning_rate: auto`: whole tunings at different rates, held against each other on validation.
 
 A short probe favours rates that a long run cannot bear, so rates are judged by what they come to. The usual rate is
-tuned first, then one three times as high. While a step helps, the next goes the same way; where the first does not
-help, a third of the usual rate is tried. A tuning that is clearly behind the best so far in its second half is stopped
+tuned first, then one twice as high. While a step helps, the next goes the same way; where the first does not
+help, half of the usual rate is tried. A tuning that is clearly behind the best so far in its second half is stopped
 (as in successive halving; Jamieson & Talwalkar, 2016). The rate with the best validation score is taken: unlike a
 larger model or more rows, another rate costs nothing, so that there is no simpler one to prefer in doubt. How sure the
 choice is, the interval of the paired difference says.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tunewell.stages.job import Job
 
 FILE, AUTO_RATE = "rates.json", "auto"
-FACTOR, TRIALS = 3.0, 4  # from one rate to the next; tunings at most
+FACTOR, TRIALS = 2.0, 4  # from one rate to the next; tunings at most
 LEAST, MOST = 1e-6, 1e-2
 CLEAR = 2.0  # standard errors of a score by which a tuning is behind
 TASKS = ("text-classification", "text-regression")
@@ -182,8 +182,8 @@ def name_of(rate: float) -> str:
 def rounded(rate: float) -> float:
     """Two significant digits: what is said is what is used.
 
-    >>> rounded(0.04 / 384), rounded(3.1e-4 / 3)
-    (0.0001, 0.0001)
+    >>> rounded(0.04 / 384), rounded(3.3e-5 / 2)
+    (0.0001, 1.6e-05)
     """
     return float(f"{rate:.1e}")
 

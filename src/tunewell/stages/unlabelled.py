@@ -146,7 +146,7 @@ def _fold(job: Job, methods: Sequence[str], fold: np.ndarray, k: int) -> dict[st
         return found
 
     def read() -> dict[str, np.ndarray]:
-        with np.load(path) as saved:
+        with np.load(path, allow_pickle=False) as saved:
             return {name: saved[name] for name in saved.files}
 
     assert job.pool is not None

@@ -165,7 +165,7 @@ def _guessed(job: Job, name: str, key: str, make: Callable[[], Guesses]) -> Gues
         return found
 
     def read() -> Guesses:
-        with np.load(path) as saved:
+        with np.load(path, allow_pickle=False) as saved:
             return Guesses(saved["places"], saved["labels"], saved["confidence"], float(saved["temperature"]))
 
     inputs = fingerprint(key, job.keys.data, job.more, pool.fingerprint, job.recipe.unlabelled_threshold)
