@@ -227,3 +227,19 @@ def test_sliding_windows_are_refused_in_every_family(pair):
     with pytest.raises(ModelError, match="sliding window"):
         refuse(config, pair[1], "x")
     refuse(Qwen2Config(num_hidden_layers=2), pair[1], "x")
+
+
+def test_a_run_tuned_with_adapters(tiny_decoder, tmp_path):
+    """Adapters are merged in model/, so that the file is the tuned model; its prompts are the run's test rows."""
+    import tunewell
+
+    data = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"prompt": f"say {i} red", "completion": f"red {i}"}) for i in range(40)]
+    data.write_text("\n".join(lines), encoding="utf-8")
+    run = tunewell.run(
+        train=str(data), model=str(tiny_decoder), task="text-generation", strategy="lora", learning_rate=1e-2,
+        max_steps=30, max_new_tokens=4, probes="none", bf16=False, output_dir=str(tmp_path / "run"), progress=False,
+        echo=lambda line: None,
+    )  # fmt: skip
+    found = export(run.dir, tmp_path / "out", to="gguf", weights="f32").written
+    assert found is not None and found.real and found.first < 2e-2
