@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from common import child, file_of, parser, record, spread
+from common import file_of, once, parser, spread
 
 SETS = ("sst2", "ag_news")
 METHODS = ("plain", "auto", "masked", "backtranslate", "mixup", "nlpaug")
@@ -141,9 +141,6 @@ def main() -> None:
         sys.exit("name plain among --methods: the others are held against it")
     if left := [m for m in options.methods if m not in methods]:
         print(f"left out, not installed: {', '.join(left)}")
-    done = []
-    if options.output is not None and options.output.is_file():
-        done = [json.loads(line) for line in options.output.read_text(encoding="utf-8").splitlines()]
     found: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for seed in options.seeds:
         for shots in options.shots:
@@ -154,10 +151,7 @@ def main() -> None:
                         "model": options.model, "sample": options.sample, "factor": options.factor,
                         "epochs": options.epochs, "validation": options.validation, "keys": options.keys,
                     }  # fmt: skip
-                    row = next((r for r in done if all(r.get(k) == v for k, v in job.items())), None)
-                    if row is None:
-                        row = child(__file__, job)
-                        record(options.output, {"benchmark": "augment", **row})
+                    row, _ = once(__file__, job, "augment", options.output)
                     more = f", with copies {row['with']:.4f}, {row['why']}" if "with" in row else ""
                     print(f"{name}, {shots} a class, seed {seed}, {method}: {row['accuracy']:.4f}{more}", flush=True)
                     found.setdefault((name, shots, method), []).append(row)

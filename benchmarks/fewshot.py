@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from common import child, file_of, parser, record, spread
+from common import file_of, once, parser, spread
 
 SETS = ("sst2", "ag_news", "amazon", "clinc150_small")
 METHODS = ("fewshot", "plain", "setfit")
@@ -112,9 +112,6 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
-    done = []
-    if options.output is not None and options.output.is_file():
-        done = [json.loads(line) for line in options.output.read_text(encoding="utf-8").splitlines()]
     found: dict[tuple[str, int, str], list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for seed in options.seeds:
@@ -128,11 +125,9 @@ def main() -> None:
                         "model": options.model, "sample": options.sample, "pairs": options.pairs, "keys": options.keys,
                         "setfit_python": options.setfit_python, "kept": options.kept,
                     }  # fmt: skip
-                    row = next((r for r in done if all(r.get(k) == v for k, v in job.items())), None)
-                    if row is None:
-                        started = time.perf_counter()
-                        row = child(__file__, job)
-                        record(options.output, {"benchmark": "fewshot", **row})
+                    started = time.perf_counter()
+                    row, fresh = once(__file__, job, "fewshot", options.output)
+                    if fresh:
                         print(
                             f"{name}, {shots} a class, seed {seed}, {method}: {row['accuracy']:.4f}, training "
                             f"{row['train_seconds']:.0f} s, in all {time.perf_counter() - started:.0f} s",

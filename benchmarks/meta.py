@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from common import child, file_of, parser, record, spread
+from common import file_of, once, parser, spread
 
 SET = "clinc150_small"
 DOMAINS = {
@@ -134,9 +134,6 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
-    done = []
-    if options.output is not None and options.output.is_file():
-        done = [json.loads(line) for line in options.output.read_text(encoding="utf-8").splitlines()]
     found: dict[str, list[dict[str, Any]]] = {}
     for method in options.methods:
         for seed in options.seeds:
@@ -145,11 +142,9 @@ def main() -> None:
                 "ways": options.ways, "shots": options.shots, "steps": options.steps, "episodes": options.episodes,
                 "tunings": options.tunings, "no_probes": options.no_probes, "keys": options.keys,
             }  # fmt: skip
-            row = next((r for r in done if all(r.get(k) == v for k, v in job.items())), None)
-            if row is None:
-                started = time.perf_counter()
-                row = child(__file__, job)
-                record(options.output, {"benchmark": "meta", **row})
+            started = time.perf_counter()
+            row, fresh = once(__file__, job, "meta", options.output)
+            if fresh:
                 print(
                     f"{method}, seed {seed} ({', '.join(row['reported'])}): base {row['uses']['base whole']:.4f} "
                     f"tuned, {row['uses']['base prototypes']:.4f} prototypes; learned "

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from common import child, file_of, parser, record, spread
+from common import file_of, once, parser, spread
 
 SETS = ("sst2", "ag_news")
 METHODS = ("random", "el2n", "forgetting", "ambiguous", "easy", "hard", "auto")
@@ -101,9 +101,6 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
-    done = []
-    if options.output is not None and options.output.is_file():
-        done = [json.loads(line) for line in options.output.read_text(encoding="utf-8").splitlines()]
     if "random" not in options.methods:
         sys.exit("name random among --methods: the others are held against it")
     for name in options.sets:
@@ -115,10 +112,7 @@ def main() -> None:
                 "tunings": options.tunings, "epochs": options.epochs, "full_epochs": options.full_epochs,
                 "validation": options.validation, "sample": options.sample, "keys": options.keys,
             }  # fmt: skip
-            row = next((r for r in done if all(r.get(k) == v for k, v in job.items())), None)
-            if row is None:
-                row = child(__file__, job)
-                record(options.output, {"benchmark": "prune", **row})
+            row, _ = once(__file__, job, "prune", options.output)
             rows.append(row)
             print(f"{name}, seed {seed}: all rows {row['full']:.4f}, {row['steps']} steps", flush=True)
         print(f"\n{name:<24}{'accuracy':>20}{'less random':>22}{'less all rows':>22}")

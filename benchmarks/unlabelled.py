@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from common import child, file_of, parser, record, spread
+from common import file_of, once, parser, spread
 
 SETS = ("ag_news", "sst2")
 METHODS = ("self_training", "propagation", "pretraining", "consistency")
@@ -128,9 +128,6 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
-    done = []
-    if options.output is not None and options.output.is_file():
-        done = [json.loads(line) for line in options.output.read_text(encoding="utf-8").splitlines()]
     columns = ["without", *options.methods, "guarded"]
     found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     chosen: dict[tuple[str, str, int], list[str]] = {}
@@ -143,11 +140,9 @@ def main() -> None:
                         "model": options.model, "sample": options.sample, "pool": options.pool, "keys": options.keys,
                         "validation": options.validation, "methods": options.methods,
                     }  # fmt: skip
-                    row = next((r for r in done if all(r.get(k) == v for k, v in job.items())), None)
-                    if row is None:
-                        started = time.perf_counter()
-                        row = child(__file__, job)
-                        record(options.output, {"benchmark": "unlabelled", **row})
+                    started = time.perf_counter()
+                    row, fresh = once(__file__, job, "unlabelled", options.output)
+                    if fresh:
                         scores = ", ".join(f"{k} {row['accuracy'][k]:.4f}" for k in columns if k in row["accuracy"])
                         used = row["chosen"] or "without"
                         print(

@@ -10,7 +10,8 @@ from tunewell.errors import RecipeError, TrainingError
 from tunewell.recipe import Recipe
 from tunewell.results import Estimate
 from tunewell.stages import rates
-from tunewell.stages.rates import Behind, Rates, gains, rounded
+from tunewell.stages.race import Behind
+from tunewell.stages.rates import Rates, gains, rounded
 
 
 @pytest.fixture

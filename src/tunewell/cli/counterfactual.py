@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunewell.cli.base import Command, keep_input, say
+from tunewell.cli.texts import one_source, rows_of, text_options, watched, write_records
 from tunewell.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ _EXAMPLES = (
 @click.command("counterfactual", cls=Command, examples=_EXAMPLES)
 @click.argument("run")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--data", metavar="FILE", help="Take the rows of a file instead.")
-@click.option("--text", metavar="TEXT", help="Column with the text; by default the one the run was tuned on.")
-@click.option(
-    "--text_pair", multiple=True, metavar="TEXT", help="Second text (one for each TEXT), or its column in --data."
-)
-@click.option("--limit", type=click.IntRange(1), metavar="INTEGER", help="At most so many rows of --data.")
+@text_options(data="Take the rows of a file instead.", pair="Second text")
 @click.option("--target", metavar="LABEL", help="The answer that is wanted; by default any other than the model's.")
 @click.option("--most", type=click.IntRange(1, 20), default=4, metavar="INTEGER", help="Words taken out at most. [4]")
 @click.option("--rows", type=click.IntRange(10), default=1500, metavar="INTEGER", help="Texts read for one. [1500]")
@@ -57,14 +53,10 @@ def command(
     named there finds likely in its place: any encoder of the hub that still has its head for masked words, such as
     distilroberta-base. Every change is read anew and shown only if the answer is another then.
     """
-    if bool(texts) == bool(data):
-        raise click.UsageError(
-            "give one TEXT or more, or a file with --data" if not texts else "give TEXT or --data, not both"
-        )
+    one_source(texts, data)
     if output and Path(output).suffix.lower() not in (".json", ".jsonl"):
         raise DataError("unknown ending", where=output, expected=".jsonl or .json")
     keep_input(output, data)
-    from tunewell.cli.explain import rows_of, watched
     from tunewell.explain.counterfactual.search import counterfactual_rows
     from tunewell.predict import Predictor, load_predictor
 
@@ -78,7 +70,7 @@ def command(
     found = counterfactual_rows(predictor, texts, pairs, target=target, most=most, rows=rows, mask_model=mask_model)
     done = list(watched(found, len(texts)))
     if output:
-        _write(done, output)
+        write_records(done, output)
         say(f"{len(done):,} texts in {output}; {_turned(done)}")
     if as_json:
         plain = [c.to_dict() for c in done]
@@ -87,15 +79,6 @@ def command(
         click.echo("\n\n".join(_shown(c) for c in done))
         if len(done) > 1:
             say("\n" + _turned(done))
-
-
-def _write(done: list[Counterfactual], output: str) -> None:
-    from tunewell.results import write_whole
-
-    if output.lower().endswith(".json"):
-        write_whole(output, json.dumps([c.to_dict() for c in done], ensure_ascii=False, indent=1) + "\n")
-    else:
-        write_whole(output, "".join(json.dumps(c.to_dict(), ensure_ascii=False) + "\n" for c in done))
 
 
 def _turned(done: list[Counterfactual]) -> str:

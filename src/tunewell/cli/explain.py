@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunewell.cli.base import Command, in_colour, keep_input, say, show_progress
+from tunewell.cli.base import Command, in_colour, keep_input, say
+from tunewell.cli.texts import one_source, rows_of, text_options, watched, write_records
 from tunewell.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 
 _EXAMPLES = (
@@ -32,15 +33,7 @@ _ENDINGS = (".jsonl", ".json", ".html")
 @click.command("explain", cls=Command, examples=_EXAMPLES)
 @click.argument("run")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--data", metavar="FILE", help="Explain the rows of a file instead.")
-@click.option("--text", metavar="TEXT", help="Column with the text; by default the one the run was tuned on.")
-@click.option(
-    "--text_pair",
-    multiple=True,
-    metavar="TEXT",
-    help="Second text or context (one for each TEXT), or its column in --data.",
-)
-@click.option("--limit", type=click.IntRange(1), metavar="INTEGER", help="At most so many rows of --data.")
+@text_options(data="Explain the rows of a file instead.", pair="Second text or context")
 @click.option(
     "--method",
     default="auto",
@@ -79,10 +72,7 @@ def command(
     faithful one. RUN is a run folder or a plain Transformers folder. Where it finds answers in contexts, TEXT is the
     question and --text_pair the context; where it writes, each word of the answer is traced to words of TEXT.
     """
-    if bool(texts) == bool(data):
-        raise click.UsageError(
-            "give one TEXT or more, or a file with --data" if not texts else "give TEXT or --data, not both"
-        )
+    one_source(texts, data)
     if output and Path(output).suffix.lower() not in _ENDINGS:
         raise DataError("unknown ending", where=output, expected=", ".join(_ENDINGS))
     keep_input(output, data)
@@ -136,54 +126,6 @@ def command(
         click.echo(sanity_table(result), err=as_json)
 
 
-def rows_of(
-    predictor: Any, data: str, text: str | None, pair: str | None, limit: int | None, highlights: str | None
-) -> tuple[tuple[str, ...], list[str] | None, list[Any] | None, list[Any]]:
-    """Texts, second texts, labels and highlights of a file; rows without text are left out and counted."""
-    from tunewell.cli.predict import column_of
-    from tunewell.data.rows import open_rows
-
-    texts: list[str] = []
-    pairs: list[str] = []
-    labels: list[Any] = []
-    marked: list[Any] = []
-    blank = 0
-    with open_rows(data) as rows:
-        if highlights and highlights not in rows.columns:
-            raise DataError(f"no column `{highlights}`", where=data, expected="one of " + ", ".join(rows.columns))
-        column = column_of(rows, text, predictor, "text")
-        second = None
-        if predictor.pair or pair is not None:
-            second = column_of(rows, pair, predictor, "text_pair")
-        names = getattr(predictor, "columns", {}).get("label") or ["label"]
-        label = names[0] if len(names) == 1 and names[0] in rows.columns else None
-        for chunk in rows:
-            found, others = chunk.texts(column), chunk.texts(second) if second else None
-            for i, cell in enumerate(found):
-                if not cell.strip():
-                    blank += 1
-                    continue
-                texts.append(cell)
-                pairs.append(others[i] if others else "")
-                labels.append(chunk.rows[i].get(label) if label else None)
-                marked.append(chunk.rows[i].get(highlights) if highlights else None)
-                if limit and len(texts) == limit:
-                    break
-            if limit and len(texts) == limit:
-                break
-    if blank:
-        say(f"{blank:,} rows without text are left out")
-    if not texts:
-        raise DataError("no row with a text", where=data, expected="at least one")
-    return tuple(texts), pairs if second else None, labels if label else None, marked
-
-
-def watched(found: Iterable[Any], n: int) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(found, total=n, unit=" texts", file=sys.stderr, leave=False, disable=n < 2 or not show_progress())
-
-
 def _write(done: list[Any], output: str) -> None:
     from tunewell.results import write_whole
 
@@ -192,10 +134,8 @@ def _write(done: list[Any], output: str) -> None:
         from tunewell.report.explanations import page
 
         write_whole(output, page(done, name=Path(output).stem))
-    elif ending == ".json":
-        write_whole(output, json.dumps([e.to_dict() for e in done], ensure_ascii=False, indent=1) + "\n")
     else:
-        write_whole(output, "".join(json.dumps(e.to_dict(), ensure_ascii=False) + "\n" for e in done))
+        write_records(done, output)
 
 
 def _print(done: list[Any]) -> None:

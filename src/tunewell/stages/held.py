@@ -38,6 +38,7 @@ class Tunings:
         self.trainings: dict[str, Training] = {}
         self.owners: list[tuple[Job, int]] = []
         self.beside = 0.0
+        self._scores: dict[int, Any] = {}  # of candidates that were compared, on the validation rows
 
     @property
     def seconds(self) -> float:
@@ -81,7 +82,10 @@ class Tunings:
         from tunewell.evaluate.statistics import compare
 
         task: Any = self.job.task
-        ours, theirs = (task.scores(self.job, self.model(i), "validation") for i in (at, other))
+        for i in (at, other):
+            if i not in self._scores:
+                self._scores[i] = task.scores(self.job, self.model(i), "validation")
+        ours, theirs = self._scores[at], self._scores[other]
         return compare(self.job.spec, ours, theirs, self.job.targets("validation"), seed=self.job.recipe.seed)
 
     def settle(self, choice: Choice, outputs: list[str] | None = None) -> Training:

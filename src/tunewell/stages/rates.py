@@ -13,8 +13,7 @@ The rates that were tried stand in rates.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunewell.errors import RecipeError
 from tunewell.results import Choice, Estimate, Record, Training
@@ -103,6 +102,7 @@ def search_rate(job: Job) -> tuple[Training, Choice]:
     from tunewell.stages.choose import chosen_by_retention
     from tunewell.stages.held import Tunings, best_of, finished, joined
     from tunewell.stages.probe import measures
+    from tunewell.stages.race import Behind, curve_of
     from tunewell.train.rates import peak_rate
 
     if (found := finished(job, [FILE])) is not None:
@@ -200,51 +200,6 @@ def chosen_for(job: Job, child: Job) -> Job:
     if not wanted(job.recipe):
         return child
     return child.with_keys(child.candidate, learning_rate=Rates.load(job.folder / FILE).chosen)
-
-
-def curve_of(training: Training, metric: str) -> dict[int, float]:
-    """Step -> validation score of a tuning."""
-    return {e["step"]: float(e[f"eval_{metric}"]) for e in training.history if f"eval_{metric}" in e}
-
-
-def Behind(  # noqa: N802 -- a class whose base is imported when it is needed
-    metric: str, curves: Mapping[str, Mapping[int, float]], clear: float, echo: Callable[[str], None]
-) -> Any:
-    """A callback that ends a tuning in its second half when it is more than `clear` behind another at the same step.
-
-    Args:
-        curves: rate -> its curve, see `curve_of`.
-    """
-    from transformers import TrainerCallback
-
-    class Callback(TrainerCallback):
-        name, title, paper = "rates", "Why a rate was given up, in a checkpoint", ""
-        stopped = ""
-
-        def state(self) -> dict[str, Any]:
-            import torch
-
-            return {"stopped": torch.tensor(list(self.stopped.encode()), dtype=torch.uint8)} if self.stopped else {}
-
-        def load_state(self, state: dict[str, Any]) -> None:
-            self.stopped = bytes(state["stopped"].tolist()).decode()
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-            score = (metrics or {}).get(f"eval_{metric}")
-            if score is None or not 2 * state.global_step >= state.max_steps > state.global_step:
-                return
-            for rate, curve in curves.items():
-                there = curve.get(state.global_step)
-                if there is not None and there - score > clear:
-                    self.stopped = (
-                        f"stopped at step {state.global_step} of {state.max_steps}: validation {score:.4f}, where rate "
-                        f"{rate} had {there:.4f}"
-                    )
-                    echo(f"rate: {self.stopped}")
-                    control.should_training_stop = True
-                    return
-
-    return Callback()
 
 
 def _clear(trials: list[RateTrial]) -> float:

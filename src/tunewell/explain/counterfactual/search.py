@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,21 +24,10 @@ PLACES = 12  # words that are replaced: those whose removal brings the answer ne
 
 
 def counterfactuals(
-    predictor: Predictor,
-    texts: Sequence[str],
-    text_pairs: Sequence[str] | None = None,
-    *,
-    target: str | None = None,
-    most: int = MOST,
-    rows: int = ROWS,
-    mask_model: str | None = None,
+    predictor: Predictor, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
 ) -> list[Counterfactual]:
     """How the answers to n texts could be turned; see `counterfactual_rows`, which yields them one by one."""
-    return list(
-        counterfactual_rows(
-            predictor, texts, text_pairs, target=target, most=most, rows=rows, mask_model=mask_model
-        )
-    )  # fmt: skip
+    return list(counterfactual_rows(predictor, texts, text_pairs, **options))
 
 
 def counterfactual_rows(
@@ -103,7 +93,7 @@ def _one(
     probability = float(scores[label])
     margins = margins_of(scorer, item, label, coming)
     without = None
-    for out in _first(turning_sets(margins, len(item.words), most=most, rows=rows), CHECKED):
+    for out in islice(turning_sets(margins, len(item.words), most=most, rows=rows), CHECKED):
         if without := reading.change(item, [(int(w), None) for w in np.flatnonzero(out)], prediction):
             break
     instead = None
@@ -195,9 +185,3 @@ def _replaced(
 
 def _texts(item: Item) -> tuple[str, str | None]:
     return item.texts[0], item.texts[1] if len(item.texts) > 1 else None
-
-
-def _first(sets: Iterator[np.ndarray], n: int) -> Iterator[np.ndarray]:
-    from itertools import islice
-
-    return islice(sets, n)
