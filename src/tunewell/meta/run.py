@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunewell.errors import RecipeError
 from tunewell.folder import RunFolder, file_hash, fingerprint
 from tunewell.meta.family import Task, deal, fitting, read_family, without_held_out
@@ -92,6 +90,7 @@ class _Work:
         from tunewell.meta.draw import Body, Tokens
         from tunewell.models.load import load_encoder, window
         from tunewell.stages.keys import model_key
+        from tunewell.stages.prepare import length_asked
         from tunewell.train.tune import use_bf16
 
         if recipe.threads:
@@ -102,17 +101,12 @@ class _Work:
         torch.manual_seed(recipe.seed)  # a pooler that the base model lacks is drawn
         encoder = load_encoder(recipe.model, recipe.revision, recipe.trust_remote_code)
         limit = window(encoder.model, encoder.tokenizer)
-        if recipe.max_length is not None and recipe.max_length > limit:
-            raise RecipeError(
-                f"`max_length: {recipe.max_length}` is beyond the model's window",
-                where="max_length",
-                expected=f"at most {limit} for {recipe.model}",
-            )
+        asked = length_asked(recipe, limit)
         self.tokenizer, self.drawn = encoder.tokenizer, encoder.drawn
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = encoder.model
         self.body: Body = Body(model.to(device), bf16=use_bf16(recipe.bf16))
-        length = recipe.max_length or _usual_length(tasks, encoder.tokenizer, limit)
+        length = asked or _usual_length(tasks, encoder.tokenizer, limit)
         self.tokens: dict[str, list[Tokens]] = {role: [] for role in ("learn", "select", "report")}
         for task in tasks:
             self.tokens[roles[task.name]].append(Tokens(task, encoder.tokenizer, length, device))
@@ -298,14 +292,12 @@ class _Work:
 def _usual_length(tasks: list[Task], tokenizer: Any, limit: int) -> int:
     """Longest input in tokens: the 99.5 % quantile of at most 20,000 texts, as runs choose it."""
     from tunewell.models.embed import encode
+    from tunewell.stages.prepare import usual_length
 
     most = max(1, 20_000 // len(tasks))  # of each
-    lengths = np.array(
-        [
-            len(ids)
-            for t in tasks
-            for ids in encode(tokenizer, t.texts[:most], t.pairs and t.pairs[:most], limit)["input_ids"]
-        ]
-    )
-    wanted = int(np.quantile(lengths, 0.995, method="higher"))
-    return min(limit, max(16, -(-wanted // 8) * 8))
+    lengths = [
+        len(ids)
+        for t in tasks
+        for ids in encode(tokenizer, t.texts[:most], t.pairs and t.pairs[:most], limit)["input_ids"]
+    ]
+    return usual_length(lengths, limit)

@@ -381,18 +381,39 @@ def choose_max_length(recipe: Recipe, splits: dict[str, Dataset], tokenizer: Any
 
     The quantile is taken over at most 20,000 rows and rounded up to a multiple of 8.
     """
-    if recipe.max_length is not None:
-        if recipe.max_length > limit:
-            raise RecipeError(
-                f"`max_length: {recipe.max_length}` is beyond the model's window",
-                where="max_length",
-                expected=f"at most {limit} for {recipe.model}",
-            )
-        return recipe.max_length
+    if (asked := length_asked(recipe, limit)) is not None:
+        return asked
     train = splits["train"]
     if len(train) > 20_000:
         train = train.select(np.sort(np.random.default_rng(recipe.seed).permutation(len(train))[:20_000]))
     encoded = tokenizer(train["text"][:], train["text_pair"][:] if pair else None, truncation=True, max_length=limit)
-    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-    wanted = int(np.quantile(lengths, 0.995, method="higher"))
-    return min(limit, max(16, -(-wanted // 8) * 8))
+    return usual_length([len(ids) for ids in encoded["input_ids"]], limit)
+
+
+def length_asked(recipe: Recipe, limit: int) -> int | None:
+    """The recipe's own longest input; None where it names none.
+
+    Raises:
+        RecipeError: it is beyond the model's window of `limit` tokens.
+    """
+    if recipe.max_length is not None and recipe.max_length > limit:
+        raise RecipeError(
+            f"`max_length: {recipe.max_length}` is beyond the model's window",
+            where="max_length",
+            expected=f"at most {limit} for {recipe.model}",
+        )
+    return recipe.max_length
+
+
+def long_row(lengths: Sequence[int]) -> int:
+    """The 99.5 % quantile of lengths, which is one of them."""
+    return int(np.quantile(lengths, 0.995, method="higher"))
+
+
+def usual_length(lengths: Sequence[int], limit: int) -> int:
+    """Longest input in tokens: a long row's, up to a multiple of 8, 16 at least and `limit` at most.
+
+    >>> usual_length([5, 9, 33], 512), usual_length([5], 512), usual_length([900], 512)
+    (40, 16, 512)
+    """
+    return min(limit, max(16, -(-long_row(lengths) // 8) * 8))

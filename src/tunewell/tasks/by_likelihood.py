@@ -105,22 +105,16 @@ def scores(job: Job, model: Any, split: str, *, bf16: bool = False) -> np.ndarra
 
 def max_length(job: Job) -> int:
     """Tokens of the longest question, by the 99.5 % quantile of training rows, within the model's window."""
+    from tunewell.stages.prepare import length_asked, usual_length
     from tunewell.tasks.generation.models import config_of, window_of
 
     limit = window_of(config_of(job.recipe, job.model_path), job.tokenizer)
-    if job.recipe.max_length is not None:
-        if job.recipe.max_length > limit:
-            raise RecipeError(
-                f"`max_length: {job.recipe.max_length}` is beyond the model's window",
-                where="max_length",
-                expected=f"at most {limit} for {job.recipe.model}",
-            )
-        return job.recipe.max_length
+    if (given := length_asked(job.recipe, limit)) is not None:
+        return given
     rows = job.splits["train"].select(range(min(2000, len(job.splits["train"]))))
     asked = LabelLikelihood(None, job.tokenizer, job.spec.labels, limit)
     found = asked.prompts(list(rows["text"]), list(rows["text_pair"]) if job.spec.pair else None)
-    longest = int(np.quantile([len(ids) for ids in found], 0.995, method="higher"))
-    return min(limit, max(16, -(-longest // 8) * 8))
+    return usual_length([len(ids) for ids in found], limit)
 
 
 def inputs(job: Job) -> Inputs:

@@ -110,26 +110,18 @@ class Generation:
 
     def _lengths(self, job: Job) -> tuple[int, int]:
         """Longest input and longest target: the recipe's, else the 99.5 % quantile of training rows."""
-        from tunewell.errors import RecipeError
+        from tunewell.stages.prepare import length_asked, long_row, usual_length
 
         recipe = job.recipe
         limit = window_of(config_of(recipe, job.model_path), job.tokenizer)
-        if recipe.max_length is not None and recipe.max_length > limit:
-            raise RecipeError(
-                f"`max_length: {recipe.max_length}` is beyond the model's window",
-                where="max_length",
-                expected=f"at most {limit} for {recipe.model}",
-            )
+        asked = length_asked(recipe, limit)
         rows = job.splits["train"]
         some = rows.select(range(min(LOOKED_AT, len(rows))))
         writer = self._writer(job, None, limit, limit)
         encoded = [writer.encode(m) for m in self._messages(job, some)]
-        longest, target = (
-            int(np.quantile([len(x) for x in part], 0.995, method="higher"))
-            for part in ([e.ids for e in encoded], [e.labels for e in encoded])
-        )
-        rounded = min(limit, LONGEST, max(16, -(-longest // 8) * 8))
-        return recipe.max_length or rounded, recipe.max_target_length or min(LONGEST_TARGET, max(8, target))
+        usual = usual_length([len(e.ids) for e in encoded], min(limit, LONGEST))
+        target = long_row([len(e.labels) for e in encoded])
+        return asked or usual, recipe.max_target_length or min(LONGEST_TARGET, max(8, target))
 
     def preflight(self, job: Job) -> None:
         from tunewell.errors import ModelError, RecipeError
