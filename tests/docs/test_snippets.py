@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-OTHER_PROGRAMS = {"pip", "git", "python3", "cd", "source", "echo", "zcat", "head", "tensorboard"}
+OTHER_PROGRAMS = {"pip", "git", "python3", "cd", "source", "echo", "zcat", "head", "tensorboard", "mlflow", "curl"}
 LANGUAGES = {"bash", "python", "yaml", "text", "csv"}
 
 

@@ -15,13 +15,17 @@ _EXAMPLES = (
     "tunewell export runs/reviews --to savedmodel",
     "tunewell export runs/assistant --to gguf --weights q8_0",
     "tunewell export runs/reviews --to hub -o reviews-for-the-hub",
+    "tunewell export runs/reviews --to mlflow -o reviews-mlflow",
 )
 
 
 @click.command("export", cls=Command, examples=_EXAMPLES)
 @click.argument("run")
 @click.option(
-    "--to", type=click.Choice(["onnx", "savedmodel", "gguf", "merged", "hub"]), default="onnx", help="The form. [onnx]"
+    "--to",
+    type=click.Choice(["onnx", "savedmodel", "gguf", "merged", "hub", "mlflow"]),
+    default="onnx",
+    help="The form. [onnx]",
 )
 @click.option("-o", "--output", metavar="DIR", help="Where to. [RUN-onnx, beside the run]")
 @click.option(
@@ -32,7 +36,7 @@ _EXAMPLES = (
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(run: str, to: Any, output: str | None, int8: bool, weights: Any, overwrite: bool, as_json: bool) -> None:
     """Write a tuned model as ONNX, as a SavedModel of TensorFlow, as GGUF for llama.cpp (decoders), as plain merged
-    weights, or as a folder for the hub.
+    weights, as a folder for the hub, or as one that MLflow loads and serves (every task).
 
     Every export is compared with the source model on the run's own test rows before it counts as done;
     what differs by more than rounding (8 bits: on more than 3 % of the answers) is refused. The comparison

@@ -15,11 +15,12 @@ from tunewell.export.llamacpp import Written
 from tunewell.export.parity import Parity, compare
 from tunewell.results import Record, cannot_write, write_whole
 
-Form = Literal["onnx", "savedmodel", "gguf", "merged", "hub"]
+Form = Literal["onnx", "savedmodel", "gguf", "merged", "hub", "mlflow"]
 EXACT = 1e-4  # largest difference of a probability in fp32
 ALIKE = 0.97  # least share of the same answers in 8 bits
 SHIPPED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
            "chat_template.jinja")  # fmt: skip
+WHOLE = ("gguf", "mlflow")  # forms that place all their files themselves, and need no head
 CALIBRATED = ", and under `calibrator` the map from their probabilities to those that `tunewell predict` gives"
 
 
@@ -56,7 +57,7 @@ def export(
         run: a run folder or a plain Transformers folder, of classes or scores; of a decoder for `gguf`. output: a new
             folder.
         to: `onnx`; `savedmodel`, of TensorFlow; `gguf`, of llama.cpp; `merged`, weights and tokenizer alone; `hub`,
-            the same with the card.
+            the same with the card; `mlflow`, a folder that MLflow loads, serves and registers, for every task.
         int8: of ONNX, weights in 8 bits. weights: of GGUF: f32, f16 (by default) or q8_0.
 
     Raises:
@@ -78,8 +79,8 @@ def export(
             where=str(output),
             expected="a new folder, or an earlier export of another (with export.json)",
         )
-    predictor: Any = _decoder(run) if to == "gguf" else Predictor.load(run)
-    if to != "gguf":
+    predictor: Any = {"gguf": _decoder, "mlflow": _any}.get(to, Predictor.load)(run)
+    if to not in WHOLE:
         predictor.need_head(str(run))
     folder = Path(predictor.source)
     try:
@@ -89,11 +90,13 @@ def export(
         raise cannot_write(output, error) from error
     try:
         parity = written = None
-        for name in SHIPPED if to != "gguf" else ():  # one file holds it all
+        for name in SHIPPED if to not in WHOLE else ():
             if (folder / name).is_file():
                 shutil.copy2(folder / name, work / name)
         if to == "gguf":
             written = _gguf(predictor, run, work, weights or "f16", echo)
+        elif to == "mlflow":
+            parity = _mlflow(predictor, run, work, echo)
         elif to == "onnx":
             parity = _onnx(predictor, run, work, int8, echo)
         elif to == "savedmodel":
@@ -164,6 +167,27 @@ def _decoder(run: Path) -> Any:
         )
     need("gguf", "tunewell export --to gguf")
     return writer
+
+
+def _any(run: Path) -> Any:
+    """Whatever predicts: MLflow's folder is answered by tunewell itself."""
+    from tunewell.export.mlflow import quiet, refuse
+    from tunewell.extras import need
+    from tunewell.predict import load_predictor
+
+    need("mlflow", "tunewell export --to mlflow")
+    quiet()
+    refuse(run)
+    return load_predictor(run)
+
+
+def _mlflow(predictor: Any, run: Path, work: Path, echo: Callable[[str], None]) -> Parity:
+    from tunewell.export.mlflow import readme, write_mlflow
+
+    echo("export: writing a folder of MLflow, and comparing it with the source model")
+    found = write_mlflow(predictor, run, work)
+    write_whole(work / "README.md", readme(predictor))
+    return found
 
 
 def _gguf(writer: Any, run: Path, work: Path, weights: Weights, echo: Callable[[str], None]) -> Written:

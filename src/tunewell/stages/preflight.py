@@ -5,6 +5,7 @@ A mistake that would end the run an hour later ends it here, with nothing writte
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -72,3 +73,15 @@ def trackers(names: list[str]) -> None:
                 expected="an installed package",
                 remedy=f"pip install {TRACKERS[name]}",
             )
+        if name == "mlflow":
+            from tunewell.export.mlflow import quiet
+
+            quiet()
+            kept_here = os.environ.get("MLFLOW_TRACKING_URI", "sqlite").startswith("sqlite")  # as MLflow does by itself
+            if kept_here and find_spec("alembic") is None:
+                raise RecipeError(
+                    "MLflow cannot keep runs in a file of this machine: alembic is not installed",
+                    where="report_to",
+                    expected="its packages for sqlite, or a server in MLFLOW_TRACKING_URI",
+                    remedy="pip install 'tunewell[mlflow]'",
+                )
