@@ -381,6 +381,65 @@ def test_openapi_examples_are_answered(models) -> None:
     run(models, work)
 
 
+def test_the_document_tells_how_to_show_a_key(models) -> None:
+    """So that client generators ask for one; found by fuzzing."""
+    open_paths = {"/healthz"}
+
+    async def work(call: Call, _: Service) -> None:
+        document = (await call("GET", "/openapi.json"))[2]
+        assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+        for path, methods in document["paths"].items():
+            for told in methods.values():
+                assert told.get("security") == (None if path in open_paths else [{"bearer": []}, {"header": []}])
+                assert ("401" in told["responses"]) is (path not in open_paths)
+        status, headers, _ = await call("GET", "/models")
+        assert (status, headers["www-authenticate"]) == (401, "Bearer")
+        assert "WWW-Authenticate" in document["paths"]["/models"]["get"]["responses"]["401"]["headers"]
+        assert "Retry-After" in document["paths"]["/predict"]["post"]["responses"]["429"]["headers"]
+        right, wrong = "Bearer k", "Bearer other"
+        both = [(right, "other"), (wrong, "k"), (right, "")]  # one may be a proxy's
+        for shown in (
+            {"authorization": right},
+            {"x-api-key": "k"},
+            *({"authorization": bearer, "x-api-key": key} for bearer, key in both),
+        ):
+            assert (await call("GET", "/models", headers=shown))[0] == 200, shown
+        for shown in ({"authorization": wrong}, {"authorization": "k"}, {"authorization": wrong, "x-api-key": ""}):
+            assert (await call("GET", "/models", headers=shown))[0] == 401, shown
+
+    run(models, work, api_key="k")
+
+    async def without(call: Call, _: Service) -> None:
+        document = (await call("GET", "/openapi.json"))[2]
+        assert "securitySchemes" not in document["components"]
+        assert "security" not in document["paths"]["/predict"]["post"]
+
+    run(models, without)
+
+
+def test_a_path_that_is_nearly_right_is_no_redirect(models) -> None:
+    """It would lead to the host that the caller's header names, and away from TLS behind a proxy."""
+
+    async def work(call: Call, _: Service) -> None:
+        status, headers, answer = await call("POST", "/predict/", {"texts": ["good"]}, {"host": "elsewhere.example"})
+        assert (status, answer["error"]["what"]) == (404, "no such page")
+        assert "location" not in headers
+
+    run(models, work)
+
+
+def test_second_texts_are_none_or_some(models) -> None:
+    async def work(call: Call, _: Service) -> None:
+        for path in ("/predict", "/explain", "/influence"):
+            status, _, answer = await call("POST", path, {"texts": ["good"], "text_pairs": []})
+            assert (status, answer["error"]["where"]) == (422, "text_pairs"), path
+        document = (await call("GET", "/openapi.json"))[2]
+        content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+        assert content["schema"]["properties"]["text_pairs"]["anyOf"][0]["minItems"] == 1
+
+    run(models, work)
+
+
 def test_the_page_needs_nobody_else_and_speaks_two_languages() -> None:
     html, policy = page()
     assert not re.findall(r"(?:src|href)=[\"'](?:https?:)?//", html)

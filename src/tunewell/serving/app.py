@@ -210,17 +210,21 @@ def create_app(service: Service, *, cors: tuple[str, ...] = ()) -> Any:
         description="Tuned models, answering over HTTP.",
         docs_url=None,  # these pages load their scripts from another host
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would lead to the host that the caller named
         lifespan=lifespan,
     )
     keyed = (401,) if service.api_key else ()
 
-    def add(path: str, method: str, call: Any, model: type[BaseModel] | None, *codes: int, **more: Any) -> None:
+    def add(path: str, method: str, call: Any, model: type[BaseModel], *codes: int, **more: Any) -> None:
+        if 401 in codes:  # either of the two
+            extra = more.setdefault("openapi_extra", {})
+            extra["security"] = [{name: []} for name in schema.KEYS]
         app.add_api_route(
             path,
             call,
             methods=[method],
             response_class=Response,
-            responses={200: {"model": model}, **schema.responses(*codes)} if model else schema.responses(*codes),
+            responses={200: {"model": model}, **schema.responses(*codes)},
             **more,
         )
 
@@ -266,6 +270,8 @@ def create_app(service: Service, *, cors: tuple[str, ...] = ()) -> Any:
     )
     app.add_api_route("/metrics", service.tell_metrics, methods=["GET"], include_in_schema=False)
     app.add_api_route("/", service.show_page, methods=["GET"], include_in_schema=False)
+    if keyed:
+        _declare_keys(app)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _fault)
@@ -286,6 +292,18 @@ def create_app(service: Service, *, cors: tuple[str, ...] = ()) -> Any:
         allow_headers=["authorization", "content-type", "x-api-key"],
         expose_headers=["retry-after"],
     )
+
+
+def _declare_keys(app: FastAPI) -> None:
+    """How a caller shows its key, in the OpenAPI document."""
+    plain = app.openapi
+
+    def document() -> dict[str, Any]:
+        out = plain()
+        out["components"]["securitySchemes"] = schema.KEYS
+        return out
+
+    app.openapi = document  # type: ignore[method-assign]
 
 
 def _json(value: Any) -> Response:

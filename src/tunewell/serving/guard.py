@@ -107,16 +107,16 @@ class Guard:
     def _check_key(self, scope: Any) -> None:
         if self.key is None or scope["path"] in OPEN:
             return
-        given = b""
+        given = []  # each may be there for somebody else, such as a proxy
         for name, value in scope["headers"]:
             if name == b"x-api-key":
-                given = value
+                given.append(value)
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
-                given = value[7:].strip()
-        if not hmac.compare_digest(given, self.key):
+                given.append(value[7:].strip())
+        if sum(hmac.compare_digest(key, self.key) for key in given) == 0:
             raise Refusal(
                 401,
-                "the API key is wrong" if given else "an API key is needed",
+                "the API key is wrong" if any(given) else "an API key is needed",
                 expected="Authorization: Bearer KEY",
                 headers={"www-authenticate": "Bearer"},
             )

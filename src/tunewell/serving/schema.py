@@ -23,7 +23,9 @@ class PredictRequest(BaseModel):
     )
 
     texts: list[str] = Field(min_length=1, description="The texts; one without words gets a null prediction.")
-    text_pairs: list[str] | None = Field(None, description="Second texts, one for each text, for a model of pairs.")
+    text_pairs: list[str] | None = Field(
+        None, min_length=1, description="Second texts, one for each text, for a model of pairs."
+    )
     model: str | None = Field(None, description="Name of the model; the first one when missing. See /models.")
     top_k: int | None = Field(None, ge=1, description="Probabilities of so many labels only, the likeliest first.")
     probabilities: bool = Field(True, description="Whether to give the probabilities of the labels.")
@@ -67,7 +69,9 @@ class WhyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=ONE)
 
     texts: list[str] = Field(min_length=1, max_length=MOST_EXPLAINED, description="Texts with words.")
-    text_pairs: list[str] | None = Field(None, description="Second texts, one for each text, for a model of pairs.")
+    text_pairs: list[str] | None = Field(
+        None, min_length=1, description="Second texts, one for each text, for a model of pairs."
+    )
     model: str | None = Field(None, description="Name of the model; the first one when missing. See /models.")
 
 
@@ -170,9 +174,29 @@ ERRORS = {
 }
 
 
+HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"description": "How to call.", "required": True, "schema": {"const": "Bearer"}}},
+    429: {
+        "Retry-After": {
+            "description": "Whole seconds until there should be room.",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    },
+}
+KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
 def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     """The error answers of a route for the OpenAPI document."""
-    return {code: {"model": ErrorResponse, "description": ERRORS[code]} for code in codes}
+    return {
+        code: {"model": ErrorResponse, "description": ERRORS[code]}
+        | ({"headers": HEADERS[code]} if code in HEADERS else {})
+        for code in codes
+    }
 
 
 def body_of(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
