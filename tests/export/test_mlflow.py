@@ -288,6 +288,38 @@ def test_a_decoder_writes_what_it_writes(mlflow, tiny_decoder, tmp_path):
     assert got["prediction"].tolist() == load_predictor(tiny_decoder).predict(prompts)
 
 
+def test_answers_from_contexts_and_several_labels(mlflow, tiny_model, tmp_path):
+    """Plain model folders of both kinds; the types of the signature are those of the answers."""
+    import pandas as pd
+    import torch
+    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
+
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        span = AutoModelForQuestionAnswering.from_pretrained(tiny_model)
+        several = AutoModelForSequenceClassification.from_pretrained(
+            tiny_model, problem_type="multi_label_classification", id2label={0: "crew", 1: "seat", 2: "meal"}
+        )
+    types = {}
+    for name, model in (("span", span), ("several", several)):
+        model.save_pretrained(tmp_path / name)
+        AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / name)
+        assert export(tmp_path / name, tmp_path / f"{name}-out", to="mlflow").parity.same == 1
+        outputs = json.loads(yaml.safe_load((tmp_path / f"{name}-out" / "MLmodel").read_text())["signature"]["outputs"])
+        types[name] = {column["name"]: column["type"] for column in outputs}
+    assert types["span"] == {"prediction": "string", "probability": "double", "start": "long", "end": "long"}
+    assert types["several"]["prediction"] == "array" and types["several"]["p_meal"] == "double"
+
+    asked, contexts = ["was the crew late", "was the meal good"], ["the crew was late today", "a good meal and a seat"]
+    got = mlflow.pyfunc.load_model(str(tmp_path / "span-out")).predict(
+        pd.DataFrame({"text": asked, "text_pair": contexts})
+    )
+    wanted = load_predictor(tmp_path / "span").predict_batch(asked, contexts)
+    assert got.to_dict("records") == [{key: w[key] for key in types["span"]} for w in wanted]
+    got = mlflow.pyfunc.load_model(str(tmp_path / "several-out")).predict(pd.DataFrame({"text": contexts}))
+    assert got["prediction"].tolist() == load_predictor(tmp_path / "several").predict(contexts)
+
+
 def test_a_sequence_is_refused(mlflow, run, tmp_path):
     shutil.copytree(run.dir, tmp_path / "run")
     (tmp_path / "run" / "model" / "tasks.json").write_text("{}")
