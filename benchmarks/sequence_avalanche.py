@@ -133,7 +133,9 @@ def main() -> None:
     )  # fmt: skip
     matrix: list[list[float | None]] = []
     started = time.perf_counter()
-    for experience in task_incremental_benchmark(benchmark_from_datasets(train=streams), reset_task_labels=True).streams["train"]:
+    for experience in task_incremental_benchmark(
+        benchmark_from_datasets(train=streams), reset_task_labels=True
+    ).streams["train"]:
         strategy.train(experience)
         model.eval()
         row: list[float | None] = [None] * len(classes)
