@@ -378,7 +378,7 @@ class Recipe(BaseModel):
         ge=0,
         le=1,
     )
-    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft", "osf"] = _key(
+    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "eva", "oft", "osf"] = _key(
         "lora", "strategies", "`lora`: the kind of adapter."
     )
     lora_rank: int = _key(
