@@ -114,6 +114,7 @@ def tune(
     inputs: Inputs | None = None,
     monitor: Monitor | None = None,
     pace: tuple[int, int] | None = None,
+    validation_rows: int = 0,
 ) -> Training:
     """Tune `model` in place; afterwards it holds the weights of the best validation score.
 
@@ -127,6 +128,7 @@ def tune(
         folder: for checkpoints and metrics.jsonl; a checkpoint found there is continued.
         monitor: reads along the way what is kept, and may end tuning.
         pace: steps and steps between validations of a tuning that this one is held against; by default the recipe's.
+        validation_rows: that `validate` reads, for the forecast of the time.
 
     Raises:
         TrainingError: the loss stays non-finite, or memory runs out.
@@ -141,6 +143,7 @@ def tune(
     from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
+    from tunewell.train.forecast import Forecast
     from tunewell.train.frozen import kept_below
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
@@ -265,21 +268,29 @@ def tune(
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
     dynamics = RecordDynamics(len(encoded), -(-steps // planned.steps_an_epoch), spec.problem_type, folder / FILE)
+    counts = Counts()
+    known = not own and not processes.together()  # each process counts its own tokens
+    forecast = Forecast(
+        counts, tokens=float(lengths.sum()) * steps / planned.steps_an_epoch if known else 0.0,
+        every=planned.every, echo=echo,
+        validation=validation_rows * float(lengths.mean()) if validate else 0.0,
+    )  # fmt: skip
     watchers = [
-        Counts(),
+        counts,
+        forecast,
         dynamics,
         Bar("tuning", spec.metric, progress),
         *([MetricsFile(folder / "metrics.jsonl")] if processes.rank() == 0 else []),
         *callbacks,
     ]
     if monitor is not None:
-        watchers.insert(1, monitor)
+        watchers.insert(2, monitor)
     if recipe.early_stopping_patience and validate is not None:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     guard = None
     if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
         guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
-        watchers.insert(1, guard)
+        watchers.insert(2, guard)
     stop = StopInOrder(echo)
     agree = Agree(stop)
     watchers += [stop, agree] if processes.together() else [stop]
@@ -364,6 +375,7 @@ def tune(
         tokens=counts.tokens,
         padding_share=counts.padding / max(1, counts.padding + counts.tokens),
         seconds=seconds,
+        forecast_seconds=forecast.seconds,
         peak_memory_mb=peak_memory_mb(),
         parameters=parameters,
         trainable_parameters=trainable,
