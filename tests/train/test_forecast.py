@@ -67,8 +67,9 @@ def test_a_run_keeps_what_it_was_told(tmp_path, tiny_model, tiny_csv):
 
     lines: list[str] = []
     run = tunewell.run(
-        model=str(tiny_model), train=str(tiny_csv), text="text", label="label", output_dir=str(tmp_path / "run"), explain=0,
-        probes="none", max_steps=60, per_device_train_batch_size=4, echo=lines.append, progress=False,
+        model=str(tiny_model), train=str(tiny_csv), text="text", label="label", explain=0,
+        probes="none", max_steps=60, per_device_train_batch_size=4, output_dir=str(tmp_path / "run"),
+        echo=lines.append, progress=False,
     )  # fmt: skip
     told = [line for line in lines if line.startswith("tune: about")]
     assert len(told) == 1 and told[0].endswith("for 60 steps")
