@@ -65,7 +65,7 @@ class Joint:
         lead_rows: int = 0,
         temperature: float | None = None,
     ) -> None:
-        """Args: batch: rows a step, of all tasks. lead_rows: rows of the task that sets the steps. temperature: above 0;
+        """Args: batch: rows a step, of all tasks. lead_rows: of the task that sets the steps. temperature: above 0;
         None for all at every step."""
         self.companions, self.max_length, self.seed = companions, max_length, seed
         self.shares = [share(len(c.rows), lead_rows, temperature) for c in companions]

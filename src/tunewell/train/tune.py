@@ -289,7 +289,7 @@ def tune(
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     guard = None
     if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
-        guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
+        guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), rows=rows * accumulate, echo=echo)
         watchers.insert(2, guard)
     stop = StopInOrder(echo)
     agree = Agree(stop)
