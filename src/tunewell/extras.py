@@ -13,6 +13,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "generate": ("babel", "gguf", "sacrebleu", "sentencepiece"),
     "gguf": ("gguf", "xllamacpp"),
+    "optim": ("schedulefree", "prodigyopt"),
     "quantize": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorflow": ("tensorflow",),

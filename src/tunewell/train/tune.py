@@ -148,6 +148,7 @@ def tune(
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
+    from tunewell.train.optimisers import OWN_RATE, PRODIGY, SCHEDULE_FREE, AveragedPoint, tell
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import fixed_rate, head_factors, peak_rate
     from tunewell.train.stop import StopInOrder
@@ -197,7 +198,9 @@ def tune(
     checkpoints = folder / "checkpoints"
     with processes.zero_first():  # it removes what is not whole
         resume = last_whole(checkpoints, echo)
-    rate = fixed_rate(recipe.learning_rate) or peak_rate(model)
+    rate = fixed_rate(recipe.learning_rate) or (OWN_RATE if recipe.optim == PRODIGY else peak_rate(model))
+    averaged = AveragedPoint() if recipe.optim == SCHEDULE_FREE else None
+    strategies = [*strategies, *([averaged] if averaged is not None else [])]
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
 
@@ -242,7 +245,7 @@ def tune(
         num_train_epochs=planned.epochs,
         max_steps=steps,
         warmup_steps=planned.warmup,
-        lr_scheduler_type=recipe.lr_scheduler_type,
+        lr_scheduler_type="constant" if averaged is not None else recipe.lr_scheduler_type,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         bf16=bf16,
@@ -315,10 +318,11 @@ def tune(
         keep_checkpoints=recipe.save_total_limit,
         guard=guard,
         kept=kept,
+        optim=recipe.optim,
         validate=validate,
         callbacks=watchers,
     )
-    for watcher in (monitor, guard, agree):
+    for watcher in (monitor, guard, agree, averaged):
         if watcher is not None:
             watcher.trainer = trainer
     if processes.rank():  # dropout draws other masks for other rows
@@ -354,6 +358,7 @@ def tune(
         monitor.close(model)
     exchange.close()
     processes.wait()  # all have read the best checkpoint
+    found = tell(trainer.optimizer, echo)
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
     cells = counts.tokens + counts.padding
@@ -363,13 +368,13 @@ def tune(
     )  # fmt: skip
     seconds = counts.earlier + time.perf_counter() - started
     return Training(
-        strategy=tuple(s.name for s in strategies),
+        strategy=tuple(s.name for s in strategies if s is not averaged),
         steps=state.global_step,
         epochs=round(float(state.epoch or 0), 4),
         best_step=state.global_step if state.best_global_step is None else state.best_global_step,
         best_score=state.best_metric,
         stopped_early=state.global_step < steps,
-        learning_rate=rate,
+        learning_rate=rate if found is None else found,
         precision="bf16" if bf16 else "fp32",
         examples=counts.examples,
         tokens=counts.tokens,
