@@ -308,6 +308,16 @@ def test_eva_takes_the_directions_in_which_the_rows_vary_most(small_job):
     assert len(found["bert.encoder.layer.0.output.dense"]) == 1
 
 
+def test_eva_on_narrow_layers(small_job):
+    """The tests' encoder has 32 inputs a layer: of rank 20 none is given more than these, and rank 40 is refused."""
+    strategy, tuning, config = eva(small_job, rank=20)
+    found = strategy._directions(tuning, config)
+    assert max(len(d) for d in found.values()) <= 32
+    strategy, tuning, config = eva(small_job, rank=40)
+    with pytest.raises(RecipeError, match="`lora_rank: 40` is more than the 32 inputs"):
+        strategy._directions(tuning, config)
+
+
 def test_eva_is_told_too_few_tokens(small_job):
     strategy, tuning, config = eva(small_job, rank=8, rows=1)
     with pytest.raises(RecipeError, match="a layer may be given 16 directions"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tunewell.train.hooks import Tuning
 
 ATTENTION = ("attention", "attn")
-ROWS = 512  # training rows at most that EVA looks at
+ROWS, MOST = 512, 2.0  # training rows at most that EVA looks at; times `lora_rank` that a layer is given at most
 
 
 def start(model: Any, directions: dict[str, torch.Tensor]) -> None:
@@ -120,16 +120,23 @@ class LowRank:
         at most twice `lora_rank` a layer. A layer that is given none is no target any more; `config` is told.
 
         Raises:
-            RecipeError: the rows have fewer tokens than a layer may be given directions.
+            RecipeError: a layer has fewer inputs, or the rows have fewer tokens, than a layer may be given directions.
         """
         from peft.tuners.lora.config import EvaConfig
         from peft.tuners.lora.eva import get_eva_state_dict
 
-        config.eva_config = EvaConfig()
+        narrowest = min(tuning.model.get_submodule(name).in_features for name in config.target_modules)
+        if self.rank > narrowest:
+            raise RecipeError(
+                f"`lora_rank: {self.rank}` is more than the {narrowest} inputs of a layer have directions",
+                where="lora_rank",
+                expected=f"for `lora_variant: eva` at most {narrowest}",
+            )
+        config.eva_config = EvaConfig(rho=min(MOST, narrowest / self.rank))
         batches = self._inputs(tuning, round(config.eva_config.rho * self.rank))
         tuning.echo("lora: eva, looking where the training rows vary")
         found = get_eva_state_dict(
-            tuning.model, batches, peft_config=config, show_progress_bar=False,
+            tuning.model, batches, peft_config=config, show_progress_bar=False, gather_distributed_inputs=False,
             forward_fn=lambda model, batch: model.base_model(**batch),
         )  # fmt: skip
         kept = {name: directions for name, directions in found.items() if len(directions)}

@@ -29,7 +29,13 @@ def made(name: str, groups: list[dict[str, Any]], *, rate: float, warmup: int) -
 
     Args:
         warmup: steps over which a schedule-free rate climbs; that of others is the scheduler's.
+
+    Raises:
+        TunewellError: the package is not installed.
     """
+    from tunewell.extras import need
+
+    need("optim", f"optim: {name}")
     if name == SCHEDULE_FREE:
         from schedulefree import AdamWScheduleFree
 
