@@ -68,12 +68,18 @@ def record(path: Path | None, row: dict[str, Any]) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def once(script: str, job: dict[str, Any], benchmark: str, output: Path | None) -> tuple[dict[str, Any], bool]:
-    """A measurement and whether it was made now: one that `output` has of the same job is taken from there."""
+def once(
+    script: str, job: dict[str, Any], benchmark: str, output: Path | None, *, apart: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], bool]:
+    """A measurement and whether it was made now: one that `output` has of the same job is taken from there.
+
+    Args:
+        apart: keys of the job that decide nothing, such as its folder.
+    """
     if output is not None and output.is_file():
         for line in output.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            if all(row.get(k) == v for k, v in job.items()):
+            if all(row.get(k) == v for k, v in job.items() if k not in apart):
                 return row, False
     row = child(script, job)
     record(output, {"benchmark": benchmark, **row})

@@ -7,9 +7,11 @@ which other programs on the machine disturb less than the clock.
 
     python benchmarks/keep.py --data-root DATA
     python benchmarks/keep.py --data-root DATA --sets sst2 --rows 2000 --seeds 1 --strategies distill lpft+distill all
+    python benchmarks/keep.py --data-root DATA --rows 800 --test-rows 500 --strategies auto --keys max_length=48
 
 A strategy is a name of the table, several joined by `+`, and recipe keys after a colon:
-`freeze:freeze=head_only`, `ewc:ewc_weight=10`; `all` stands for every strategy of the table.
+`freeze:freeze=head_only`, `ewc:ewc_weight=10`; `all` stands for every strategy of the table. With --output FILE each
+of them is kept as it ends, and those that are there already are not run again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from common import child, file_of, parser, record, spread
+from common import child, file_of, once, parser, record, spread
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -99,17 +101,14 @@ def compare(name: str, jobs: dict[int, dict[str, Any]], options: Any) -> None:
                 keep = {"keep": options.keep} if how.startswith("auto") else {}
                 asked = parse(how)
                 asked["keys"] = parse(":" + ",".join(options.keys))["keys"] | asked["keys"]
-                row = child(__file__, {**job, **keep, **asked, "folder": str(Path(folder) / "run")})
+                run = {"set": name, "how": how, **job, **keep, **asked, "folder": str(Path(folder) / "run")}
+                row, _ = once(__file__, run, "keep", options.output, apart=("folder", "test"))
                 rows[how].append(row)
-                record(options.output, {"benchmark": "keep", "set": name, "how": how, **row})
                 show(name, how, row)
     print(f"\n{name}, {len(jobs)} seeds\n| strategy | {rows['plain'][0]['metric']} | retention | worst | time ratio |")
     print("|---|---|---|---|---|")
     for how, found in rows.items():
-        ratio = [
-            sum(r["costs"].values()) if r["costs"] else r["cpu_seconds"] / p["cpu_seconds"]
-            for r, p in zip(found, rows["plain"], strict=True)
-        ]
+        ratio = [r["cpu_seconds"] / p["cpu_seconds"] for r, p in zip(found, rows["plain"], strict=True)]
         cells = [spread([r[k] for r in found]) for k in ("score", "retention", "worst")]
         print(f"| {how} | {' | '.join(cells)} | {np.mean(ratio):.2f} |", flush=True)
 
@@ -147,6 +146,7 @@ def one_set(name: str, test: Path, options: Any) -> None:
             "model": options.model,
             "train": str(file_of(options.data_root, name, "train")),
             "test": str(test),
+            "test_rows": options.test_rows,
             "seed": seed,
             "max_train_samples": options.rows,
         }

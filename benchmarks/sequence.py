@@ -6,19 +6,28 @@ the base model's abilities at the end, tuning time.
 
     python benchmarks/sequence.py --data-root DATA
     python benchmarks/sequence.py --data-root DATA --rows 1000 --test_rows 1000 --seeds 1
+
+`--avalanche-python PYTHON` names an interpreter that has `avalanche-lib` (0.6): its EWC (at the strength that
+`online_ewc_weight` has here: its importances are of the mean of a batch) and its replay run beside ours, with the same
+body, heads, rows, epochs, batches, rate and schedule; avalanche-lib is no dependency.
+
+With --output FILE each sequence is kept as it ends, and those that are there already are not run again.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from common import child, file_of, parser, record, spread
+from common import file_of, once, parser, spread
 
 ORDERS = {
     "1": ("ag_news", "amazon", "dbpedia", "yelp", "sst2"),
@@ -37,15 +46,26 @@ HOW: dict[str, dict[str, Any]] = {
     "agem 1%": {"strategy": "agem", "memory": 0.01},
     "average": {"strategy": "average"},
     "l2sp": {"strategy": "l2sp", "memory": 0},
+    "ewc": {"strategy": "online_ewc", "memory": 0, "online_ewc_decay": 1},  # all tasks count alike (Huszar, 2018)
     "online_ewc": {"strategy": "online_ewc", "memory": 0},
     "o_lora": {"strategy": "o_lora", "memory": 0},
     "auto 1%": {"strategy": "auto", "memory": 0.01},
+    "auto 5%": {"strategy": "auto", "memory": 0.05},
     "auto 0": {"strategy": "auto", "memory": 0},
 }
+AVALANCHE: dict[str, dict[str, Any]] = {
+    "avalanche naive": {"strategy": "naive"},
+    "avalanche ewc": {"strategy": "ewc", "ewc_lambda": 100 / 2 * 16},
+    "avalanche ewc weak": {"strategy": "ewc", "ewc_lambda": 1},
+    "avalanche replay 5%": {"strategy": "replay", "memory": 0.05},
+}
+PEER = Path(__file__).with_name("sequence_avalanche.py")
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """One sequence; runs in the child process."""
+    if "avalanche_python" in job:
+        return avalanche(job)
     from tunewell.sequence.run import run_sequence
 
     with tempfile.TemporaryDirectory() as folder:
@@ -79,8 +99,32 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         }
 
 
+def avalanche(job: dict[str, Any]) -> dict[str, Any]:
+    """One sequence by avalanche, with the settings that tunewell takes by default."""
+    from transformers import AutoConfig
+
+    from tunewell.models.load import locate
+    from tunewell.recipe import Recipe
+    from tunewell.train.rates import peak_rate
+
+    folder, keys = locate(job["model"]), {k: f.default for k, f in Recipe.model_fields.items()} | job["keys"]
+    own = SimpleNamespace(config=AutoConfig.from_pretrained(folder))
+    asked = {
+        **job, "folder": folder, "rate": keys["learning_rate"] or peak_rate(own),
+        "head_factor": keys["head_rate_factor"], "epochs": int(keys["num_train_epochs"]),
+        "batch": keys["per_device_train_batch_size"],
+    }  # fmt: skip
+    done = subprocess.run(
+        [job["avalanche_python"], str(PEER), json.dumps(asked)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"avalanche failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
 def main() -> None:
     args = parser(__doc__ or "")
+    args.add_argument("--avalanche-python", default=None, help="an interpreter with avalanche-lib installed")
     args.add_argument("--orders", nargs="+", default=["1"], choices=list(ORDERS))
     args.add_argument("--how", nargs="+", default=list(HOW), help="which of: " + ", ".join(HOW))
     args.add_argument("--rows", type=int, default=0, help="training rows a task at most; 0 for all")
@@ -90,8 +134,9 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
-    if unknown := [h for h in options.how if h not in HOW]:
-        args.error(f"unknown --how {', '.join(unknown)}; known: {', '.join(HOW)}")
+    hows = HOW | (AVALANCHE if options.avalanche_python else {})
+    if unknown := [h for h in options.how if h not in hows]:
+        args.error(f"unknown --how {', '.join(unknown)}; known: {', '.join(hows)}")
     files = {
         name: {split: str(file_of(options.data_root, name, split)) for split in ("train", "test")}
         for name in {n for o in options.orders for n in ORDERS[o]}
@@ -102,15 +147,15 @@ def main() -> None:
             ceiling = None
             for name in options.how:
                 job = {
-                    "order": ORDERS[order], "seed": seed, "how": HOW[name], "model": options.model,
+                    "order": list(ORDERS[order]), "seed": seed, "how": hows[name], "model": options.model,
                     "keys": options.keys, "rows": options.rows, "test_rows": options.test_rows, "files": files,
                 }  # fmt: skip
-                row = child(__file__, job)
-                row.pop("files")
+                if name in AVALANCHE:
+                    job["avalanche_python"] = options.avalanche_python
+                row, _ = once(__file__, job, "sequence", options.output)
                 ceiling = row["average_accuracy"] if name == "joint" else ceiling
                 row["of_joint"] = row["average_accuracy"] / ceiling if ceiling else None
                 found.setdefault(name, []).append(row)
-                record(options.output, {"benchmark": "sequence", "order_name": order, "name": name, **row})
                 print(f"order {order} seed {seed} {name:<10} " + line(row), flush=True)
     for name, rows in found.items():
         ratios = [r["of_joint"] for r in rows if r["of_joint"] is not None]
@@ -125,16 +170,19 @@ def main() -> None:
 
 def line(row: dict[str, Any]) -> str:
     """The figures of one sequence."""
-    low, high = row["intervals"]["average_accuracy"]
-    parts = [f"accuracy {row['average_accuracy']:.4f} [{low:.4f}, {high:.4f}]"]
+    parts = [f"accuracy {row['average_accuracy']:.4f}"]
+    if "intervals" in row:
+        parts.append("[{:.4f}, {:.4f}]".format(*row["intervals"]["average_accuracy"]))
     if row["of_joint"]:
         parts.append(f"of joint {row['of_joint']:.3f}")
     for key in ("backward_transfer", "forward_transfer", "forgetting"):
-        if row[key] is not None:
+        if row.get(key) is not None:
             parts.append(f"{key.replace('_', ' ')} {100 * row[key]:+.1f}")
-    if row["retention"] is not None:
+    if row.get("retention") is not None:
         parts.append(f"base abilities {row['retention']:.3f}")
-    return "  ".join([*parts, f"stored {row['stored']}", f"train {row['seconds']['train']:.0f} s"])
+    if "stored" in row:
+        parts += [f"stored {row['stored']}", f"train {row['seconds']['train']:.0f} s"]
+    return "  ".join(parts)
 
 
 if __name__ == "__main__":

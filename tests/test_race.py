@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tunewell.results import Candidate, Estimate, Training
+from tunewell.results import Training
 from tunewell.stages.race import Point, Race, behind, points_of
-from tunewell.stages.search import pointless
 
 
 @pytest.mark.parametrize(
@@ -59,17 +58,3 @@ def test_points_are_read_from_a_finished_tuning():
                         learning_rate=1e-4, precision="fp32", examples=1, tokens=1, padding_share=0.0, seconds=1.0,
                         peak_memory_mb=1.0, parameters=1, trainable_parameters=1, history=history)  # fmt: skip
     assert points_of(training, "f1") == {3: Point(0.5, 0.9)}
-
-
-def test_more_of_what_keeps_enough_is_pointless():
-    def made(name: str, score: float, kept: float, **parameters: float) -> Candidate:
-        mean = Estimate(value=kept)
-        near = Estimate(value=score, low=score - 0.02)
-        return Candidate(name=name, strategy=(name,), parameters=parameters, score=near, retention_mean=mean,
-                         retention_worst=mean, meets=None)  # fmt: skip
-
-    plain = made("plain", 0.9, 0.8)
-    assert pointless([plain, made("distill", 0.85, 0.99), made("distill, alpha 0.5", 0.7, 1.0, alpha=0.5)], 0.98, None)
-    assert not pointless([plain, made("distill", 0.85, 0.97)], 0.98, None)  # more of it may keep more
-    assert not pointless([plain, made("distill", 0.89, 0.99)], 0.98, None)  # within plain's interval
-    assert not pointless([plain, made("lpft", 0.85, 0.99)], 0.98, None)

@@ -16,6 +16,7 @@ from tunewell.cli import app
 from tunewell.errors import DataError, ModelError, RecipeError, RunFolderError
 from tunewell.gate import gate, junit
 from tunewell.restore import restore
+from tunewell.results import Training
 from tunewell.run import load_run
 
 KEYS = {
@@ -238,16 +239,40 @@ def candidate(name, score, kept, low=None):
 
 
 def test_when_a_search_has_enough():
-    from tunewell.stages.search import enough, later, probe_helps
+    from tunewell.stages.search import enough
 
-    plain = candidate("plain", 0.9, 0.8, low=0.88)
-    assert enough([plain], 0.98, None) is None
-    assert enough([plain, candidate("lpft", 0.87, 0.99)], 0.98, None) is None  # keeps, but at too low a score
-    near = candidate("distill", 0.88, 0.99)
-    assert enough([plain, near, candidate("lpft", 0.87, 0.99)], 0.98, None) == near
-    assert probe_helps([plain, candidate("lpft", 0.9, 0.81)])
-    assert not probe_helps([plain, candidate("lpft", 0.9, 0.79)])
-    assert [r.trained for r in later(False)] == [("distill",), ("distill",)]
+    distilled = candidate("distill", 0.88, 0.99)
+    assert enough([candidate("distill", 0.88, 0.97)], 0.98, None) is None
+    assert enough([distilled], 0.98, None) == distilled  # it has traded nothing
+    outside, plain = candidate("distill", 0.88, 0.97), candidate("plain", 0.9, 0.8, low=0.87)
+    average = candidate("distill, alpha 0.5", 0.89, 0.99).model_copy(update={"parameters": {"alpha": 0.5}})
+    assert enough([outside, average], 0.98, None) is None  # an average gives up some of the task: how much?
+    assert enough([outside, average, plain], 0.98, None) is None  # some, and plain tuning tells
+    better = average.model_copy(update={"score": average.score.model_copy(update={"value": 0.9})})
+    assert enough([outside, better, plain], 0.98, None) == better
+    strong = candidate("lpft+distill-strong", 0.875, 0.99)
+    assert enough([outside, average, plain, strong], 0.98, None) == strong  # within plain tuning's interval
+    assert enough([outside, plain, candidate("lpft+distill-strong", 0.86, 0.99)], 0.98, None) is None
+    unscored = [candidate("distill", None, 0.99), candidate("plain", None, 0.8)]
+    assert enough(unscored, 0.98, None) == unscored[0]
+
+
+@pytest.mark.parametrize(("kept", "name"), [(0.97, "lpft+distill-strong"), (0.99, "distill-weak")])
+def test_the_last_tuning_is_what_was_lacking(kept, name):
+    from tunewell.stages.search import last_rung
+
+    assert last_rung([candidate("distill", 0.8, kept), candidate("plain", 0.9, 0.8)], 0.98, None).name == name
+
+
+def test_what_plain_tuning_takes_is_guessed_from_distillation_where_it_is_not_known():
+    from types import SimpleNamespace as N
+
+    from tunewell.stages.search import plain_seconds
+
+    distilled, plain = N(seconds=125.0, stopped=""), N(seconds=90.0, stopped="")
+    assert plain_seconds({"distill": distilled}) == 100
+    assert plain_seconds({"distill": distilled, "plain": plain}) == 90
+    assert plain_seconds({"distill": distilled, "plain": N(seconds=20.0, stopped="behind")}) == 100
 
 
 def test_auto_climbs_until_it_has_enough(place, tmp_path, monkeypatch):
@@ -262,11 +287,13 @@ def test_auto_climbs_until_it_has_enough(place, tmp_path, monkeypatch):
         raise_on_gate=False, **KEYS, **keys,
     )  # fmt: skip
     names = [c.name for c in found.choice.candidates]
-    assert names[:4] == ["plain", "plain, alpha 0.9", "plain, lines 0.5", "lpft"]
-    assert found.choice.costs["plain"] == 1.0
+    assert names[:4] == ["distill", "distill, alpha 0.9", "distill, lines 0.5", "plain"]
+    assert found.choice.costs["plain"] == 1.0 or found.choice.stopped["plain"]
     assert set(found.choice.costs) == {n.split(",")[0] for n in names}
-    assert found.training.seconds >= max(found.choice.costs.values()) * 0.5
-    assert len(found.choice.costs) == 4
+    assert names[-1].split(",")[0] in ("lpft+distill-strong", "distill-weak") and len(found.choice.costs) == 3
+    trainings = [Training.load(p) for p in (found.dir / "train").glob("*/training.json")]
+    assert found.training.seconds == pytest.approx(sum(t.seconds for t in trainings))
+    assert found.training.cpu_seconds == pytest.approx(sum(t.cpu_seconds for t in trainings))
     assert found.summary.strategy == ("auto", found.choice.chosen.strategy[0])
     assert load_run(found.dir).predict(["a lovely hotel"])[0] in ("positive", "negative")
     assert any("may cost up to 50 times plain" in line for line in lines)
@@ -279,8 +306,9 @@ def test_auto_climbs_until_it_has_enough(place, tmp_path, monkeypatch):
         **KEYS, **{**keys, "keep": 0.01, "keep_worst": 0.01},
     )  # fmt: skip
     assert not [line for line in again if line.startswith("tune:")]
-    assert list(easy.choice.costs) == ["plain"]
-    assert any("keeps enough" in line for line in again)
+    assert easy.choice.costs == {} and easy.choice.chosen.strategy == ("distill",)
+    assert "s of tuning in all" in easy.choice.reason
+    assert any("distill keeps enough as it is" in line for line in again)
 
 
 def test_a_cap_ends_the_search(place, tmp_path, monkeypatch):
@@ -292,5 +320,5 @@ def test_a_cap_ends_the_search(place, tmp_path, monkeypatch):
         raise_on_gate=False, strategy="auto", keep=1.0, keep_worst=1.0, max_cost=1.0, average_alphas=[1.0],
         lines_alphas=[1.0], **KEYS,
     )  # fmt: skip
-    assert list(found.choice.costs) == ["plain"]
-    assert any("lpft is not tried: it would pass max_cost 1" in line for line in lines)
+    assert {c.strategy for c in found.choice.candidates} == {("distill",)}
+    assert any("plain is not tried: it would pass max_cost 1" in line for line in lines)

@@ -14,6 +14,7 @@ EXTRAS = {
     "generate": ("babel", "gguf", "sacrebleu", "sentencepiece"),
     "gguf": ("gguf", "xllamacpp"),
     "mlflow": ("mlflow", "alembic", "sqlalchemy"),
+    "optim": ("schedulefree", "prodigyopt"),
     "quantize": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorflow": ("tensorflow",),

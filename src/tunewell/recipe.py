@@ -378,7 +378,7 @@ class Recipe(BaseModel):
         ge=0,
         le=1,
     )
-    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "oft", "osf"] = _key(
+    lora_variant: Literal["lora", "dora", "rslora", "pissa", "olora", "corda", "eva", "oft", "osf"] = _key(
         "lora", "strategies", "`lora`: the kind of adapter."
     )
     lora_rank: int = _key(
@@ -416,6 +416,12 @@ class Recipe(BaseModel):
         "training",
         "Peak learning rate of AdamW; by default 0.04 / hidden size (1e-4 for MiniLM, 5e-5 for BERT-base). `auto` "
         "tunes at three or four rates and takes the best on validation.",
+    )
+    optim: Literal["adamw", "schedule_free_adamw", "prodigy"] = _key(
+        "adamw",
+        "training",
+        "Optimiser: AdamW; without a schedule (Defazio et al., 2024); or Prodigy, which finds its rate by itself. The "
+        "latter two need tunewell[optim].",
     )
     head_rate_factor: float = _key(
         10.0, "training", "A head that was just drawn learns this many times faster than the encoder.", ge=1, le=100

@@ -34,6 +34,7 @@ def contradictions(recipe: Recipe) -> list[str]:
             problems.append("`load_in_4bit` is for the frozen weights under adapters: add `strategy: lora`")
         elif recipe.lora_variant not in ("lora", "rslora"):
             problems.append(f"`load_in_4bit` goes with lora_variant lora or rslora, not with {recipe.lora_variant}")
+    problems += _optimiser(recipe)
     if not recipe.do_sample:
         drawn = [
             k for k in ("temperature", "top_p", "top_k") if getattr(recipe, k) != type(recipe).model_fields[k].default
@@ -71,6 +72,27 @@ def contradictions(recipe: Recipe) -> list[str]:
         from tunewell.backends.tensorflow.fits import mistakes as unfit
 
         problems += unfit(recipe)
+    return problems
+
+
+def _optimiser(recipe: Recipe) -> list[str]:
+    """What does not go with an optimiser other than AdamW."""
+    problems, named = [], f"`optim: {recipe.optim}`"
+    strategies = recipe.strategy or []
+    if recipe.optim == "schedule_free_adamw":
+        if "lr_scheduler_type" in recipe.model_fields_set and not recipe.lr_scheduler_type.startswith("constant"):
+            problems.append(f"{named} has no schedule: leave out `lr_scheduler_type: {recipe.lr_scheduler_type}`")
+        if means := [s for s in strategies if s in ("ema", "swa")]:
+            problems.append(f"{named} averages by itself: leave out `{means[0]}`")
+        if recipe.monitor == "rollback":
+            problems.append(f"{named} leaves a mean of many states, so that `monitor: rollback` has none to go back to")
+    if recipe.optim == "prodigy":
+        if recipe.learning_rate == "auto":
+            problems.append(f"{named} finds the rate by itself: leave out `learning_rate: auto`")
+        if "llrd" in strategies:
+            problems.append(f"{named} knows one rate for all layers: leave out `llrd`")
+        if "head_rate_factor" in recipe.model_fields_set and recipe.head_rate_factor != 1:
+            problems.append(f"{named} knows one rate for all parameters: leave out `head_rate_factor`")
     return problems
 
 

@@ -443,6 +443,7 @@ class Training(Record):
     trainable_parameters: int
     nonfinite_steps: tuple[int, ...] = ()
     stopped: str = ""  # of a search: why this candidate was not tuned to the end
+    forecast_seconds: float | None = None  # `seconds` as foretold after the first steps; None of short tunings
     cpu_seconds: float = 0.0  # processor time, all threads; of the last process only when tuning was resumed
     monitor: MonitorRecord | None = None
     guard: GuardRecord | None = None

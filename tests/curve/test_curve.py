@@ -153,3 +153,75 @@ def test_too_few_labels(tmp_path, tiny_model, make_reviews, save_csv):
     one = str(save_csv(tmp_path / "one.csv", [(t, "same") for t, _ in make_reviews(40)]))
     with pytest.raises(DataError):
         tunewell.learning_curve(train=one, model=str(tiny_model), output_dir=str(tmp_path / "o"), **KEYS)
+
+
+# ---------------------------------------------------------------- what runs are worth
+
+
+@pytest.fixture
+def split(tmp_path, make_reviews, save_csv):
+    """Training rows, fewer of them, and test rows that neither holds."""
+    rows = list(dict.fromkeys(make_reviews(400)))
+    names = {"train": rows[:120], "few": rows[:40], "test": rows[120:180]}
+    return {name: str(save_csv(tmp_path / f"{name}.csv", part)) for name, part in names.items()}
+
+
+def tuned(split, tiny_model, tmp_path, **keys):
+    options = {"train": split["few"], "test": split["test"], **KEYS, **keys}
+    return tunewell.run(
+        model=str(tiny_model), probes="none", explain=0, num_train_epochs=1, output_dir=str(tmp_path / "run"),
+        echo=lambda line: None, progress=False, **options,
+    )  # fmt: skip
+
+
+def curve_of(split, tiny_model, tmp_path, **keys):
+    return tunewell.learning_curve(
+        train=split["train"], test=split["test"], model=str(tiny_model), sizes=[16, 32, 64], repeats=2, by="probe",
+        output_dir=str(tmp_path / "curve"), progress=False, echo=lambda line: None, **{**KEYS, **keys},
+    )  # fmt: skip
+
+
+def test_a_run_is_worth_the_labels_that_the_curve_takes_to_its_score(split, tiny_model, tmp_path, monkeypatch):
+    """The run's own score on the test rows, and the same answer as for a target of that size."""
+    run = tuned(split, tiny_model, tmp_path)
+    curve = curve_of(split, tiny_model, tmp_path, runs=[str(run.dir)])
+    found = curve.worth[0]
+    assert found.score == pytest.approx(run.summary.test.value)
+    assert (found.labels, found.strategy) == (run.summary.n_train, ("plain",))
+    asked = curve_of(split, tiny_model, tmp_path, target=found.score)
+    assert found.needed == asked.needed
+    assert LearningCurve.load(tmp_path / "curve" / "curve.json").worth == ()  # the last one asked for none
+    # a score that the curve has at 32 labels is worth about as many
+    middle = curve.means()[32]
+    monkeypatch.setattr("tunewell.curve.worth._score", lambda job, predictor: middle)
+    again = curve_of(split, tiny_model, tmp_path, runs=[str(run.dir)]).worth[0].needed
+    assert again.target == middle and again.low is not None and again.low <= 64
+
+
+def test_a_run_in_a_sentence():
+    from tunewell.curve.records import Worth
+    from tunewell.curve.words import worth_sentence
+
+    needed = Needed(target=0.8, value=410, low=300, high=None, share=0.9, most=2000)
+    found = Worth(run="runs/few", strategy=("fewshot",), labels=32, score=0.8, needed=needed)
+    assert worth_sentence(found, "f1_macro") == (
+        "runs/few (fewshot): f1_macro 0.800 from 32 labels, as much as 410 labels bring on the curve "
+        "(300 to more than 2,000)."
+    )
+    assert "相当于曲线上 410 条标注" in worth_sentence(found, "f1_macro", "zh")
+
+
+def test_runs_that_cannot_be_compared(split, tiny_model, tmp_path, make_reviews, save_csv):
+    learned = tuned(split, tiny_model, tmp_path, train=split["test"], test=split["few"])
+    with pytest.raises(DataError, match=r"has learned \d+ of the texts that the curve is tested on"):
+        curve_of(split, tiny_model, tmp_path, runs=[str(learned.dir)])
+    other = save_csv(tmp_path / "other.csv", [(t, f"{label}!") for t, label in make_reviews(60, seed=8)])
+    named = tuned(split, tiny_model, tmp_path, train=str(other), test=None, overwrite_output_dir=True)
+    with pytest.raises(RecipeError, match="has the labels negative!, positive!"):
+        curve_of(split, tiny_model, tmp_path, runs=[str(named.dir)])
+    found = CliRunner().invoke(
+        app, ["curve", split["train"], "--by", "probe", "--text", "text", "--label", "label", "--runs", "nowhere",
+              "--model", str(tiny_model), "--output_dir", str(tmp_path / "curve")]
+    )  # fmt: skip
+    assert found.exit_code == 2 and "nowhere" in found.output
+    assert not (tmp_path / "curve" / "curve.json").exists()

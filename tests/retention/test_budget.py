@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunewell.results import Candidate, Estimate
-from tunewell.retention.budget import choose, frontier
+from tunewell.retention.budget import choose, frontier, safely
 
 
 def candidate(name: str, score: float | None, mean: float | None, worst: float | None = None) -> Candidate:
@@ -85,3 +85,28 @@ def test_an_average_must_be_better_than_the_tuned_model_by_a_standard_error(half
     models = [with_interval("tuned", 0.80, 0.985, half, None), with_interval("average", 0.81, 0.99, half, 0.75)]
     assert chosen(choose(models, keep=0.98, keep_worst=None)) == name
     assert chosen(choose(models, keep=0.987, keep_worst=None)) == "average"  # the tuned one is outside the budget
+
+
+def kept_about(name: str, score: float, mean: float, error: float) -> Candidate:
+    """A candidate whose retention has a standard error."""
+    made = candidate(name, score, mean)
+    return made.model_copy(
+        update={"retention_mean": Estimate(value=mean, low=mean - 1.96 * error, high=mean + 1.96 * error)}
+    )
+
+
+def test_what_is_inside_by_a_standard_error_goes_before_what_is_just_inside():
+    just, safe = kept_about("just", 0.85, 0.982, 0.004), kept_about("safe", 0.80, 0.99, 0.004)
+    assert (safely(just, 0.98, None), safely(safe, 0.98, None)) == (False, True)
+    choice = choose([just, safe], keep=0.98, keep_worst=None)
+    assert chosen(choice) == "safe" and "1 of 2 candidates inside the budget by a standard error (2 in all)" in (
+        choice.reason
+    )
+    alone = choose([just, kept_about("out", 0.9, 0.95, 0.001)], keep=0.98, keep_worst=None)
+    assert (chosen(alone), alone.met) == ("just", True) and "just inside" in alone.reason
+
+
+def test_the_least_probe_has_a_standard_error_too():
+    worst = Estimate(value=0.97, low=0.93, high=1.0)
+    assert not safely(candidate("a", 0.8, 0.99).model_copy(update={"retention_worst": worst}), 0.98, 0.96)
+    assert safely(candidate("a", 0.8, 0.99), None, None)

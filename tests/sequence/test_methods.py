@@ -213,3 +213,5 @@ def test_turns_of_a_companion():
     assert late.turn(0, 3000) == joint(1.0).turn(0, 3000)
     assert [late.turn(0, s) for s in range(3000, 3050)] == [joint(1.0).turn(0, s) for s in range(3000, 3050)]
     assert [joint(None).turn(0, s) for s in (0, 7)] == [0, 7]
+    # a step of four rows is shared: by two tasks, or by one and a quarter
+    assert (joint(None).rows, joint(1.0).rows) == (2, 3)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from tunewell.errors import RunFolderError
+from tunewell.results import Training
 from tunewell.sequence.extend import continue_run
 from tunewell.sequence.run import load_sequence
 
@@ -201,11 +202,14 @@ def test_joint_with_a_temperature(go, tasks, tmp_path):
     """A task of few rows takes part in few steps: other weights than with all of them at every step."""
     small = Path(tasks[1]["train"])
     small.write_text("\n".join(small.read_text(encoding="utf-8").splitlines()[:21]) + "\n", encoding="utf-8")
-    weights = []
+    weights, rows = [], []
     for name, temperature in (("all", None), ("rare", 0.2)):
         done = go(
             strategy="joint", unseen="none", num_train_epochs=1, joint_temperature=temperature,
             output_dir=str(tmp_path / name),
         )  # fmt: skip
         weights.append(load_file(str(done.model_path / "model.safetensors"))["encoder.layer.0.output.dense.weight"])
+        training = Training.load(tmp_path / name / "tasks" / "01-joint" / "train" / "training.json")
+        rows.append(training.examples / training.steps)
+    assert 4 < rows[0] <= 16 / 3 < rows[1]  # of the task with the most rows: a step is shared by three, or fewer
     assert not torch.allclose(*weights)

@@ -314,7 +314,7 @@ def test_lines_by_hand():
     assert found == pytest.approx([1.2, 1.2, 1.6, 2.0, 2.0])
 
 
-@pytest.mark.parametrize("variant", ["lora", "dora", "rslora", "pissa", "olora", "corda", "oft", "osf"])
+@pytest.mark.parametrize("variant", ["lora", "dora", "rslora", "pissa", "olora", "corda", "eva", "oft", "osf"])
 def test_merged_adapters_answer_as_unmerged(small_job, variant):
     from transformers import TrainerCallback
 

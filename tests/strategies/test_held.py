@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from tunewell.errors import RecipeError
 from tunewell.strategies import anchor, check_combination, gpm, likelihood
@@ -257,6 +258,70 @@ def test_corda_takes_the_directions_that_general_text_uses_least(small_job, gene
     change = tuned.weights[f"{layer}.weight"] - tuned.base[f"{layer}.weight"]
     effect = torch.trace(change @ gram @ change.T) / change.square().sum()
     assert float(effect) < float(torch.trace(gram)) / 32  # a change in any direction alike
+
+
+def eva(small_job, rank: int, rows: int = 1000):
+    """The strategy, what it looks at and the directions that it finds in the tests' small encoder."""
+    from peft import LoraConfig
+
+    from tunewell.recipe import Recipe
+    from tunewell.strategies.lora import LowRank
+    from tunewell.train.hooks import Tuning
+
+    job = small_job(max_steps=1)
+    train = Dataset.from_dict(dict(job.tokenizer(list(job.texts)[:rows], truncation=True, max_length=32)))
+    model = job.model.eval()
+    tuning = Tuning(model, job.tokenizer, 1, 1, 1.0, 42, False, cache=None, train=train)
+    strategy = LowRank(Recipe(strategy="lora", lora_variant="eva", lora_rank=rank).model_dump())
+    config = LoraConfig(r=rank, lora_alpha=16, target_modules=strategy._modules(model))
+    return strategy, tuning, config
+
+
+def test_eva_takes_the_directions_in_which_the_rows_vary_most(small_job):
+    """Against the exact decomposition of what each layer is given, and the ranks against their order."""
+    strategy, tuning, config = eva(small_job, rank=3)
+    with torch.no_grad():  # one layer's inputs vary in one direction most of all, and need no more
+        tuning.model.bert.encoder.layer[0].intermediate.dense.weight[0] *= 50
+    found = strategy._directions(tuning, config)
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in found}
+    hooks = [
+        tuning.model.get_submodule(name).register_forward_pre_hook(lambda _, x, n=name: seen[n].append(x[0][mask]))
+        for name in found
+    ]
+    with torch.no_grad():
+        for batch in strategy._inputs(tuning, 6):
+            mask = batch["attention_mask"].bool()
+            tuning.model.base_model(**batch)
+    for hook in hooks:
+        hook.remove()
+    least, left = [], []
+    for name, directions in found.items():
+        inputs = torch.cat(seen[name]).double()
+        _, values, exact = torch.linalg.svd(inputs - inputs.mean(0), full_matrices=False)
+        inside = (directions.double() @ exact[: len(directions)].T).square().sum(1)
+        assert inside.min() > 0.95, name
+        shares = values.square() / values.square().sum()
+        least.append(float(shares[len(directions) - 1]))
+        left.append(float(shares[len(directions)]) if len(directions) < 6 else 0.0)
+    assert sum(len(d) for d in found.values()) == 3 * len(strategy._modules(tuning.model))
+    assert max(left) < min(least) + 0.02  # no direction was left out for one that explains less
+    assert len(found["bert.encoder.layer.0.output.dense"]) == 1
+
+
+def test_eva_on_narrow_layers(small_job):
+    """The tests' encoder has 32 inputs a layer: of rank 20 none is given more than these, and rank 40 is refused."""
+    strategy, tuning, config = eva(small_job, rank=20)
+    found = strategy._directions(tuning, config)
+    assert max(len(d) for d in found.values()) <= 32
+    strategy, tuning, config = eva(small_job, rank=40)
+    with pytest.raises(RecipeError, match="`lora_rank: 40` is more than the 32 inputs"):
+        strategy._directions(tuning, config)
+
+
+def test_eva_is_told_too_few_tokens(small_job):
+    strategy, tuning, config = eva(small_job, rank=8, rows=1)
+    with pytest.raises(RecipeError, match="a layer may be given 16 directions"):
+        strategy._directions(tuning, config)
 
 
 @pytest.mark.parametrize(

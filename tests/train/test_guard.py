@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from tunewell.errors import TrainingError
 from tunewell.train.guard import Guard
 from tunewell.train.signs import signs, slope
 
@@ -129,6 +131,25 @@ def test_a_return_soon_after_another_cuts_deeper():
     trainer = Scripted(guard, 1.0, lambda step, rate: 0.7 * 0.99**step if rate < 0.01 else math.nan)
     trainer.run(200)
     assert [round(e.rate_after / e.rate_before, 4) for e in guard.events] == [0.5, 0.25, 0.0625]
+
+
+@pytest.mark.parametrize(("rows", "thrown_out"), [(2, False), (16, True)])
+def test_a_few_hard_rows_in_small_batches_are_no_event(rows, thrown_out):
+    """Two rows a step, most of them easy and some hard: 15 curves of 400 steps that fall, never thrown out; told that
+    a step has sixteen rows, the guard takes some of them back, and gives some up."""
+    events = 0
+    for seed in range(15):
+        rng = np.random.default_rng(seed)
+
+        def loss(step: int, rate: float, rng=rng) -> float:
+            mean = 0.25 + 0.5 * math.exp(-step / 60)
+            return float(rng.gamma(0.3, mean / 0.3, 2).mean())  # of a long tail, its mean known
+
+        guard = Guard("watch", steps=400, warmup=0, rows=rows)
+        with contextlib.suppress(TrainingError):
+            Scripted(guard, 0.001, loss).run(400)
+        events += len(guard.events)
+    assert bool(events) is thrown_out
 
 
 def test_a_fall_that_pauses_is_left_alone():

@@ -14,6 +14,7 @@ _EXAMPLES = (
     "tunewell curve reviews.csv --target 0.9",
     "tunewell curve reviews.csv --text review --label stars --cost_per_label 0.08 --labels_per_hour 150",
     "tunewell curve reviews.csv --by probe --repeats 5 --sizes 50,100,200,400",
+    "tunewell curve reviews.csv --test held_out.csv --runs runs/few --runs runs/selected",
 )
 
 
@@ -38,6 +39,9 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 )
 @click.option("--target", type=float, metavar="NUMBER", help="How many labels reach this score?")
 @click.option("--more", multiple=True, callback=_numbers, metavar="LIST", help="What do so many more labels bring?")
+@click.option(
+    "--runs", multiple=True, metavar="RUN", help="How many labels is this run's score worth? Can be repeated."
+)
 @click.option("--cost_per_label", type=float, metavar="NUMBER", help="Give the answers in money too.")
 @click.option("--labels_per_hour", type=float, metavar="NUMBER", help="Give the answers in hours of labelling too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
@@ -56,7 +60,10 @@ def command(data: str, as_json: bool, **keys: Any) -> None:
     from tunewell.curve.run import learning_curve
     from tunewell.curve.words import law_line, sentences
 
-    own = {k: keys.pop(k) for k in ("sizes", "repeats", "by", "target", "more", "cost_per_label", "labels_per_hour")}
+    own = {
+        k: keys.pop(k)
+        for k in ("sizes", "repeats", "by", "target", "more", "runs", "cost_per_label", "labels_per_hour")
+    }
     is_recipe = data.endswith((".yaml", ".yml"))
     recipe = recipe_from(data if is_recipe else None, keys, **({} if is_recipe else {"train": data}))
     try:

@@ -53,6 +53,20 @@ class Needed(Record):
     hours: float | None = None
 
 
+class Worth(Record):
+    """A finished run on the curve: its score on the curve's test rows, and the labels that the curve takes to it.
+
+    Attributes:
+        labels: training rows of the run. needed: by the curve's recipe, for `needed.target`, the run's score.
+    """
+
+    run: str
+    strategy: tuple[str, ...]
+    labels: int
+    score: float
+    needed: Needed
+
+
 class LearningCurve(Record):
     """`curve.json`.
 
@@ -77,6 +91,7 @@ class LearningCurve(Record):
     curve: tuple[Foreseen, ...]
     more: tuple[More, ...]
     needed: Needed | None = None
+    worth: tuple[Worth, ...] = ()
     cost_per_label: float | None = None
     labels_per_hour: float | None = None
     seconds: float = 0.0

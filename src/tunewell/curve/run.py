@@ -32,6 +32,7 @@ def learning_curve(
     by: Literal["tune", "probe"] = "tune",
     target: float | None = None,
     more: Sequence[int] = (),
+    runs: Sequence[str | Path] = (),
     cost_per_label: float | None = None,
     labels_per_hour: float | None = None,
     echo: Callable[[str], None] | None = None,
@@ -49,6 +50,7 @@ def learning_curve(
         sizes: numbers of labels; by default all, half, a quarter, ... of the training rows, six at most.
         repeats: subsets and seeds at each size. by: `tune`, or `probe` for a linear probe on frozen embeddings.
         target: a score; the answer is how many labels reach it. more: numbers of further labels to ask for.
+        runs: finished runs on labels of the same kind; the answer is how many labels their scores are worth.
         cost_per_label, labels_per_hour: give the answers in money and hours too.
 
     Returns:
@@ -59,6 +61,7 @@ def learning_curve(
         TunewellError: the user's mistakes.
     """
     from tunewell.curve.measure import check_sizes, default_sizes, measure
+    from tunewell.curve.worth import check as check_runs
     from tunewell.stages.job import ROWS_EMBEDDED, Job
     from tunewell.stages.preflight import preflight
 
@@ -87,10 +90,11 @@ def learning_curve(
         n, classes = len(job.splits["train"]), max(len(job.spec.labels), 1)
         ladder = check_sizes(sizes or default_sizes(n, classes), n, classes)
         preflight(job)
+        check_runs(job, runs)
         job.begin()
         points = measure(job, ladder, repeats, by)
         curve = _curve(
-            job, points, ladder, by, target, more, cost_per_label, labels_per_hour, time.perf_counter() - started
+            job, points, ladder, by, target, more, runs, cost_per_label, labels_per_hour, time.perf_counter() - started
         )
         curve.write(job.folder / "curve.json")
         from tunewell.report.curve import build
@@ -130,9 +134,10 @@ def _check(recipe: Recipe, repeats: int, cost: float | None, speed: float | None
 
 def _curve(
     job: Job, points: Sequence[Any], sizes: Sequence[int], by: Any, target: float | None, more: Sequence[int],
-    cost: float | None, speed: float | None, seconds: float,
+    runs: Sequence[str | Path], cost: float | None, speed: float | None, seconds: float,
 ) -> LearningCurve:  # fmt: skip
     from tunewell.curve.laws import forecast
+    from tunewell.curve.worth import worth
 
     n = sizes[-1]
     scores = [[p.score for p in points if p.size == size] for size in sizes]
@@ -156,6 +161,7 @@ def _curve(
         ),
         more=tuple(_more(law, n, m, cost, speed) for m in (more or _ahead(n))),
         needed=None if target is None else _needed(law, n, target, cost, speed),
+        worth=worth(job, runs, lambda score: _needed(law, n, score, cost, speed)),
         cost_per_label=cost,
         labels_per_hour=speed,
         seconds=round(seconds, 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewell.curve.records import LearningCurve, More, Needed
+from tunewell.curve.records import LearningCurve, More, Needed, Worth
 from tunewell.report.verdict import duration
 
 WORDS = {
@@ -16,6 +16,9 @@ WORDS = {
         "needed": "{target:g} needs about {value:,} labels in all ({low} to {high}), {more:,} more than there are"
         "{price}.",
         "reached": "{target:g} needs about {value:,} labels in all ({low} to {high}): you have {n:,}.",
+        "worth": "{run} ({strategy}): {metric} {score:.3f} from {labels:,} labels, as much as {value} labels bring "
+        "on the curve{ends}.",
+        "ends": " ({low} to {high})",
         "beyond": "more than {most:,}",
         "money": "{money:,.0f} in money",
         "hours": "{time} of labelling",
@@ -29,6 +32,8 @@ WORDS = {
         "none": "没有预测能达到",
         "needed": "要达到 {target:g}，总共大约需要 {value:,} 条标注（{low} 到 {high}），比现有多 {more:,} 条{price}。",
         "reached": "要达到 {target:g}，总共大约需要 {value:,} 条标注（{low} 到 {high}）：现有 {n:,} 条。",
+        "worth": "{run}（{strategy}）：{labels:,} 条标注得到 {metric} {score:.3f}，相当于曲线上 {value} 条标注{ends}。",
+        "ends": "（{low} 到 {high}）",
         "beyond": "多于 {most:,}",
         "money": "费用 {money:,.0f}",
         "hours": "标注时间 {time}",
@@ -59,7 +64,18 @@ def sentences(curve: LearningCurve, lang: str = "en") -> list[str]:
     out += [more_sentence(m, lang) for m in curve.more]
     if curve.needed is not None:
         out.append(needed_sentence(curve.needed, n, lang))
-    return out
+    return out + [worth_sentence(found, curve.metric, lang) for found in curve.worth]
+
+
+def worth_sentence(found: Worth, metric: str, lang: str = "en") -> str:
+    """How many labels of the curve a run's score is worth."""
+    w, needed = WORDS[lang], found.needed
+    beyond = w["beyond"].format(most=needed.most)
+    low, value, high = (f"{v:,}" if v is not None else beyond for v in (needed.low, needed.value, needed.high))
+    return w["worth"].format(
+        run=found.run, strategy=" + ".join(found.strategy), metric=metric, score=found.score, labels=found.labels,
+        value=value, ends=w["ends"].format(low=low, high=high) if needed.low is not None else "",
+    )  # fmt: skip
 
 
 def more_sentence(m: More, lang: str = "en") -> str:

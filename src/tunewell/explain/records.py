@@ -10,6 +10,7 @@ from typing import Any
 
 from tunewell.explain.counterfactual.records import Counterfactual
 from tunewell.explain.faithfulness import Faithfulness
+from tunewell.explain.influence.records import Sides
 from tunewell.results import Estimate, Record
 
 
@@ -129,6 +130,8 @@ class Explanations(Record):
     tried: tuple[Tried, ...]
     explanations: tuple[Explanation, ...]
     counterfactuals: tuple[Counterfactual, ...] = ()  # of the explained rows, in their order; none for values
+    behind: tuple[Sides, ...] = ()  # training rows behind each explained row, in their order; none: not measurable
+    behind_rows: int = 0  # training rows that were looked at
     class_words: tuple[ClassWords, ...] = ()
     class_words_method: str = ""
     class_words_rows: int = 0

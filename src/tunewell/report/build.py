@@ -124,10 +124,18 @@ def _facts(training: Training | None, w: dict[str, str]) -> list[tuple[str, str]
         (w["speed"], f"{training.tokens / training.seconds:,.0f}" if training.seconds else "–"),
         (w["padding"], f"{training.padding_share:.1%}"),
         (w["memory"], f"{training.peak_memory_mb:,.0f} MB"),
-        (w["time_tile"], duration(training.seconds)),
+        (w["time_tile"], _time(training, w)),
         *computed,
         *watched,
     ]
+
+
+def _time(training: Training, w: dict[str, str]) -> str:
+    """What tuning took, and what its first steps foretold."""
+    took = duration(training.seconds)
+    if training.forecast_seconds is None:
+        return took
+    return w["x_foretold"].format(took=took, told=duration(training.forecast_seconds))
 
 
 def _guarded(guard: GuardRecord, w: dict[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunewell.results import Candidate, Choice
+from tunewell.results import Candidate, Choice, Estimate
 
 CLOSE = 5e-4  # scores that differ by less are taken as equal; the one that keeps more wins
 
@@ -20,16 +20,42 @@ def meets(candidate: Candidate, keep: float | None, keep_worst: float | None) ->
     )
 
 
+def safely(candidate: Candidate, keep: float | None, keep_worst: float | None) -> bool:
+    """Whether a candidate is inside the budget by a standard error of what it keeps, on the select halves.
+
+    What is just inside there is as often just outside on the report halves. True without a budget; a figure without
+    an interval counts as exact.
+    """
+
+    def clears(value: Estimate | None, floor: float | None) -> bool:
+        if floor is None:
+            return True
+        return value is not None and value.value is not None and value.value - standard_error(value) >= floor
+
+    return clears(candidate.retention_mean, keep) and clears(candidate.retention_worst, keep_worst)
+
+
+def standard_error(estimate: Estimate) -> float:
+    """Of an estimate with a 95 % interval, taken as normal; 0 without one.
+
+    >>> round(standard_error(Estimate(value=0.5, low=0.402, high=0.598)), 4)
+    0.05
+    """
+    if estimate.low is None or estimate.high is None:
+        return 0.0
+    return (estimate.high - estimate.low) / (2 * 1.96)
+
+
 def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: float | None) -> Choice:
     """The best validation score among the candidates inside the budget.
 
-    A point derived from a tuned model (an average with the base) must be better than the tuned model by a standard
-    error of its score. When none is inside, the one that keeps most is chosen (then the better score) and `met` is
-    False.
+    Candidates that are inside by a standard error (`safely`) go before those that are only just inside. A point derived
+    from a tuned model (an average with the base) must be better than the tuned model by a standard error of its score.
+    When none is inside, the one that keeps most is chosen (then the better score) and `met` is False.
     Without validation rows nothing has a score: then the candidate inside the budget that is furthest from the base
     model is chosen, the tuned one itself where there is no budget.
-    Floors are held against the select halves' point estimates, so the report halves may fall short by
-    chance: whether the budget is kept is decided there, and said.
+    Floors are held against the select halves, so the report halves may fall short by chance: whether the budget is
+    kept is decided there, and said.
 
     Raises:
         ValueError: no candidates.
@@ -38,7 +64,8 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
         raise ValueError("no candidates")
     judged = [c.model_copy(update={"meets": meets(c, keep, keep_worst), "chosen": False}) for c in candidates]
     inside = [i for i, c in enumerate(judged) if c.meets is not False]
-    pool = inside or list(range(len(judged)))
+    safe = [i for i in inside if safely(judged[i], keep, keep_worst)]
+    pool = safe or inside or list(range(len(judged)))
 
     def score(i: int) -> float:
         value = judged[i].score.value
@@ -63,7 +90,7 @@ def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: f
         keep_worst=keep_worst,
         met=met,
         candidates=tuple(judged),
-        reason=_reason(met, len(inside), len(judged), scored=any(c.score.value is not None for c in judged)),
+        reason=_reason(met, len(inside), len(safe), len(judged), scored=any(c.score.value is not None for c in judged)),
     )
 
 
@@ -82,20 +109,23 @@ def _as_tuned(candidates: Sequence[Candidate], pool: Sequence[int], winner: int)
             continue
         if c.score.low is None or c.score.high is None:
             continue
-        if best.score.value - c.score.value <= (c.score.high - c.score.low) / (2 * 1.96):
+        if best.score.value - c.score.value <= standard_error(c.score):
             return i
     return winner
 
 
-def _reason(met: bool | None, inside: int, total: int, scored: bool = True) -> str:
+def _reason(met: bool | None, inside: int, safe: int, total: int, scored: bool = True) -> str:
     if not scored and total > 1 and met is None:
         return "no validation rows: the tuned model"
     if not scored and total > 1 and met:
         return f"no validation rows: the furthest from the base of the {inside} of {total} inside the budget"
     if met is None:
         return "no budget was set: the best validation score" if total > 1 else "the only candidate"
+    if met and not safe:
+        return f"the best validation score among the {inside} of {total} candidates just inside the budget"
     if met:
-        return f"the best validation score among the {inside} of {total} candidates inside the budget"
+        also = f" by a standard error ({inside} in all)" if safe < inside else ""
+        return f"the best validation score among the {safe} of {total} candidates inside the budget{also}"
     return f"none of the {total} candidates is inside the budget: the one that keeps most"
 
 

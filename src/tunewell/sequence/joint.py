@@ -1,7 +1,9 @@
 """Joint training: all tasks at once on a shared body (Caruana, 1997), the ceiling that a sequence is held against.
 
-The task with the most rows sets the steps; at each of them every other task adds the mean loss of a
-batch of its own, answered by its own head. All rows of all tasks are seen, a smaller task's more often.
+The task with the most rows sets the steps; at each of them every other task adds the mean loss of rows of its own,
+answered by its own head. A step has as many rows as a step on one task has, shared by the tasks that take part: so
+there are as many steps as in a sequence of the same tasks, and neither has an advantage. All rows of all tasks are
+seen, a smaller task's more often.
 
 With a temperature T a task of n rows takes part in a share of the steps, in proportion to n^(1/T)
 (Arivazhagan et al., 2019; Raffel et al., 2020): at 1 tasks weigh as they have rows, and the higher T,
@@ -63,9 +65,11 @@ class Joint:
         lead_rows: int = 0,
         temperature: float | None = None,
     ) -> None:
-        """Args: lead_rows: rows of the task that sets the steps. temperature: above 0; None for all at every step."""
-        self.companions, self.max_length, self.batch, self.seed = companions, max_length, batch, seed
+        """Args: batch: rows a step, of all tasks. lead_rows: of the task that sets the steps. temperature: above 0;
+        None for all at every step."""
+        self.companions, self.max_length, self.seed = companions, max_length, seed
         self.shares = [share(len(c.rows), lead_rows, temperature) for c in companions]
+        self.rows = max(1, round(batch / (1 + sum(self.shares))))  # of each task that takes part
         self.turns = [np.empty(0, dtype=np.int64) for _ in companions]
 
     def prepare(self, tuning: Tuning) -> None:
@@ -79,7 +83,7 @@ class Joint:
             pairs = list(c.rows["text_pair"]) if c.pair else None
             encoded = encode(tuning.tokenizer, list(c.rows["text"]), pairs, self.max_length)
             lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-            rows = min(self.batch, len(lengths))
+            rows = min(self.rows, len(lengths))
             samplers.append(LikeLengthBatches(lengths, rows=rows, tokens=rows * TOKENS_A_ROW, seed=self.seed))
             self.encoded.append(encoded)
 

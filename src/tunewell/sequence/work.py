@@ -516,16 +516,16 @@ class Work:
                 for p in [self.prepared[j]]
             ]
             job.companions = [(tasks[j].name, self.prepared[j]) for j in rest]
-            job.hooks = [
-                Joint(
-                    companions,
-                    max_length=longest,
-                    batch=self.recipe.per_device_train_batch_size,
-                    seed=self.seed,
-                    lead_rows=len(self.prepared[lead].splits["train"]),
-                    temperature=self.spec.own["joint_temperature"],
-                )
-            ]
+            joint = Joint(
+                companions,
+                max_length=longest,
+                batch=self.recipe.per_device_train_batch_size,
+                seed=self.seed,
+                lead_rows=len(self.prepared[lead].splits["train"]),
+                temperature=self.spec.own["joint_temperature"],
+            )
+            job.recipe = job.recipe.model_copy(update={"per_device_train_batch_size": joint.rows})
+            job.hooks = [joint]
             training = tune(job)
             model = tuned_model(job)
         state = State(body_of(model), {**model.task_heads.copies(), tasks[lead].name: head_of(model)})

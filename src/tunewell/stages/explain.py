@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tunewell.errors import ModelError
+from tunewell.explain.influence.records import Sides
 from tunewell.explain.records import Explanation, Explanations
 from tunewell.folder import fingerprint
 from tunewell.predict import Predictor
@@ -19,6 +21,7 @@ CLASS_ROWS, CLASS_PASSES = 300, 900  # test rows for the words of each class; ro
 ANSWERS = ("question-answering", "translation", "text-generation")  # explained one by one, when asked for
 _BY_HAND = "`tunewell explain` tells which words decided on a text"
 TURNING_WORDS, TURNING_ROWS = 3, 400  # words taken out at most to turn an answer; texts read for it
+BEHIND_ROWS = 10_000  # training rows looked at for those behind an answer
 NEARLY = 0.9  # a method of one pass this close to the best is taken for the words of each class
 
 
@@ -65,6 +68,7 @@ def _explain(job: Job) -> Explanations:
     name = _for_classes(found[0])
     words, n = _class_words(job, predictor, name)
     about = tokens.method(found[0].method)
+    behind, n_behind = _behind(job, predictor, list(some["text"]), pairs)
     return Explanations(
         method=found[0].method,
         title=about.title,
@@ -73,6 +77,8 @@ def _explain(job: Job) -> Explanations:
         tried=found[0].tried,
         explanations=labelled,
         counterfactuals=_turned(predictor, list(some["text"]), pairs),
+        behind=behind,
+        behind_rows=n_behind,
         class_words=words,
         class_words_method=tokens.method(name).title,
         class_words_rows=n,
@@ -117,6 +123,20 @@ def _turned(predictor: Predictor, texts: list[str], pairs: list[str] | None) -> 
     if predictor.spec.regression:
         return ()
     return tuple(counterfactuals(predictor, texts, pairs, most=TURNING_WORDS, rows=TURNING_ROWS))
+
+
+def _behind(job: Job, predictor: Predictor, texts: list[str], pairs: list[str] | None) -> tuple[tuple[Sides, ...], int]:
+    """Training rows behind the answers, out of all or a seeded draw of many; nothing where the head is not linear."""
+    from tunewell.explain.influence.behind import behind
+
+    train = job.splits["train"]
+    chosen = np.sort(np.random.default_rng([job.recipe.seed, 2]).permutation(len(train))[:BEHIND_ROWS])
+    try:
+        found = behind(predictor, texts, pairs, train.select(chosen), job.targets("train")[chosen])
+    except ModelError as error:
+        job.echo(f"explain: no training rows behind the answers: {error.what}")
+        return (), 0
+    return tuple(found), len(chosen)
 
 
 def _for_classes(e: Explanation) -> str:

@@ -98,7 +98,10 @@ class Tunings:
         at = next(i for i, c in enumerate(choice.candidates) if c.chosen)
         owner, _ = self.owners[at]
         save(job, self.model(at))
-        training = self.trainings[owner.candidate].model_copy(update={"seconds": self.seconds})
+        processor = sum(t.cpu_seconds for t in self.trainings.values())
+        training = self.trainings[owner.candidate].model_copy(
+            update={"seconds": self.seconds, "cpu_seconds": processor}
+        )
         training.write(job.folder / RECORD)
         job.folder.steps.pop("tune", None)  # the record is that of several tunings now
         self._history(owner)

@@ -48,6 +48,8 @@ def preflight(job: Job) -> None:
         job.task.suite(job, "select")
     readers = {"distill", "rehearse", "ewc", "mas", "gpm", AUTO}
     reads = readers & set(recipe.strategies) or recipe.monitor not in (None, "off")
+    if recipe.optim != "adamw":
+        need("optim", f"optim: {recipe.optim}")
     if recipe.load_in_4bit:
         need("quantize", "load_in_4bit")
     if reads and recipe.general_text is not None:

@@ -1,18 +1,16 @@
-"""`strategy: auto`: from cheap to dear, until the budget is met at a task score like plain tuning's.
+"""`strategy: auto`: what keeps enough at the least cost, looked for from the likeliest to the dear.
 
-1. Plain tuning. Along the way between it and the base model there are candidates that cost no training:
-   averages (WiSE-FT) and layer-wise scaling (LiNeS).
-2. A linear probe first, then tuning (LP-FT): about the time of plain tuning.
-3. Distillation on a small general batch, together with LP-FT where that has kept more than plain tuning.
-4. The same with a four times stronger distillation.
+1. Distillation on a small general batch, which mostly keeps enough by itself, and its variants, which cost no training:
+   averages with the base model (WiSE-FT) and layer-wise scaling (LiNeS). Where the tuned model itself is inside the
+   budget by a standard error, the search is over: nothing had to be traded.
+2. Plain tuning, to know what the budget costs, and its variants.
+3. What was lacking: a stronger distillation after a linear probe (LP-FT) where too little was kept, a weaker one where
+   the budget was kept at a score below plain tuning's.
 
-A tuning that is hopeless is stopped on the way (see `race`), and the stronger distillation is left out where the
-weaker one has kept enough and it is the score that it lacks.
-
-The tunings are held as `held.Tunings`. The search ends when one is
-inside the budget with a validation score not below the interval of plain tuning's, or when the next
-tuning would pass `max_cost` times plain tuning's time. All candidates stand on the frontier of the report,
-and the choice among them follows the rule of every run (retention/budget.py).
+A tuning that is hopeless is stopped on the way (see `race`). The tunings are held as `held.Tunings`. The search ends
+when a candidate is inside the budget by a standard error with a validation score like plain tuning's, or when the next
+tuning would pass `max_cost` times plain tuning's time. All candidates stand on the frontier of the report, and the
+choice among them follows the rule of every run (retention/budget.py).
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from typing import Any
 
 from tunewell.results import Candidate, Choice, Training
 from tunewell.retention.budget import choose as choose_by_budget
-from tunewell.retention.budget import meets
+from tunewell.retention.budget import safely, standard_error
 from tunewell.stages.choose import choose_and_save
 from tunewell.stages.held import Tunings, finished
 from tunewell.stages.job import Job
@@ -32,8 +30,8 @@ from tunewell.stages.race import Point, Race, points_of
 from tunewell.stages.tune import tune
 from tunewell.strategies import AFTERWARDS, AUTO
 
-STRONGER = 4  # times distill_weight on the last rung
-LP_COST, DISTILL_COST = 1.05, 1.35  # expected tuning time over plain tuning's; the measured one is shown
+STRONGER, WEAKER = 4, 0.25  # times distill_weight
+LP_COST, DISTILL_COST = 1.05, 1.25  # expected tuning time over plain tuning's; the measured one is shown
 
 
 @dataclass(frozen=True)
@@ -42,25 +40,19 @@ class Rung:
 
     Attributes:
         name: of its folder and candidates. trained: the strategies that tuning follows.
-        cost: expected time over plain tuning's. stronger: factor of `distill_weight`.
+        cost: expected time over plain tuning's. times: factor of `distill_weight`.
     """
 
     name: str
     trained: tuple[str, ...]
     cost: float
-    stronger: float = 1.0
+    times: float = 1.0
 
 
 PLAIN = Rung("plain", (), 1.0)
-LPFT = Rung("lpft", ("lpft",), LP_COST)
-
-
-def later(probe_helps: bool) -> tuple[Rung, Rung]:
-    """The dear rungs: distillation, weak and strong; with a linear probe first where that has helped."""
-    names = ("lpft", "distill") if probe_helps else ("distill",)
-    joined = "+".join(names)
-    cost = DISTILL_COST + (LP_COST - 1 if probe_helps else 0)
-    return Rung(joined, names, cost), Rung(f"{joined}-strong", names, cost, STRONGER)
+DISTILL = Rung("distill", ("distill",), DISTILL_COST)
+STRONG = Rung("lpft+distill-strong", ("lpft", "distill"), DISTILL_COST + LP_COST - 1, STRONGER)
+WEAK = Rung("distill-weak", ("distill",), DISTILL_COST, WEAKER)
 
 
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
@@ -86,22 +78,19 @@ def search(job: Job) -> tuple[Training, Choice]:
     if (found := finished(job)) is not None:
         return found
     recipe = job.recipe
-    lines = [f"{rung.name} (about {rung.cost:g} ×)" for rung in (PLAIN, LPFT, *later(True))]
     job.echo(
-        f"auto: may cost up to {recipe.max_cost:g} times plain tuning, stops when enough is kept: {', '.join(lines)}"
+        f"auto: may cost up to {recipe.max_cost:g} times plain tuning, stops when enough is kept: "
+        f"{DISTILL.name} (about {DISTILL.cost:g} ×), {PLAIN.name} (1 ×), then more or less of it ({STRONG.cost:g} ×)"
     )
     assert job.max_length  # worked out here, once for all rungs
     stopped: dict[str, str] = {}
     raced: dict[str, dict[int, Point]] = {}
     held = Tunings(job)
     candidates, trainings = held.candidates, held.trainings
-    for rung in _rungs(candidates):
-        plain_seconds = trainings["plain"].seconds if trainings else 0.0
-        if trainings and held.seconds + rung.cost * plain_seconds > recipe.max_cost * plain_seconds:
+    for rung in _rungs(candidates, recipe.keep, recipe.keep_worst):
+        spent = held.seconds / plain_seconds(trainings) if trainings else 0.0
+        if trainings and spent + rung.cost > recipe.max_cost:
             job.echo(f"auto: {rung.name} is not tried: it would pass max_cost {recipe.max_cost:g}")
-            break
-        if rung.stronger != 1 and pointless(candidates, recipe.keep, recipe.keep_worst):
-            job.echo(f"auto: {rung.name} is not tried: the weaker one keeps enough, it is the score that it lacks")
             break
         child = _child(job, rung)
         _race(child, raced, candidates)
@@ -110,64 +99,73 @@ def search(job: Job) -> tuple[Training, Choice]:
         if training.stopped:
             stopped[rung.name] = training.stopped
         held.score(child, (rung.name,))
-        ratio = training.seconds / max(trainings["plain"].seconds, 1e-9)
-        job.echo(f"auto: {rung.name} took {training.seconds:.0f} s of tuning, {ratio:.2f} × plain")
+        job.echo(f"auto: {rung.name} took {training.seconds:.0f} s of tuning")
         if winner := enough(candidates, recipe.keep, recipe.keep_worst):
-            job.echo(f"auto: {winner.name} keeps enough at a validation score like plain tuning's")
+            like = " at a validation score like plain tuning's" if PLAIN.name in trainings else " as it is"
+            job.echo(f"auto: {winner.name} keeps enough{like}")
             break
     choice = choose_by_budget(candidates, keep=recipe.keep, keep_worst=recipe.keep_worst)
-    plain = max(trainings["plain"].seconds, 1e-9)
-    costs = {name: round(t.seconds / plain, 3) for name, t in trainings.items()}
-    reason = f"{choice.reason}; auto: {sum(costs.values()):.2f} × plain tuning's time"
+    costs: dict[str, float] = {}
+    reason = f"{choice.reason}; auto: {held.seconds:.0f} s of tuning in all"
+    if PLAIN.name in trainings:
+        plain = plain_seconds(trainings)
+        costs = {name: round(t.seconds / plain, 3) for name, t in trainings.items()}
+        about = "about " if trainings[PLAIN.name].stopped else ""
+        reason += f", {about}{sum(costs.values()):.2f} × plain tuning's"
     reason += "".join(f"; {name} was {why}" for name, why in stopped.items())
     choice = choice.model_copy(update={"costs": costs, "stopped": stopped, "reason": reason})
     return held.settle(choice), choice
 
 
-def _rungs(candidates: list[Candidate]) -> Iterator[Rung]:
-    """The rungs in order; the later ones depend on what `candidates`, which grows meanwhile, have shown."""
+def plain_seconds(trainings: Mapping[str, Training]) -> float:
+    """What plain tuning takes: as measured, or as expected from distillation where it was stopped or not tuned."""
+    plain = trainings.get(PLAIN.name)
+    if plain is not None and not plain.stopped:
+        return max(plain.seconds, 1e-9)
+    return max(trainings[DISTILL.name].seconds / DISTILL.cost, 1e-9)
+
+
+def _rungs(candidates: list[Candidate], keep: float | None, keep_worst: float | None) -> Iterator[Rung]:
+    """The rungs in order; the last depends on what `candidates`, which grows meanwhile, have shown."""
+    yield DISTILL
     yield PLAIN
-    yield LPFT
-    yield from later(probe_helps(candidates))
+    yield last_rung(candidates, keep, keep_worst)
 
 
-def probe_helps(candidates: Sequence[Candidate]) -> bool:
-    """Whether LP-FT as it is has kept more than plain tuning as it is."""
+def last_rung(candidates: Sequence[Candidate], keep: float | None, keep_worst: float | None) -> Rung:
+    """Less distillation where it kept enough as it was, and it was the score that it lacked; else more of it."""
+    distilled = _as_tuned(candidates, DISTILL.name)
+    return WEAK if distilled is not None and safely(distilled, keep, keep_worst) else STRONG
 
-    def kept(name: str) -> float:
-        for c in candidates:
-            if c.name == name and c.retention_mean is not None and c.retention_mean.value is not None:
-                return c.retention_mean.value
-        return float("-inf")
 
-    return kept(LPFT.name) > kept(PLAIN.name)
+def _as_tuned(candidates: Sequence[Candidate], name: str) -> Candidate | None:
+    return next((c for c in candidates if c.name == name), None)
 
 
 def enough(candidates: Sequence[Candidate], keep: float | None, keep_worst: float | None) -> Candidate | None:
-    """The candidate inside the budget with the best validation score, unless that is below plain tuning's interval."""
-    plain = candidates[0].score
-    floor = plain.low if plain.low is not None else plain.value
-    inside = [c for c in candidates if meets(c, keep, keep_worst) and c.score.value is not None]
-    best = max(inside, key=lambda c: c.score.value or 0.0, default=None)
-    if best is None or floor is None or best.score.value is None or best.score.value < floor:
-        return None
-    return best
+    """The candidate that ends the search: inside the budget by a standard error, at a score like plain tuning's.
 
+    Before plain tuning is there: the distilled model itself, which has traded nothing. After it: the best of those that
+    were tuned, unless its validation score is below plain tuning's interval, or else the best of all, unless it is
+    below plain tuning's score: of a point derived from a model it is known that it gives up some of the task.
+    """
+    safe = [c for c in candidates if safely(c, keep, keep_worst)]
+    tuned = [c for c in safe if not c.parameters]
+    plain = _as_tuned(candidates, PLAIN.name)
 
-def pointless(candidates: Sequence[Candidate], keep: float | None, keep_worst: float | None) -> bool:
-    """Whether distillation as it is, the last that was tuned, keeps enough at a score below plain tuning's interval."""
-    plain, last = candidates[0].score, next(c for c in reversed(candidates) if not c.parameters)
-    floor = plain.low if plain.low is not None else plain.value
-    if "distill" not in last.name or floor is None or last.score.value is None:
-        return False
-    return bool(meets(last, keep, keep_worst)) and last.score.value < floor
+    def best(of: list[Candidate], floor: float | None) -> Candidate | None:
+        scored = [c for c in of if c.score.value is not None and floor is not None and c.score.value >= floor]
+        return max(scored, key=lambda c: c.score.value or 0.0, default=None)
+
+    if plain is None or plain.score.value is None:  # nothing to be held against
+        return next(iter(tuned), None)
+    low = plain.score.low if plain.score.low is not None else plain.score.value
+    return best(tuned, low) or best(safe, plain.score.value)
 
 
 def _race(child: Job, raced: Mapping[str, Mapping[int, Point]], candidates: Sequence[Candidate]) -> None:
     """Let a rung run against those before it."""
-    score = candidates[0].score if candidates else None
-    known = score is not None and score.low is not None and score.high is not None
-    clear = (score.high - score.low) / (2 * 1.96) if known else 0.0  # type: ignore[union-attr,operator]
+    clear = standard_error(candidates[0].score) if candidates else 0.0
     race = Race(lambda: child.monitor, child.spec.metric, raced, clear, child.echo)
     child.callbacks = [*child.callbacks, race]
 
@@ -177,6 +175,6 @@ def _child(job: Job, rung: Rung) -> Job:
     keys: dict[str, Any] = {"strategy": [*rung.trained, *AFTERWARDS]}
     if job.recipe.monitor is None and measures(job):  # what a race is judged by
         keys["monitor"] = "watch"
-    if rung.stronger != 1:
-        keys["distill_weight"] = job.recipe.distill_weight * rung.stronger
+    if rung.times != 1:
+        keys["distill_weight"] = job.recipe.distill_weight * rung.times
     return job.with_keys(rung.name, **keys)

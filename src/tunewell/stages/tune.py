@@ -132,4 +132,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
 
     job.monitor = monitor_of(job) if processes.rank() == 0 else None
     validate = job.validate if job.validated else None
-    return model, tune_model(*about, inputs=inputs, validate=validate, monitor=job.monitor, **options)
+    rows = len(job.splits["validation"]) if validate is not None else 0
+    return model, tune_model(
+        *about, inputs=inputs, validate=validate, monitor=job.monitor, validation_rows=rows, **options
+    )

@@ -1,12 +1,13 @@
 """Low-rank adapters: the base weights are frozen and a small product of two matrices is learned beside them.
 
 Made by PEFT: LoRA (Hu et al., 2022), DoRA (Liu et al., 2024), rsLoRA (Kalajdzievski, 2023), PiSSA (Meng
-et al., 2024), OLoRA (Büyükakyüz, 2024), CorDA in its knowledge-preserving mode (Yang et al., 2024), OFT, which turns
-weights instead of adding to them (Qiu et al., 2023), and OSF, which tunes the least of each weight's singular
-directions with gradients projected off the others (Nayak et al., 2025), by `lora_variant`. The head is tuned as
-usual. At the end the adapters are merged: the run gives a plain model, as every other strategy does. Adapters take a
-larger learning rate than whole weights (Biderman et al., 2024, LoRA learns less and forgets less): `lora_rate_factor`
-times that of the recipe. With `load_in_4bit` the frozen weights are in 4 bits (QLoRA), see quantised.py.
+et al., 2024), OLoRA (Büyükakyüz, 2024), CorDA in its knowledge-preserving mode (Yang et al., 2024), EVA, which gives
+rank to the layers where the task's own inputs vary (Paischer et al., 2024), OFT, which turns weights instead of adding
+to them (Qiu et al., 2023), and OSF, which tunes the least of each weight's singular directions with gradients
+projected off the others (Nayak et al., 2025), by `lora_variant`. The head is tuned as usual. At the end the adapters
+are merged: the run gives a plain model, as every other strategy does. Adapters take a larger learning rate than whole
+weights (Biderman et al., 2024, LoRA learns less and forgets less): `lora_rate_factor` times that of the recipe. With
+`load_in_4bit` the frozen weights are in 4 bits (QLoRA), see quantised.py.
 """
 
 from __future__ import annotations
@@ -17,14 +18,26 @@ from typing import TYPE_CHECKING, Any
 from tunewell.errors import RecipeError
 
 if TYPE_CHECKING:
+    import torch
+
     from tunewell.train.hooks import Tuning
 
 ATTENTION = ("attention", "attn")
+ROWS, MOST = 512, 2.0  # training rows at most that EVA looks at; times `lora_rank` that a layer is given at most
+
+
+def start(model: Any, directions: dict[str, torch.Tensor]) -> None:
+    """Begin the first matrix of each named layer's adapter with these rows; the second is zero, so nothing changes."""
+    import torch
+
+    with torch.no_grad():
+        for name, rows in directions.items():
+            model.get_submodule(name).lora_A["default"].weight.copy_(rows)
 
 
 class LowRank:
     name = "lora"
-    title = "Low-rank adapters (LoRA, DoRA, rsLoRA, PiSSA, OLoRA, CorDA), rotations (OFT), least directions (OSF)"
+    title = "Low-rank adapters (LoRA, DoRA, rsLoRA, PiSSA, OLoRA, CorDA, EVA), rotations (OFT), least directions (OSF)"
     paper = "Hu et al., 2022, LoRA: low-rank adaptation of large language models"
     reshapes = True  # `finish` takes the adapters out, so it comes last
 
@@ -68,7 +81,9 @@ class LowRank:
                 )
                 if self.variant == "corda":
                     self._decompose(tuning, config)
+                directions = self._directions(tuning, config) if self.variant == "eva" else {}
                 self.tuner = LoraModel(tuning.model, config, "default")
+                start(tuning.model, directions)
         for name, p in tuning.model.named_parameters():
             if name in head:
                 p.requires_grad_(True)
@@ -97,6 +112,64 @@ class LowRank:
         with contextlib.redirect_stderr(io.StringIO()):  # a bar of its own
             preprocess_corda(tuning.model, config, run_model=run)
         tuning.model.train(training)
+
+    def _directions(self, tuning: Tuning, config: Any) -> dict[str, torch.Tensor]:
+        """EVA: of each layer's inputs on training rows the directions (r, inputs) in which they vary most.
+
+        The ranks of all layers together are those of the configuration, given out in the order of explained variance,
+        at most twice `lora_rank` a layer. A layer that is given none is no target any more; `config` is told.
+
+        Raises:
+            RecipeError: a layer has fewer inputs, or the rows have fewer tokens, than a layer may be given directions.
+        """
+        from peft.tuners.lora.config import EvaConfig
+        from peft.tuners.lora.eva import get_eva_state_dict
+
+        narrowest = min(tuning.model.get_submodule(name).in_features for name in config.target_modules)
+        if self.rank > narrowest:
+            raise RecipeError(
+                f"`lora_rank: {self.rank}` is more than the {narrowest} inputs of a layer have directions",
+                where="lora_rank",
+                expected=f"for `lora_variant: eva` at most {narrowest}",
+            )
+        config.eva_config = EvaConfig(rho=min(MOST, narrowest / self.rank))
+        batches = self._inputs(tuning, round(config.eva_config.rho * self.rank))
+        tuning.echo("lora: eva, looking where the training rows vary")
+        found = get_eva_state_dict(
+            tuning.model, batches, peft_config=config, show_progress_bar=False, gather_distributed_inputs=False,
+            forward_fn=lambda model, batch: model.base_model(**batch),
+        )  # fmt: skip
+        kept = {name: directions for name, directions in found.items() if len(directions)}
+        config.target_modules = set(kept)
+        config.rank_pattern = {f"{re.escape(name)}$": len(directions) for name, directions in kept.items()}
+        # alpha over rank stays the same for all layers
+        config.alpha_pattern = {
+            f"{re.escape(name)}$": self.alpha * len(directions) / self.rank for name, directions in kept.items()
+        }
+        ranks = [len(directions) for directions in kept.values()]
+        tuning.echo(f"lora: eva, ranks {min(ranks)} to {max(ranks)} in {len(kept)} of {len(found)} layers")
+        return kept
+
+    def _inputs(self, tuning: Tuning, least: int) -> list[dict[str, torch.Tensor]]:
+        """Batches of training rows, each of more tokens than `least`.
+
+        Raises:
+            RecipeError: there are too few tokens in all.
+        """
+        from tunewell.strategies.quadratic import padded
+
+        rows = tuning.train.select(range(min(len(tuning.train), ROWS)))
+        encoded = {k: list(rows[k]) for k in tuning.tokenizer.model_input_names if k in rows.column_names}
+        tokens = sum(len(ids) for ids in encoded["input_ids"])
+        if tokens <= least:
+            raise RecipeError(
+                f"the training rows have {tokens} tokens, and a layer may be given {least} directions",
+                where="lora_rank",
+                expected=f"for `lora_variant: eva` a number below {max(2, tokens // 2)}, or more rows",
+            )
+        shortest = min(len(ids) for ids in encoded["input_ids"])
+        size = max(16, -(-(least + 1) // max(1, shortest)))
+        return list(padded(tuning.tokenizer, encoded, size, tuning.model.device))
 
     def _rotations(self, tuning: Tuning, modules: list[str]) -> Any:
         """OFT: each layer's inputs are turned in blocks of `lora_rank`.

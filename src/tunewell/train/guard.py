@@ -1,7 +1,8 @@
 """The guard: reads the loss while a model is tuned, and takes a tuning back that a too high rate has thrown out.
 
 The level of the loss is its exponential moving average over steps, the task's own loss a row (or a token), without
-the terms that strategies add. It is held against the level of the first steps and the best one so far:
+the terms that strategies add; with fewer rows a step it spans more steps, so that a few hard rows in a row are no
+event. It is held against the level of the first steps and the best one so far:
 
     blown up     the level is EXPLODED times that of the first steps
     fell back    the level is that of the first steps again, after it had been clearly lower
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tunewell.train.trainer import TunewellTrainer
 
 FADE = 0.9  # of the moving average: about ten steps
+ROWS = 16  # rows of a step that the figures in steps are made for; with fewer they are stretched
 FIRST = 5  # steps whose mean is the level at the start
 GRACE = 10  # steps after a start or a return in which nothing is judged
 EXPLODED, RETURNED, LEARNED = 1.5, 0.98, 0.85  # of the first level
@@ -54,7 +56,7 @@ class Guard(TrainerCallback):
     """See the head of this file.
 
     Args:
-        mode: watch or act. warmup, steps: planned.
+        mode: watch or act. warmup, steps: planned. rows: of a step.
 
     Attributes:
         losses: mean loss of each step so far, nan for a dropped one.
@@ -64,8 +66,18 @@ class Guard(TrainerCallback):
 
     name, title, paper = "guard", "Guard of the learning rate", ""
 
-    def __init__(self, mode: str, *, steps: int, warmup: int, echo: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        mode: str,
+        *,
+        steps: int,
+        warmup: int,
+        rows: int = ROWS,
+        echo: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.mode, self.steps, self.warmup, self._echo = mode, steps, warmup, echo
+        self._stretch = max(1, round(ROWS / max(1, rows)))
+        self._fade, self._grace = FADE ** (1 / self._stretch), GRACE * self._stretch
         self.losses: list[float] = []
         self.rates: list[float] = []
         self.events: list[GuardEvent] = []
@@ -104,7 +116,7 @@ class Guard(TrainerCallback):
         else:
             self._bad = 0
             self._seen += 1
-            self._level = FADE * self._level + (1 - FADE) * loss
+            self._level = self._fade * self._level + (1 - self._fade) * loss
         self.losses.append(loss)
         self.rates.append(float(self.trainer._get_learning_rate()))
         step = state.global_step
@@ -114,7 +126,7 @@ class Guard(TrainerCallback):
             self._return(step, what)
             return
         level = self.level
-        if self._seen >= GRACE and level is not None:
+        if self._seen >= self._grace and level is not None:
             self._best = min(self._best, level)
             if level <= BETTER * self._good_level and step - self._good_step >= APART and level <= self._best:
                 self._keep(step, level)
@@ -124,15 +136,15 @@ class Guard(TrainerCallback):
     def _begin(self) -> None:
         """The level at the start, once there are losses enough."""
         early = [x for x in self.losses if math.isfinite(x)]
-        if len(early) == FIRST:
-            self._first = sum(early) / FIRST
+        if len(early) == FIRST * self._stretch:
+            self._first = sum(early) / len(early)
             if not self._good_step:  # the start is as good as its first losses
                 self._good_level = min(self._good_level, self._first)
 
     @property
     def level(self) -> float | None:
         """The moving average of the loss, without its bias to 0; None before the first loss."""
-        return self._level / (1 - FADE**self._seen) if self._seen else None
+        return self._level / (1 - self._fade**self._seen) if self._seen else None
 
     # ------------------------------------------------------------ judging
 
@@ -141,13 +153,15 @@ class Guard(TrainerCallback):
         if self._bad >= NONFINITE:
             return "not finite"
         level = self.level
-        if level is None or not math.isfinite(self._first) or step - self._since < GRACE or self._seen < GRACE:
+        if level is None or not math.isfinite(self._first) or step - self._since < self._grace:
+            return ""
+        if self._seen < self._grace:
             return ""
         if level > EXPLODED * self._first and level > self._first + 0.1:
             return "blown up"
         if self._best <= LEARNED * self._first and level >= RETURNED * self._first:
             return "fell back"
-        long = step - max(self._since, self.warmup) >= STUCK
+        long = step - max(self._since, self.warmup) >= STUCK * self._stretch
         long = long and sum(e.what == "stuck" for e in self.events) < MOST_STUCK
         if long and self._best > LEARNED * self._first and level >= RETURNED * self._first and self._moved() > FAR:
             return "stuck"
@@ -164,7 +178,7 @@ class Guard(TrainerCallback):
 
     @property
     def _window(self) -> int:
-        return max(20, self.steps // 8)
+        return max(20 * self._stretch, self.steps // 8)
 
     def _act(self, step: int) -> None:
         """Change the rate where the last two windows, at the height of the rate, say that it does not fit."""
@@ -215,7 +229,7 @@ class Guard(TrainerCallback):
             )
         soon, later = 0, step
         for event in reversed(returns):  # how many came one soon after the other
-            if later - event.step > AGAIN:
+            if later - event.step > AGAIN * self._stretch:
                 break
             soon, later = soon + 1, event.step
         with torch.no_grad():

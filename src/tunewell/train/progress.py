@@ -45,9 +45,14 @@ class Counts(TrainerCallback, ExportableState):
         self.tokens += tokens
         self.padding += cells - tokens
 
+    @property
+    def so_far(self) -> float:
+        """Seconds of tuning up to now, earlier processes included."""
+        return self.earlier + time.perf_counter() - self._started
+
     def state(self) -> dict[str, Any]:
         attributes = {k: v for k, v in vars(self).items() if not k.startswith("_")}
-        attributes["earlier"] = self.earlier + time.perf_counter() - self._started
+        attributes["earlier"] = self.so_far
         return {"args": {}, "attributes": attributes}
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from tunewell.train.hooks import hooks
+from tunewell.train.optimisers import ADAMW, made
 
 if TYPE_CHECKING:
     from tunewell.train.hooks import Strategy
@@ -86,7 +87,7 @@ def _set_rng(state: tuple[torch.Tensor, Any]) -> None:
 
 
 def grouped(trainer: TunewellTrainer, model: Any, factors: Sequence[dict[str, float]]) -> torch.optim.Optimizer:
-    """Trainer's own optimiser over groups of one weight decay and one learning rate each.
+    """The optimiser over groups of one weight decay and one learning rate each: Trainer's own, or one by name.
 
     Args:
         factors: of the learning rate by parameter name, one mapping a strategy; they multiply.
@@ -101,13 +102,12 @@ def grouped(trainer: TunewellTrainer, model: Any, factors: Sequence[dict[str, fl
             groups.setdefault((factor, trainer.args.weight_decay if name in decayed else 0.0), []).append(p)
     # the full rate comes first: it is the one that is logged
     ordered = sorted(groups.items(), key=lambda item: (item[0][0] != 1.0, -item[0][0], -item[0][1]))
+    rate = float(trainer.args.learning_rate)
+    split = [{"params": ps, "weight_decay": decay, "lr": rate * factor} for (factor, decay), ps in ordered]
+    if trainer.optim != ADAMW:
+        return made(trainer.optim, split, rate=rate, warmup=int(trainer.args.warmup_steps))
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
-    rate = options.pop("lr")
-    return kind(
-        [{"params": parameters, "weight_decay": decay, "lr": rate * factor} for (factor, decay), parameters in ordered],
-        lr=rate,
-        **options,
-    )
+    return kind(split, **options)
 
 
 def _file(folder: str | Path, strategy: Strategy) -> Path:

@@ -28,6 +28,7 @@ from tunewell.train.batching import LikeLengthBatches, RandomBatches
 from tunewell.train.checkpoint import LoopState, seal_and_rotate
 from tunewell.train.dynamics import RecordDynamics
 from tunewell.train.hooks import hooks
+from tunewell.train.optimisers import ADAMW, PRODIGY
 from tunewell.train.packing import BOUNDS
 from tunewell.train.plan import not_finite
 from tunewell.train.progress import SEEN, Counts
@@ -65,6 +66,7 @@ class TunewellTrainer(Trainer):
         keep_checkpoints: int = 2,
         guard: Guard | None = None,
         kept: Kept | None = None,
+        optim: str = ADAMW,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -73,6 +75,7 @@ class TunewellTrainer(Trainer):
         self.keep_checkpoints = keep_checkpoints
         self.guard = guard
         self.kept = kept
+        self.optim = optim
         self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
@@ -115,9 +118,11 @@ class TunewellTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW over groups of parameters by their learning rate: a new head's, and what strategies ask for."""
+        """Groups of parameters by their learning rate: a new head's, and what strategies ask for."""
         factors = [self.rate_factors, *(f(self.model) for f in hooks(self.strategies, "rate_factors"))]
-        if self.optimizer is None and any(factors):
+        if self.optim == PRODIGY:
+            factors = []
+        if self.optimizer is None and (any(factors) or self.optim != ADAMW):
             self.optimizer = grouped(self, self.model, factors)
         return super().create_optimizer(model)
 

@@ -114,6 +114,7 @@ def tune(
     inputs: Inputs | None = None,
     monitor: Monitor | None = None,
     pace: tuple[int, int] | None = None,
+    validation_rows: int = 0,
 ) -> Training:
     """Tune `model` in place; afterwards it holds the weights of the best validation score.
 
@@ -127,6 +128,7 @@ def tune(
         folder: for checkpoints and metrics.jsonl; a checkpoint found there is continued.
         monitor: reads along the way what is kept, and may end tuning.
         pace: steps and steps between validations of a tuning that this one is held against; by default the recipe's.
+        validation_rows: that `validate` reads, for the forecast of the time.
 
     Raises:
         TrainingError: the loss stays non-finite, or memory runs out.
@@ -141,10 +143,12 @@ def tune(
     from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
     from tunewell.train.dynamics import FILE, RecordDynamics
+    from tunewell.train.forecast import Forecast
     from tunewell.train.frozen import kept_below
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Tuning, hooks
     from tunewell.train.losses import balanced_weights, loss_for
+    from tunewell.train.optimisers import OWN_RATE, PRODIGY, SCHEDULE_FREE, AveragedPoint, tell
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import fixed_rate, head_factors, peak_rate
     from tunewell.train.stop import StopInOrder
@@ -194,7 +198,9 @@ def tune(
     checkpoints = folder / "checkpoints"
     with processes.zero_first():  # it removes what is not whole
         resume = last_whole(checkpoints, echo)
-    rate = fixed_rate(recipe.learning_rate) or peak_rate(model)
+    rate = fixed_rate(recipe.learning_rate) or (OWN_RATE if recipe.optim == PRODIGY else peak_rate(model))
+    averaged = AveragedPoint() if recipe.optim == SCHEDULE_FREE else None
+    strategies = [*strategies, *([averaged] if averaged is not None else [])]
     fitted = any(getattr(s, "fits_head", False) for s in strategies)
     factors = {} if fitted else head_factors(model, recipe.head_rate_factor)
 
@@ -239,7 +245,7 @@ def tune(
         num_train_epochs=planned.epochs,
         max_steps=steps,
         warmup_steps=planned.warmup,
-        lr_scheduler_type=recipe.lr_scheduler_type,
+        lr_scheduler_type="constant" if averaged is not None else recipe.lr_scheduler_type,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         bf16=bf16,
@@ -265,21 +271,29 @@ def tune(
         use_cpu=not torch.cuda.is_available() and not _mps(),
     )
     dynamics = RecordDynamics(len(encoded), -(-steps // planned.steps_an_epoch), spec.problem_type, folder / FILE)
+    counts = Counts()
+    known = not own and not processes.together()  # each process counts its own tokens
+    forecast = Forecast(
+        counts, tokens=float(lengths.sum()) * steps / planned.steps_an_epoch if known else 0.0,
+        every=planned.every, echo=echo,
+        validation=validation_rows * float(lengths.mean()) if validate else 0.0,
+    )  # fmt: skip
     watchers = [
-        Counts(),
+        counts,
+        forecast,
         dynamics,
         Bar("tuning", spec.metric, progress),
         *([MetricsFile(folder / "metrics.jsonl")] if processes.rank() == 0 else []),
         *callbacks,
     ]
     if monitor is not None:
-        watchers.insert(1, monitor)
+        watchers.insert(2, monitor)
     if recipe.early_stopping_patience and validate is not None:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     guard = None
     if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
-        guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), echo=echo)
-        watchers.insert(1, guard)
+        guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), rows=rows * accumulate, echo=echo)
+        watchers.insert(2, guard)
     stop = StopInOrder(echo)
     agree = Agree(stop)
     watchers += [stop, agree] if processes.together() else [stop]
@@ -304,10 +318,11 @@ def tune(
         keep_checkpoints=recipe.save_total_limit,
         guard=guard,
         kept=kept,
+        optim=recipe.optim,
         validate=validate,
         callbacks=watchers,
     )
-    for watcher in (monitor, guard, agree):
+    for watcher in (monitor, guard, agree, averaged):
         if watcher is not None:
             watcher.trainer = trainer
     if processes.rank():  # dropout draws other masks for other rows
@@ -343,6 +358,7 @@ def tune(
         monitor.close(model)
     exchange.close()
     processes.wait()  # all have read the best checkpoint
+    found = tell(trainer.optimizer, echo)
     history = tuple(plain(entry) for entry in state.log_history)
     parameters = sum(p.numel() for p in model.parameters())
     cells = counts.tokens + counts.padding
@@ -352,18 +368,19 @@ def tune(
     )  # fmt: skip
     seconds = counts.earlier + time.perf_counter() - started
     return Training(
-        strategy=tuple(s.name for s in strategies),
+        strategy=tuple(s.name for s in strategies if s is not averaged),
         steps=state.global_step,
         epochs=round(float(state.epoch or 0), 4),
         best_step=state.global_step if state.best_global_step is None else state.best_global_step,
         best_score=state.best_metric,
         stopped_early=state.global_step < steps,
-        learning_rate=rate,
+        learning_rate=rate if found is None else found,
         precision="bf16" if bf16 else "fp32",
         examples=counts.examples,
         tokens=counts.tokens,
         padding_share=counts.padding / max(1, counts.padding + counts.tokens),
         seconds=seconds,
+        forecast_seconds=forecast.seconds,
         peak_memory_mb=peak_memory_mb(),
         parameters=parameters,
         trainable_parameters=trainable,

@@ -34,6 +34,8 @@ def mistakes(recipe: Recipe) -> list[str]:
         out.append(f"`guard: act` steers PyTorch's loop: leave it out, or `{BACK}`")
     if recipe.bf16:
         out.append("`framework: tensorflow` computes in fp32: leave `bf16` out")
+    if recipe.optim != "adamw":
+        out.append(f"`optim: {recipe.optim}` is for PyTorch: leave it out, or `{BACK}`")
     if recipe.attention_dropout is not None:
         out.append(f"`attention_dropout` sets PyTorch's layers: leave it out, or `{BACK}`")
     if recipe.classify_by == "likelihood":

@@ -12,30 +12,12 @@ import numpy as np
 
 from tunewell.errors import DataError, RecipeError, nearest
 from tunewell.explain.influence.index import Echo, Index, build, query
+from tunewell.explain.influence.records import Behind
 from tunewell.explain.influence.rows import FileRows, read_rows
 from tunewell.predict import Predictor, decide
 from tunewell.tasks.spec import scores_of
 
 QUERIES_A_TIME = 64
-
-
-@dataclass(frozen=True)
-class Behind:
-    """A training row behind a prediction.
-
-    Attributes:
-        row: its place in the training file, counted from 1.
-        label: its label there (a list for several labels a row, a number for regression).
-        score: −1 to 1, in units of the strongest row of all; positive rows push the explained output up.
-        similarity: cosine of the two texts in the tuned model's representation, −1 to 1.
-    """
-
-    row: int
-    text: str
-    text_pair: str | None
-    label: Any
-    score: float
-    similarity: float
 
 
 @dataclass(frozen=True)
@@ -125,9 +107,7 @@ class Influence:
             answers = decide(spec, values)
             for i, text in enumerate(texts[part]):
                 strength = float(np.abs(scores[i]).max()) or 1.0
-                order = np.argsort(-scores[i], kind="stable")
-                up = [j for j in order[:top] if scores[i, j] > 0]
-                down = [j for j in order[::-1][:top] if scores[i, j] < 0]
+                up, down = strongest(scores[i], top)
                 out.append(
                     Attribution(
                         text,
@@ -166,6 +146,16 @@ class Influence:
             raise DataError(
                 f"{len(texts)} texts but {len(pairs)} second texts", where="text_pair", expected="one for each text"
             )
+
+
+def strongest(scores: np.ndarray, top: int) -> tuple[list[int], list[int]]:
+    """Places of at most `top` rows with the largest positive and with the most negative scores (n,), strongest first.
+
+    >>> strongest(np.array([0.5, -1.0, 0.0, 2.0]), 2)
+    ([3, 0], [1])
+    """
+    order = [int(i) for i in np.argsort(-scores, kind="stable")]
+    return [j for j in order[:top] if scores[j] > 0], [j for j in order[::-1][:top] if scores[j] < 0]
 
 
 def _method(name: str) -> tuple[Callable[..., np.ndarray], str]:

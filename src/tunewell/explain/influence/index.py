@@ -206,11 +206,17 @@ class _Passes:
     """Training rows through a projector, in batches of like length."""
 
     def __init__(
-        self, projector: Projector, predictor: Predictor, texts: Sequence[str], pairs: Any, targets: np.ndarray
+        self,
+        projector: Projector,
+        predictor: Predictor,
+        texts: Sequence[str],
+        pairs: Any,
+        targets: np.ndarray,
+        gradients: bool = True,
     ) -> None:
         from tunewell.models.embed import encode, like_length
 
-        self.projector, self.predictor, self.targets = projector, predictor, targets
+        self.projector, self.predictor, self.targets, self.gradients = projector, predictor, targets, gradients
         self.encoded = encode(predictor.tokenizer, texts, pairs, predictor.max_length)
         lengths = np.fromiter((len(ids) for ids in self.encoded["input_ids"]), dtype=np.int64, count=len(texts))
         self.batches = list(like_length(lengths, BATCH_ROWS))
@@ -218,7 +224,7 @@ class _Passes:
         self.shapes = {
             "features": ((n, projector.head.in_features), np.float32),
             "logits": ((n, outputs), np.float32),
-            "gradients": ((n, projector.size), np.float16),
+            "gradients": ((n, projector.size if gradients else 0), np.float16),
         }
 
     def fill(self, number: int, arrays: dict[str, Any]) -> int:
@@ -228,18 +234,31 @@ class _Passes:
         index, spec, model = self.batches[number], self.predictor.spec, self.predictor.model
         inputs = {k: v.to(model.device) for k, v in pad(self.predictor.tokenizer, self.encoded, index).items()}
         which = np.zeros(len(index), dtype=np.int64) if self.targets.dtype.kind == "f" else self.targets[index]
-        found = self.projector.run(inputs, which, spec, direction_of=own_direction(spec, self.targets[index]))
+        found = self.projector.run(
+            inputs, which, spec, gradients=self.gradients, direction_of=own_direction(spec, self.targets[index])
+        )
         arrays["features"][index], arrays["logits"][index] = found.features, found.logits
         arrays["gradients"][index] = np.clip(found.gradients, -6e4, 6e4)  # the range of float16
         return len(index)
 
 
-def in_memory(predictor: Predictor, texts: Sequence[str], pairs: Sequence[str] | None, targets: np.ndarray) -> Index:
-    """The index of rows at hand; nothing is written."""
+def in_memory(
+    predictor: Predictor,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    targets: np.ndarray,
+    *,
+    gradients: bool = True,
+) -> Index:
+    """The index of rows at hand; nothing is written.
+
+    Args:
+        gradients: without them it is a forward pass only, and enough for the methods that look at the head alone.
+    """
     from tunewell.explain.influence.gradients import Projector
 
     with Projector(predictor.model, side=SIDE, seed=SEED) as projector:
-        passes = _Passes(projector, predictor, texts, pairs, targets)
+        passes = _Passes(projector, predictor, texts, pairs, targets, gradients)
         arrays = {name: np.empty(shape, dtype=kind) for name, (shape, kind) in passes.shapes.items()}
         for number in range(len(passes.batches)):
             passes.fill(number, arrays)
@@ -305,12 +324,17 @@ def _progress(folder: Path, key: str, shapes: dict[str, Any]) -> int:
 
 
 def query(
-    predictor: Predictor, texts: Sequence[str], pairs: Sequence[str] | None, which: Sequence[int] | None = None
+    predictor: Predictor,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    which: Sequence[int] | None = None,
+    *,
+    gradients: bool = True,
 ) -> Query:
     """Predictions as the methods see them.
 
     Args:
-        which: class to explain for each text; by default the predicted one.
+        which: class to explain for each text; by default the predicted one. gradients: see `in_memory`.
     """
     from tunewell.explain.influence.gradients import Projector
     from tunewell.models.embed import encode, like_length, pad
@@ -322,9 +346,10 @@ def query(
     with Projector(model, side=SIDE, seed=SEED) as projector:
         features = np.empty((len(texts), projector.head.in_features), dtype=np.float32)
         logits = np.empty((len(texts), int(model.config.num_labels or 1)), dtype=np.float32)
-        gradients = np.empty((len(texts), projector.size), dtype=np.float32)
+        found_gradients = np.empty((len(texts), projector.size if gradients else 0), dtype=np.float32)
         for index in like_length(lengths, BATCH_ROWS):
             inputs = {k: v.to(model.device) for k, v in pad(tokenizer, encoded, index).items()}
-            found = projector.run(inputs, None if wanted is None else wanted[index], predictor.spec)
-            features[index], logits[index], gradients[index] = found.features, found.logits, found.gradients
-    return Query(features, logits, gradients, logits.argmax(axis=1) if wanted is None else wanted)
+            chosen = None if wanted is None else wanted[index]
+            found = projector.run(inputs, chosen, predictor.spec, gradients=gradients)
+            features[index], logits[index], found_gradients[index] = found.features, found.logits, found.gradients
+    return Query(features, logits, found_gradients, logits.argmax(axis=1) if wanted is None else wanted)
