@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tunewell.recipe import Recipe
 
 FILE, ROWS, PARTS = "sdft.json", "sdft.jsonl", "cache/sdft"
+BEGUN = "sdft-begun"  # the step under way, whose batches PARTS holds
 SHOWN, LONGEST = 4, 600  # examples of either kind; their characters
 MEASURED = 200  # taken answers at most whose likelihood is measured
 
@@ -106,44 +107,31 @@ def with_answers(train: Any, found: Sequence[dict[str, Any]]) -> Any:
 
 def rows_of(job: Job) -> list[dict[str, Any]]:
     """The entries of sdft.jsonl, one a training row; made once and kept in the run folder."""
-    train = job.splits["train"]
-    settings = {key: getattr(job.recipe, key) for key in STRATEGY_KEYS[SDFT]}
-    size = job.recipe.per_device_eval_batch_size
-    key = fingerprint(
-        SDFT, job.keys.data, train["messages"][:], job.max_length, settings, job.recipe.seed, size, job.bf16
-    )
-    place = _place(job)
-    outputs = [f"{place}{FILE}", f"{place}{ROWS}"]
+    recipe = job.recipe
+    settings = {key: getattr(recipe, key) for key in STRATEGY_KEYS[SDFT]}
+    rows = job.splits["train"]["messages"][:]
+    key = fingerprint(SDFT, job.keys.data, rows, job.max_length, settings, recipe.seed, recipe.bf16)
 
     def make() -> list[dict[str, Any]]:
-        parts = job.folder / place / PARTS
-        begun = f"{SDFT}-begun-{job.candidate}" if job.candidate else f"{SDFT}-begun"
-        if job.folder.steps.get(begun) != key:
+        parts = job.folder / PARTS
+        if job.folder.steps.get(BEGUN) != key:
             shutil.rmtree(parts, ignore_errors=True)  # of other rows or settings
-        job.folder.mark(begun, key)
+        job.folder.mark(BEGUN, key)
         entries, record = rewrite(job, parts)
-        lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-        write_whole(job.folder / place / ROWS, lines)
-        record.write(job.folder / place / FILE)
+        write_whole(job.folder / ROWS, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+        record.write(job.folder / FILE)
         shutil.rmtree(parts, ignore_errors=True)
         return entries
 
     def read() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (job.folder / place / ROWS).read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in (job.folder / ROWS).read_text(encoding="utf-8").split("\n") if line]
 
-    return job.folder.step(f"{SDFT}-{job.candidate}" if job.candidate else SDFT, key, outputs, make, read)
+    return job.folder.step(SDFT, key, [FILE, ROWS], make, read)
 
 
 def seconds(job: Job) -> float:
     """What rewriting took, which belongs to tuning; 0 without it."""
-    path = job.folder / _place(job) / FILE
-    return Rewriting.load(path).seconds if wanted(job.recipe) and path.is_file() else 0.0
-
-
-def _place(job: Job) -> str:
-    from tunewell.stages.tune import place
-
-    return f"{place(job)}/" if job.candidate else ""
+    return Rewriting.load(job.folder / FILE).seconds if wanted(job.recipe) else 0.0
 
 
 def rewrite(job: Job, parts: Path) -> tuple[list[dict[str, Any]], Rewriting]:
