@@ -10,7 +10,7 @@ import pytest
 
 from tunewell.errors import RecipeError
 from tunewell.recipe import Recipe
-from tunewell.stages.rewrite import FILE, PARTS, ROWS, Rewriting
+from tunewell.stages.rewrite import FILE, PARTS, ROWS, Rewriting, RewrittenExample
 from tunewell.strategies import check_combination
 from tunewell.tasks.generation import rewriting
 from tunewell.tasks.generation.loss import IGNORED
@@ -220,6 +220,23 @@ def test_a_run_without_it_keeps_no_record_of_it(keys, stub):
 def test_a_chinese_report(keys, stub):
     done, _ = run(keys, lang="zh")
     assert "25 个训练答案中有 5 个（20%）采用了基础模型自己的说法" in done.report_path.read_text(encoding="utf-8")
+
+
+def test_what_was_written_is_shown_and_never_run(make_records, tmp_path):
+    from tunewell.report.build import build
+
+    hostile = "<script>alert(1)</script>"
+    example = {"where": f"{hostile}.jsonl:3", "instruction": hostile, "original": hostile, "rewritten": hostile}
+    folder = make_records(tmp_path / "run")
+    Rewriting(
+        rows=9, asked=8, rewritten=1, kept={"numbers": 2, "cut": 6}, similarity=0.7, measured=1, template="t",
+        bits_per_byte={"original": 1.234, "rewritten": 0.5}, seconds=3.0,
+        examples=(RewrittenExample(**example), RewrittenExample(**example, why="numbers")),
+    ).write(folder / FILE)  # fmt: skip
+    page = build(folder).read_text(encoding="utf-8")
+    assert hostile not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
+    assert "1 of 9 training answers (11%)" in page and "0.50 bits a byte, where their originals have 1.23" in page
+    assert page.index("did not come to an end") < page.index("lost or gained a number")  # the most frequent first
 
 
 # ---------------------------------------------------------------- once, whole, the same again
