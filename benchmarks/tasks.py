@@ -7,12 +7,14 @@
 - intents: CLINC150 (small), 150 classes with 50 rows each.
 - instructions: a decoder learns to name the topic of AG News stories, asked in words; exact match and bits per byte
   of held-out answers against the base model as it is.
+- descriptions: a decoder learns to say in a sentence or two what a title of DBpedia is: open answers, on which
+  `--keys '{"strategy": "sdft"}'` can be held against plain tuning.
 - translation: Multi30k en → de by a decoder; chrF++ and BLEU against copying and a translation memory.
 
 - ui-strings: Home Assistant's texts of four words or more, en → pt, by Bergamot's small model; BLEU, chrF++ and kept
   placeholders against copying, a translation memory and the model as it is. Needs no data folder.
 
-Instructions and translation take slices (`--rows`), since a decoder on a processor is slow.
+Instructions, descriptions and translation take slices (`--rows`), since a decoder on a processor is slow.
 
     python benchmarks/tasks.py --data-root DATA --tasks questions chinese-questions intents ui-strings
     python benchmarks/tasks.py --data-root DATA --tasks intents --seeds 1 --keys '{"max_train_samples": 1500}'
@@ -79,6 +81,25 @@ def instructions(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any
     return {**keys, "task": "text-generation", "max_new_tokens": 12}
 
 
+def descriptions(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Titles as prompts, the text that stands below them as answers; those of at most 240 characters."""
+    keys = {}
+    for key, n in (("train", job["rows"]), ("test", job["rows"] // 2)):
+        out = []
+        with file_of(root, "dbpedia", key).open(encoding="utf-8") as file:
+            for line in file:
+                title, _, text = json.loads(line)["text"].partition("\nText:")
+                title, text = title.removeprefix("Title:").strip(), " ".join(text.split())
+                if 40 <= len(text) <= 240:
+                    out.append({"prompt": f"Say in a sentence or two: what is {title}?", "completion": text})
+                if len(out) == n:
+                    break
+        path = folder / f"{key}.jsonl"
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in out), encoding="utf-8")
+        keys[key] = str(path)
+    return {**keys, "task": "text-generation", "max_new_tokens": 64}
+
+
 def translation(root: Path, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     keys = {"train": ("train", job["rows"]), "validation": ("val", 40), "test": ("test_2016_flickr", 100)}
     out = {}
@@ -112,6 +133,7 @@ KEYS = {
     "chinese-questions": chinese_questions,
     "intents": intents,
     "instructions": instructions,
+    "descriptions": descriptions,
     "translation": translation,
     "ui-strings": ui_strings,
 }
@@ -141,6 +163,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             "metrics": {k: v.model_dump() for k, v in run.metrics.items()},
             "baselines": others,
             "retention": run.retention.mean.value if run.retention else None,
+            "probes": {p.name: p.retention.value for p in run.retention.probes} if run.retention else {},
+            "sdft": run.summary.sdft,
             "seconds": run.summary.seconds,
         }
 
@@ -178,6 +202,8 @@ def main() -> None:
                     print(f"  {name:<24}{value['value']:.4f} {shown} n {value['n']}; {others}", flush=True)
             if row["retention"] is not None:
                 print(f"  retention {row['retention']:.4f}", flush=True)
+            if row["sdft"] is not None:
+                print(f"  sdft: {json.dumps(row['sdft'])}", flush=True)
 
 
 if __name__ == "__main__":

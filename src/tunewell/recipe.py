@@ -18,6 +18,7 @@ from tunewell.augment.names import NAMES as OPERATIONS
 from tunewell.augment.names import mistakes as unfit_operations
 from tunewell.recipe_rules import contradictions
 from tunewell.strategies import STRATEGIES, check_combination
+from tunewell.strategies.sdft import check_template
 from tunewell.tasks.polarity import parse as parse_polarity
 from tunewell.tasks.verbaliser import parse as parse_verbaliser
 from tunewell.unlabelled import METHODS
@@ -367,6 +368,31 @@ class Recipe(BaseModel):
     rehearse_text: Literal["general", "self"] = _key(
         "general", "strategies", "`rehearse`: general text as it is, or texts that the base model writes itself."
     )
+    sdft_template: str | None = _key(
+        None,
+        "strategies",
+        "`sdft`: how the base model is asked to rewrite an answer, with {instruction} and {answer} (or {response}); by "
+        "default the template of the paper.",
+    )
+    sdft_min_similarity: float = _key(
+        0.6,
+        "strategies",
+        "`sdft`: token F1 with the original from which a rewritten answer is taken; answers that end in a final one "
+        "must end in the same instead.",
+        ge=0,
+        le=1,
+    )
+    sdft_length_ratio: float = _key(
+        2.0, "strategies", "`sdft`: how many times longer or shorter a rewritten answer may be.", ge=1
+    )
+    sdft_max_new_tokens: int = _key(256, "strategies", "`sdft`: longest rewritten answer, in tokens.", ge=1)
+    sdft_temperature: float = _key(
+        0.0,
+        "strategies",
+        "`sdft`: 0 takes the likeliest words; above it they are drawn, with the recipe's seed.",
+        ge=0,
+        le=10,
+    )
     recadam_pull: float = _key(
         5000.0, "strategies", "`recadam`: strength of the pull to the base model's weights; 0 switches it off.", ge=0
     )
@@ -501,6 +527,13 @@ class Recipe(BaseModel):
     @classmethod
     def _known_strategies(cls, value: list[str] | None) -> list[str] | None:
         if value is not None and (problems := check_combination(value)):
+            raise ValueError("; ".join(problems))
+        return value
+
+    @field_validator("sdft_template")
+    @classmethod
+    def _fillable(cls, value: str | None) -> str | None:
+        if problems := check_template(value):
             raise ValueError("; ".join(problems))
         return value
 

@@ -521,6 +521,7 @@ class Summary(Record):
     augment: dict[str, Any] | None = None  # of `augment`: copies, gain on validation, whether they were kept
     seeds: dict[str, Any] | None = None  # of `seeds`: mean and standard deviation over them, failed starts
     unlabelled: dict[str, Any] | None = None  # of `unlabelled`: method in use (None: none), texts, with and without
+    sdft: dict[str, Any] | None = None  # of `strategy: sdft`: training rows, rewritten ones, why others were kept
     ranked: dict[str, Any] | None = None  # of `model: auto`: chosen, why, candidates with their scores
     merged: dict[str, Any] | None = None  # of `tunewell merge`: of which runs, and how
     restored: dict[str, Any] | None = None  # of `tunewell restore`: from which run, alpha, before and after

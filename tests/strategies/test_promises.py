@@ -27,8 +27,8 @@ ZERO = {
     "mixup": {"mixup_alpha": 0.0},
 }
 # freeze: see gradual; lpft and fewshot have no strength; lora at 0 is freezing
-NO_ZERO = {"freeze", "lpft", "fewshot", "lora", "rehearse"}
-FOR_DECODERS = ("rehearse",)  # not for the tiny encoder of this file: see test_general_text.py
+NO_ZERO = {"freeze", "lpft", "fewshot", "lora", "rehearse", "sdft"}
+FOR_DECODERS = ("rehearse", "sdft")  # not for the tiny encoder of this file: see test_general_text.py, test_sdft.py
 # settings that make a strategy's own state matter within 8 steps
 STRONG = {
     "ewc": {"ewc_weight": 100.0},

@@ -34,7 +34,7 @@ def judge(name: str, path: str, kind: str, sample: Sample, recipe: Recipe, advan
         task: Any = job.task
         model, bf16 = job.fresh_model(), job.bf16
         writer = task.writer(job, model, bf16=bf16)
-        encoded = [writer.encode(m) for m in task._messages(job, sample.rows)]
+        encoded = [writer.encode(m) for m in task.messages(job, sample.rows)]
         kept = [e for e in encoded if any(i != -100 for i in e.labels)]
         if not kept:
             raise DataError(

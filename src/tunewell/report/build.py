@@ -14,6 +14,7 @@ from tunewell.report.drift import drift_charts, legend
 from tunewell.report.engine import engine
 from tunewell.report.explanations import cells_of, pieces_of
 from tunewell.report.records import Records, read, usage
+from tunewell.report.sdft import page_of
 from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
 from tunewell.report.words import WORDS
@@ -66,6 +67,7 @@ def render(records: Records, lang: str = "en") -> str:
             classes=CLASSES,
             recipe=_recipe(records),
             augment=_augment(records, lang),
+            sdft=page_of(records.sdft, lang),
             facts=_facts(records.training, w),
             drift_legend=legend(records.drift) if records.drift is not None else [],
         )

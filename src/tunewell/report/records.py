@@ -28,6 +28,7 @@ from tunewell.results import (
     Training,
 )
 from tunewell.stages.rates import Rates
+from tunewell.stages.rewrite import Rewriting
 from tunewell.unlabelled.records import Unlabelled
 
 T = TypeVar("T", bound=Record)
@@ -58,6 +59,7 @@ class Records:
     augment: Augmentation | None = None
     rates: Rates | None = None
     unlabelled: Unlabelled | None = None
+    sdft: Rewriting | None = None
 
 
 def read(folder: str | Path) -> Records:
@@ -110,6 +112,7 @@ def read(folder: str | Path) -> Records:
         get("augment.json", Augmentation),
         get("rates.json", Rates),
         get("unlabelled.json", Unlabelled),
+        get("sdft.json", Rewriting),
     )
 
 

@@ -31,12 +31,15 @@ def duration(seconds: float) -> str:
 
 
 def verdict(run_dir: str | Path | Records, lang: str = "en") -> tuple[str, ...]:
-    """Three sentences about a run; fewer when the run has no evaluation yet."""
+    """Three sentences about a run, one more where a strategy did nothing; none when it has no evaluation yet."""
     records = run_dir if isinstance(run_dir, Records) else read(run_dir)
     if records.evaluation is None or records.summary is None:
         return ()
     w = WORDS[lang]
-    return tuple(" ".join(s.split()) for s in (_gained(records, w), _kept(records, w), _took(records, w)))
+    said = [_gained(records, w), _kept(records, w), _took(records, w)]
+    if records.sdft is not None and not records.sdft.rewritten:
+        said.append(w["sd_none"].format(rows=f"{records.sdft.rows:,}"))
+    return tuple(" ".join(s.split()) for s in said)
 
 
 def _strongest(records: Records) -> BaselineResult | None:

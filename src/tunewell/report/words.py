@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewell.report import words_more, words_rows
+from tunewell.report import words_more, words_rows, words_sdft
 
 EN = {
     "title": "Fine-tuning report",
@@ -390,4 +390,7 @@ ZH = {
     "x_comprehensiveness": "完备性（高为好）",
     "x_sufficiency": "充分性（低为好）",
 }
-WORDS = {"en": EN | words_more.EN | words_rows.EN, "zh": ZH | words_more.ZH | words_rows.ZH}
+WORDS = {
+    "en": EN | words_more.EN | words_rows.EN | words_sdft.EN,
+    "zh": ZH | words_more.ZH | words_rows.ZH | words_sdft.ZH,
+}

@@ -33,7 +33,7 @@ STORING = ("replay", "der", "agem")  # cannot work without stored rows
 def known() -> list[str]:
     return [
         *OWN,
-        *(name for name in STRATEGIES if name not in (*OWN, "prompt", "fewshot", "rehearse", "mixup")),
+        *(name for name in STRATEGIES if name not in (*OWN, "prompt", "fewshot", "rehearse", "sdft", "mixup")),
     ]  # tasks share an encoder
 
 

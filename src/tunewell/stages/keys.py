@@ -36,11 +36,14 @@ STRATEGY_KEYS = {
     "mas": ("mas_weight",),
     "recadam": ("recadam_pull", "recadam_k", "recadam_t0"),
     "lora": ("lora_variant", "lora_rank", "lora_alpha", "lora_targets", "lora_rate_factor", "load_in_4bit"),
+    "sdft": (
+        "sdft_template", "sdft_min_similarity", "sdft_length_ratio", "sdft_max_new_tokens", "sdft_temperature",
+    ),
     "ema": ("ema_decay",),
     "swa": ("swa_start",),
     "sam": ("sam_rho",),
     "mixup": ("mixup_alpha",),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

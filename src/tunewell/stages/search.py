@@ -58,8 +58,10 @@ WEAK = Rung("distill-weak", ("distill",), DISTILL_COST, WEAKER)
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
     """Tune once and choose among what comes of it; with `strategy: auto` search among several tunings, with `augment`
     and `unlabelled` tune with and without what they bring, with `learning_rate: auto` at several rates."""
-    from tunewell.stages import augment, rates, unlabelled
+    from tunewell.stages import augment, rates, rewrite, unlabelled
 
+    if not rewrite.wanted(job.recipe):
+        rewrite.discard(job)
     if not augment.wanted(job.recipe):
         augment.discard(job)
     if rates.wanted(job.recipe):

@@ -50,6 +50,7 @@ def summarise(
         if seeds is None
         else seeds.model_dump(include={"test", "sd", "retention", "retention_sd", "failed"}),
         augment=augment_summary(job.folder.path),
+        sdft=_rewriting(job),
         ranked=summary_of(job.folder.path, recipe.model),
     )
     summary.write(path)
@@ -66,6 +67,16 @@ def augment_summary(folder: Path) -> dict[str, Any] | None:
     record = Augmentation.load(folder / "augment.json")
     gain = None if record.comparison is None else record.comparison.difference.model_dump()
     return {"copies": record.kept, "helps": record.helps, "why": record.why, "gain": gain, "steps": record.steps}
+
+
+def _rewriting(job: Job) -> dict[str, Any] | None:
+    """What became of the answers under `sdft`, in short."""
+    from tunewell.stages.rewrite import FILE, Rewriting, wanted
+
+    path = job.folder / FILE
+    if not wanted(job.recipe) or not path.is_file():
+        return None
+    return Rewriting.load(path).model_dump(include={"rows", "rewritten", "kept", "similarity", "bits_per_byte"})
 
 
 def _unlabelled(job: Job) -> dict | None:

@@ -74,6 +74,7 @@ def tune(job: Job) -> Training:
     """Tune, going on from the last whole checkpoint if there is one; write the weights of the best validation score."""
     from safetensors.torch import save_file
 
+    from tunewell.stages import rewrite
     from tunewell.train.tune import clear_checkpoints
 
     folder, record = job.folder / place(job), job.folder / place(job) / "training.json"
@@ -87,7 +88,8 @@ def tune(job: Job) -> Training:
     write_whole(marker, job.keys.tune)
     model, training = tuned_in(job, folder)
     told = " ".join(why for c in job.callbacks if (why := getattr(c, "stopped", "")))
-    training = training.model_copy(update={"stopped": told}) if told else training
+    took = training.seconds + rewrite.seconds(job)
+    training = training.model_copy(update={"stopped": told or training.stopped, "seconds": took})
     state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
     write_with(weights_of(job), lambda path: save_file(state, str(path)))
     training.write(record)
@@ -99,9 +101,11 @@ def tune(job: Job) -> Training:
 def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     """The job's fresh model, tuned; checkpoints go into `folder`, and a whole one found there is continued."""
     from tunewell import processes
+    from tunewell.stages.rewrite import learned as on_learned_rows
 
     processes.summon(job, folder)
-    model, inputs = job.fresh_model(), job.task.inputs(job)
+    child = on_learned_rows(job)  # before the model is there, since it asks one of its own
+    model, inputs = job.fresh_model(), job.task.inputs(child)
     learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:
         learned = ((learned - job.scale.mean) / job.scale.std).astype(np.float32)
@@ -123,7 +127,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         "callbacks": job.callbacks,
         "pace": job.pace,
     }
-    about = (model, job.input_tokenizer, job.spec, job.splits["train"])
+    about = (model, job.input_tokenizer, job.spec, child.splits["train"])
     if job.recipe.framework == "tensorflow":
         from tunewell.backends.tensorflow.tune import tune as tune_twin
 

@@ -24,6 +24,7 @@ STRATEGIES: dict[str, str] = {
     "gpm": "tunewell.strategies.gpm:GradientProjection",
     "anchor": "tunewell.strategies.anchor:Anchor",
     "rehearse": "tunewell.strategies.rehearsal:Rehearsal",
+    "sdft": "tunewell.strategies.sdft:SelfDistillation",
     "recadam": "tunewell.strategies.recadam:RecallAndLearn",
     "prompt": "tunewell.strategies.prompt:Prompting",
     "fewshot": "tunewell.strategies.fewshot:FewShot",
@@ -36,10 +37,11 @@ STRATEGIES: dict[str, str] = {
 AUTO = "auto"  # no strategy of its own: a search among those of the table, see stages/search.py
 AFTERWARDS = ("average", "lines")  # work on tuned weights, so that they can be added without tuning again
 WITH_PROMPT = ("prompt", "average", "freeze", "llrd", "l2sp", "recadam", "ema", "swa", "sam")
-FEWSHOT = "fewshot"
+FEWSHOT, SDFT = "fewshot", "sdft"
+FOR_LABELS = ("lpft", "fewshot", "mas", "mixup")  # need classes or sentence embeddings, which no writer has
 PULLS = ("l2sp", "ewc", "mas", "recadam")  # hold weights to those of the base model
 # mean something only where the encoder is tuned as a whole
-MOVES = (*PULLS, "distill", "rehearse", "anchor", "gpm", "llrd", *AFTERWARDS)
+MOVES = (*PULLS, "distill", "rehearse", "sdft", "anchor", "gpm", "llrd", *AFTERWARDS)
 
 
 def check_combination(names: list[str], freeze: str = "") -> list[str]:
@@ -68,6 +70,9 @@ def check_combination(names: list[str], freeze: str = "") -> list[str]:
         problems.append(f"{_and(pulls)} all pull weights back to the base model: take one of them")
     if "prompt" in names and (idle := [name for name in names if name not in WITH_PROMPT and name in STRATEGIES]):
         problems.append(f"`prompt` goes with {', '.join(WITH_PROMPT[1:])}, not with {_and(idle)}")
+    if SDFT in names and (idle := [name for name in names if name in FOR_LABELS]):
+        verb = "needs" if len(idle) == 1 else "need"
+        problems.append(f"`sdft` rewrites answers that are texts, and {_and(idle)} {verb} classes: no task has both")
     if FEWSHOT in names and "lpft" in names:
         problems.append("`fewshot` fits the head before tuning and after it: leave `lpft` out")
     if "ema" in names and "swa" in names:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tunewell.strategies import AUTO, FEWSHOT, STRATEGIES
+from tunewell.strategies import AUTO, FEWSHOT, SDFT, STRATEGIES
 
 if TYPE_CHECKING:
     import torch
@@ -171,6 +171,8 @@ class Task(Protocol):
 FOR_CLASSES = ("lpft", "mas", "prompt", "mixup", FEWSHOT, AUTO)  # need labels or an encoder's sentence embeddings
 
 FOR_WRITERS, UNDER_A_HEAD = ("rehearse",), "learns general text, which takes a decoder that writes"
+REWRITES = (SDFT,)
+NOT_IN_OTHER_WORDS = "lets the base model say answers in its own words, and {what} has no others"
 
 
 def refuse_strategies(job: Job, refused: Sequence[str], why: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.tasks import by_likelihood, few_labels
-from tunewell.tasks.base import FOR_WRITERS, UNDER_A_HEAD, refuse_strategies
+from tunewell.tasks.base import FOR_WRITERS, NOT_IN_OTHER_WORDS, REWRITES, UNDER_A_HEAD, refuse_strategies
 
 if TYPE_CHECKING:
     from tunewell.recipe import Recipe
@@ -63,6 +63,8 @@ class Classification:
         from tunewell.train.losses import loss_for
 
         recipe = job.recipe
+        what = "a score" if job.spec.regression else "the name of a class"
+        refuse_strategies(job, REWRITES, NOT_IN_OTHER_WORDS.format(what=what))
         by_likelihood.preflight(job)
         if not by_likelihood.chosen(job):
             refuse_strategies(job, FOR_WRITERS, UNDER_A_HEAD)

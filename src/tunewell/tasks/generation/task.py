@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.tasks.base import FOR_CLASSES, refuse_strategies
+from tunewell.tasks.base import FOR_CLASSES, REWRITES, refuse_strategies
 from tunewell.tasks.generation import instructions, kept, pair_checks, translation
 from tunewell.tasks.generation.models import auto_class, config_of, kind_of, load_base, window_of
 from tunewell.tasks.generation.writers import CausalWriter, Decoding, Encoded, Likelihood, Seq2SeqWriter, Writer
@@ -118,7 +118,7 @@ class Generation:
         rows = job.splits["train"]
         some = rows.select(range(min(LOOKED_AT, len(rows))))
         writer = self._writer(job, None, limit, limit)
-        encoded = [writer.encode(m) for m in self._messages(job, some)]
+        encoded = [writer.encode(m) for m in self.messages(job, some)]
         usual = usual_length([len(e.ids) for e in encoded], min(limit, LONGEST))
         target = long_row([len(e.labels) for e in encoded])
         return asked or usual, recipe.max_target_length or min(LONGEST_TARGET, max(8, target))
@@ -140,6 +140,8 @@ class Generation:
                 remedy="--model SmolLM2-135M-Instruct",
             )
         refuse_strategies(job, FOR_CLASSES, "needs labels or sentence embeddings")
+        if kind != "decoder":
+            refuse_strategies(job, REWRITES, f"asks the base model in words, which an {kind} does not follow")
         if (recipe.keep or recipe.keep_worst) and not kept.measurable(job, kind):
             why = (
                 f"general text is English, and this model reads `{kept.source_of(job)}`"
@@ -184,7 +186,7 @@ class Generation:
             return job.recipe.source_prefix or ""
         return translation.prompt_prefix(job.recipe, (columns.text, columns.label[0]))
 
-    def _messages(self, job: Job, rows: Any) -> list[list[dict[str, Any]]]:
+    def messages(self, job: Job, rows: Any) -> list[list[dict[str, Any]]]:
         """The conversations of some rows; a decoder is told what to do with a source."""
         out = [json.loads(m) for m in rows["messages"]]
         if self.pairs and self._kind(job) == "decoder":
@@ -245,7 +247,7 @@ class Generation:
 
         writer = self.writer(job, None)
         rows = job.splits["train"]
-        return encode_rows(writer, rows, self._messages(job, rows), job.recipe.overlength)
+        return encode_rows(writer, rows, self.messages(job, rows), job.recipe.overlength)
 
     def inputs(self, job: Job) -> Inputs:
         from datasets import Dataset
@@ -274,7 +276,7 @@ class Generation:
     # ------------------------------------------------------------ answers
 
     def _likelihood(self, job: Job, writer: Writer, split: str) -> Likelihood:
-        return writer.likelihood([writer.encode(m) for m in self._messages(job, job.splits[split])])
+        return writer.likelihood([writer.encode(m) for m in self.messages(job, job.splits[split])])
 
     def _place(self, job: Job, split: str) -> np.ndarray:
         """The rows on which answers are written: a seeded sample."""
@@ -284,7 +286,7 @@ class Generation:
 
     def _written(self, job: Job, writer: Writer, split: str) -> tuple[list[str], np.ndarray]:
         rows = job.splits[split].select(self._place(job, split))
-        return writer.write([m[:-1] for m in self._messages(job, rows)])
+        return writer.write([m[:-1] for m in self.messages(job, rows)])
 
     def _figures(self, job: Job, split: str, likelihood: Any, written: Any, ended: Any = None) -> Figures:
         rows, place, metric = job.splits[split], self._place(job, split), job.spec.metric

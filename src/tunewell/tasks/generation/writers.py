@@ -224,9 +224,17 @@ class _Writer:
         return Likelihood(out[0], out[1], out[2], size)
 
     def write(
-        self, prompts: Sequence[Sequence[dict[str, Any]]], progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Sequence[dict[str, Any]]],
+        progress: Callable[[int], None] | None = None,
+        limits: Sequence[int] | None = None,
     ) -> tuple[list[str], np.ndarray]:
-        """Answers to conversations, and (n,) whether each came to its own end before `max_new_tokens`."""
+        """Answers to conversations, and (n,) whether each came to its own end before `max_new_tokens`.
+
+        Args:
+            limits: (n,) tokens of each answer at most, within `max_new_tokens`; so an answer does not depend on those
+                that are written beside it.
+        """
         import torch
 
         inputs = [self.prompt(p) for p in prompts]
@@ -239,18 +247,20 @@ class _Writer:
             after.callback(self.model.train, training)
             for index in self.batches(lengths):
                 ids, mask = self._padded([inputs[i] for i in index], self._pad, left=self.shift)
+                most = self.decoding.max_new_tokens
+                longest = most if limits is None else min(most, max(limits[i] for i in index))
                 with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
                     out = self.model.generate(
                         input_ids=ids.to(device),
                         attention_mask=mask.to(device),
-                        max_new_tokens=self.decoding.max_new_tokens,
+                        max_new_tokens=longest,
                         pad_token_id=self._pad,
                         eos_token_id=ends,
                         **self.decoding.options(),
                         **self.extra(),
                     )
                 for i, row in zip(index, out.cpu().tolist(), strict=True):
-                    written = row[ids.shape[1] :] if self.shift else row[1:]
+                    written = (row[ids.shape[1] :] if self.shift else row[1:])[: limits[i] if limits else None]
                     stop = next((k for k, token in enumerate(written) if token in ends), None)
                     ended[i] = stop is not None
                     texts[i] = self._text(written[:stop])

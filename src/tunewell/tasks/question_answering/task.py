@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.strategies import AUTO, FEWSHOT
-from tunewell.tasks.base import FOR_WRITERS, UNDER_A_HEAD, refuse_strategies
+from tunewell.tasks.base import FOR_WRITERS, NOT_IN_OTHER_WORDS, REWRITES, UNDER_A_HEAD, refuse_strategies
 from tunewell.tasks.question_answering.found import found_on
 from tunewell.tasks.question_answering.spans import Answerer, Found, best_threshold
 
@@ -96,6 +96,7 @@ class QuestionAnswering:
         refuse_strategies(job, ("lpft", AUTO), "fits a head of classes or scores first")
         refuse_strategies(job, ("prompt", "mixup", FEWSHOT), "answers with classes")
         refuse_strategies(job, FOR_WRITERS, UNDER_A_HEAD)
+        refuse_strategies(job, REWRITES, NOT_IN_OTHER_WORDS.format(what="a span of its context"))
         if not job.tokenizer.is_fast:
             raise ModelError(
                 "has no fast tokenizer, which tells the characters of each token",
