@@ -125,7 +125,8 @@ class LowRank:
         from peft.tuners.lora.config import EvaConfig
         from peft.tuners.lora.eva import get_eva_state_dict
 
-        narrowest = min(tuning.model.get_submodule(name).in_features for name in config.target_modules)
+        layers: list[Any] = [tuning.model.get_submodule(name) for name in config.target_modules]
+        narrowest = min(layer.in_features for layer in layers)
         if self.rank > narrowest:
             raise RecipeError(
                 f"`lora_rank: {self.rank}` is more than the {narrowest} inputs of a layer have directions",
