@@ -65,6 +65,7 @@ def test_influence_asks_for_its_index_first(client: Any, finished: Path) -> None
     if not (finished / "influence" / "index.json").is_file():
         assert answer.status_code == 409
         assert "tunewell influence" in answer.json()["error"]["remedy"]
+        assert str(finished) not in answer.text  # where things lie on the server is nothing for callers
     (wanted,) = Influence(finished).explain([TEXT], top=2)
     answer = client.post("/influence", json={"texts": [TEXT], "top": 2})
     assert answer.status_code == 200
@@ -79,6 +80,7 @@ def test_a_plain_model_knows_no_training_rows(tiny_classifier: Path) -> None:
         answer = client.post("/influence", json={"texts": [TEXT]})
     assert answer.status_code == 409
     assert answer.json()["error"]["what"]
+    assert str(tiny_classifier) not in answer.text
 
 
 @pytest.mark.parametrize(

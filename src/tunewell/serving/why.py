@@ -15,7 +15,7 @@ from typing import Any
 
 from tunewell.errors import TunewellError
 from tunewell.serving.batcher import QueueFullError
-from tunewell.serving.guard import Refusal, refusal_of
+from tunewell.serving.guard import Refusal
 from tunewell.serving.models import Served, version_of
 from tunewell.serving.schema import ExplainRequest, InfluenceRequest
 
@@ -89,8 +89,11 @@ class Why:
         if self._influence is None or self._influence[0] is not served:
             try:
                 traced = Influence(served.path)
-            except TunewellError as error:
-                raise refusal_of(409, error) from None
+            except TunewellError as error:  # where things lie on this machine is nothing for callers
+                raise Refusal(
+                    409, error.what, where=served.name, expected=error.expected,
+                    remedy="whoever runs the service can mend it: `tunewell influence` says more",
+                ) from None  # fmt: skip
             if version_of(traced.predictor.source) != served.version:
                 raise Refusal(
                     409,
@@ -105,7 +108,7 @@ class Why:
                     "the index of the training rows is not built",
                     where=served.name,
                     expected="a run whose influence was asked for before",
-                    remedy=f'tunewell influence {served.path} "any text", once; building takes a while',
+                    remedy="`tunewell influence` on the run with any text, once; building takes a while",
                 )
             self._influence = served, traced
         return self._influence[1]

@@ -262,6 +262,7 @@ def tune(
         logging_first_step=True,
         logging_nan_inf_filter=False,
         report_to=[t for t in recipe.report_to if t != "none"],
+        run_name=folder.parent.name if folder.name == "train" else f"{folder.parent.parent.name}-{folder.name}",
         seed=recipe.seed,
         data_seed=recipe.seed,
         restore_callback_states_from_checkpoint=True,
