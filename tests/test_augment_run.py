@@ -313,3 +313,20 @@ def test_a_learning_curve_measures_rows_as_they_are(keys, tmp_path):
 
     with pytest.raises(RecipeError, match="measures the rows as they are"):
         learning_curve(**keys, output_dir=str(tmp_path / "a"))
+
+
+def test_copies_hold_line_ends_that_json_does_not_take_for_one(tmp_path):
+    from types import SimpleNamespace
+
+    from datasets import Dataset
+
+    from tunewell.stages.augment import ROWS, canonical
+
+    train = Dataset.from_dict({"text": ["one", "two"], "label": ["a", "b"], "row": [3, 7]})
+    texts = ["t\u2028wo", "o\u0085ne"]
+    lines = [
+        json.dumps({"text": t, "augmented_from": at}, ensure_ascii=False) for t, at in zip(texts, (7, 3), strict=True)
+    ]
+    (tmp_path / ROWS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = canonical(SimpleNamespace(splits={"train": train}, folder=tmp_path))
+    assert (found["text"][:], found["label"][:]) == (texts, ["b", "a"])

@@ -61,11 +61,12 @@ def test_an_answer_is_in_the_file_at_once(path, client):
 
 def test_jsonl_keeps_what_else_a_row_holds(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "one", "tags": [1, 2]}\n\n{"text": "two", "label": null}\n', encoding="utf-8")
+    odd = "two\u2028three"  # a line end to Python, and not to JSON
+    path.write_text(f'{{"text": "one", "tags": [1, 2]}}\n\n{{"text": "{odd}", "label": null}}\n', encoding="utf-8")
     sheet = Sheet(str(path), labels=("y", "x"))
     sheet.set(1, "x")
-    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == [
-        {"text": "one", "tags": [1, 2]}, {"text": "two", "label": "x"},
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [
+        {"text": "one", "tags": [1, 2]}, {"text": odd, "label": "x"},
     ]  # fmt: skip
     assert sheet.labels == ["y", "x"]
     assert sheet.next_empty(1) == 0

@@ -114,6 +114,12 @@ def test_label_studio_and_argilla_and_back(place, tiny_model):
     Path("back.json").write_text(json.dumps(records), encoding="utf-8")
     found = read_labelled(["back.json"])
     assert (found.texts, found.labels, found.empty) == ([records[0]["fields"]["text"]], ["b"], 2)
+    # one a line, with a line end within a text that JSON does not take for one
+    records[0]["fields"]["text"] = odd = "one\u2028two"
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    Path("back.jsonl").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8", newline="")
+    found = read_labelled(["back.jsonl"])
+    assert (found.texts, found.labels, found.empty) == ([odd], ["b"], 2)
 
 
 def test_the_later_label_counts(place, save_csv):

@@ -73,12 +73,18 @@ def test_same_seed_same_rows(how):
 
 def test_stored_rows_come_back(tmp_path):
     stored = Stored(
-        "a", "a", ["x", "ü\ny"], ["p", "q"], np.array([1, 0]), np.array([[0.5, -1], [2, 3]], np.float32), [4, 9]
+        "a",
+        "a",
+        ["x", "ü\ny\u2028z\u0085"],
+        ["p", "q"],
+        np.array([1, 0]),
+        np.array([[0.5, -1], [2, 3]], np.float32),
+        [4, 9],
     )
     stored.write(tmp_path / "a.jsonl")
     again = Stored.read(tmp_path / "a.jsonl")
-    assert (again.task, again.texts, again.pairs, again.rows) == ("a", ["x", "ü\ny"], ["p", "q"], [4, 9])
+    assert (again.task, again.texts, again.pairs, again.rows) == ("a", ["x", "ü\ny\u2028z\u0085"], ["p", "q"], [4, 9])
     assert again.targets.tolist() == [1, 0]
     assert np.array_equal(again.logits, stored.logits)
     assert again.first(1).texts == ["x"]
-    assert len((tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert (tmp_path / "a.jsonl").read_bytes().count(b"\n") == 2

@@ -139,7 +139,9 @@ def _exported(path: str) -> tuple[list[tuple[str, str, str]], int] | None:
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
         items = (
-            json.loads(content) if content.lstrip()[:1] == "[" else [json.loads(x) for x in content.splitlines() if x]
+            json.loads(content)
+            if content.lstrip()[:1] == "["
+            else [json.loads(x) for x in content.split("\n") if x.strip()]
         )
     except (ValueError, OSError):
         return None

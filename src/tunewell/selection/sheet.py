@@ -66,7 +66,7 @@ class Sheet:
                 rows.append(dict(row))
             return list(reader.fieldnames or []), rows
         rows = []
-        for i, line in enumerate(content.splitlines(), 1):
+        for i, line in enumerate(content.split("\n"), 1):
             if not line.strip():
                 continue
             try:

@@ -144,7 +144,7 @@ class Stored:
     @classmethod
     def read(cls, path: Path) -> Stored:
         """Raises ValueError or KeyError when the file is damaged."""
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         pairs = [line["text_pair"] for line in lines] if lines and "text_pair" in lines[0] else None
         return cls(
             lines[0]["task"],

@@ -112,7 +112,7 @@ def canonical(job: Job) -> Dataset:
     from datasets import Dataset
 
     train = job.splits["train"]
-    lines = (job.folder / ROWS).read_text(encoding="utf-8").splitlines()
+    lines = [line for line in (job.folder / ROWS).read_text(encoding="utf-8").split("\n") if line]
     found = [json.loads(line) for line in lines]
     if not found:
         return train.select([])
