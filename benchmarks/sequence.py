@@ -55,8 +55,7 @@ HOW: dict[str, dict[str, Any]] = {
 }
 AVALANCHE: dict[str, dict[str, Any]] = {
     "avalanche naive": {"strategy": "naive"},
-    "avalanche ewc": {"strategy": "ewc", "ewc_lambda": 100 / 2 * 16},
-    "avalanche ewc weak": {"strategy": "ewc", "ewc_lambda": 1},
+    "avalanche ewc": {"strategy": "ewc", "ewc_lambda": 1000 / 2 * 16},
     "avalanche replay 5%": {"strategy": "replay", "memory": 0.05},
 }
 PEER = Path(__file__).with_name("sequence_avalanche.py")

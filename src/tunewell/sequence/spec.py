@@ -33,7 +33,7 @@ OWN_KEYS: dict[str, tuple[Any, str, Any]] = {
     "lwf_temperature": (2.0, "a number above 0", lambda v: _number(v) and v > 0),
     "features_weight": (1.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
     "general_weight": (1.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
-    "online_ewc_weight": (100.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
+    "online_ewc_weight": (1000.0, "a number, 0 or more", lambda v: _number(v) and v >= 0),
     "online_ewc_decay": (0.95, "a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1),
     "o_lora_weight": (0.5, "a number, 0 or more", lambda v: _number(v) and v >= 0),
     "joint_temperature": (None, "a number above 0", lambda v: _number(v) and v > 0),
