@@ -71,7 +71,6 @@ def test_a_run_keeps_what_it_was_told(tmp_path, tiny_model, tiny_csv):
         probes="none", max_steps=60, per_device_train_batch_size=4, output_dir=str(tmp_path / "run"),
         echo=lines.append, progress=False,
     )  # fmt: skip
-    told = [line for line in lines if line.startswith("tune: about")]
-    assert len(told) == 1 and told[0].endswith("for 60 steps")
+    assert not [line for line in lines if line.startswith("tune: about")]  # it takes no time
     training = Training.load(run.dir / "train" / "training.json")
     assert training.forecast_seconds is not None and training.forecast_seconds > 0

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 WARM = 2  # steps that are not timed
 STEPS, SECONDS = 8, 3.0  # timed at the least; a tenth of tuning is enough in any case
 FORWARD = 0.5
+WORTH = 10.0  # seconds below which nobody needs to be told
 
 
 class Forecast(TrainerCallback):
-    """Tells once what tuning will take; afterwards `seconds` is what was told, None where tuning was too short.
+    """Tells once what tuning will take, where that is long enough to wait for.
+
+    `seconds` is afterwards what was foretold, told or not; None where tuning was too short to tell.
 
     Args:
         counts: of the tuning, see `Counts`; it must stand before this one among the callbacks.
@@ -61,5 +64,5 @@ class Forecast(TrainerCallback):
     def tell(self, state: Any) -> None:
         from tunewell.report.verdict import duration
 
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and (self.seconds or 0) >= WORTH:
             self.echo(f"tune: about {duration(self.seconds or 0)} for {state.max_steps:,} steps")
