@@ -4,8 +4,7 @@
    averages with the base model (WiSE-FT) and layer-wise scaling (LiNeS). Where the tuned model itself is inside the
    budget by a standard error, the search is over: nothing had to be traded.
 2. Plain tuning, to know what the budget costs, and its variants.
-3. What was lacking: a stronger distillation after a linear probe (LP-FT) where too little was kept, a weaker one where
-   the budget was kept at a score below plain tuning's.
+3. A stronger distillation, after a linear probe (LP-FT).
 
 A tuning that is hopeless is stopped on the way (see `race`). The tunings are held as `held.Tunings`. The search ends
 when a candidate is inside the budget by a standard error with a validation score like plain tuning's, or when the next
@@ -15,7 +14,7 @@ choice among them follows the rule of every run (retention/budget.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,7 @@ from tunewell.stages.race import Point, Race, points_of
 from tunewell.stages.tune import tune
 from tunewell.strategies import AFTERWARDS, AUTO
 
-STRONGER, WEAKER = 4, 0.25  # times distill_weight
+STRONGER = 4  # times distill_weight
 LP_COST, DISTILL_COST = 1.05, 1.25  # expected tuning time over plain tuning's; the measured one is shown
 
 
@@ -52,7 +51,7 @@ class Rung:
 PLAIN = Rung("plain", (), 1.0)
 DISTILL = Rung("distill", ("distill",), DISTILL_COST)
 STRONG = Rung("lpft+distill-strong", ("lpft", "distill"), DISTILL_COST + LP_COST - 1, STRONGER)
-WEAK = Rung("distill-weak", ("distill",), DISTILL_COST, WEAKER)
+RUNGS = (DISTILL, PLAIN, STRONG)
 
 
 def tune_and_choose(job: Job) -> tuple[Training, Choice]:
@@ -82,14 +81,14 @@ def search(job: Job) -> tuple[Training, Choice]:
     recipe = job.recipe
     job.echo(
         f"auto: may cost up to {recipe.max_cost:g} times plain tuning, stops when enough is kept: "
-        f"{DISTILL.name} (about {DISTILL.cost:g} ×), {PLAIN.name} (1 ×), then more or less of it ({STRONG.cost:g} ×)"
+        + ", ".join(f"{rung.name} (about {rung.cost:g} ×)" for rung in RUNGS)
     )
     assert job.max_length  # worked out here, once for all rungs
     stopped: dict[str, str] = {}
     raced: dict[str, dict[int, Point]] = {}
     held = Tunings(job)
     candidates, trainings = held.candidates, held.trainings
-    for rung in _rungs(candidates, recipe.keep, recipe.keep_worst):
+    for rung in RUNGS:
         spent = held.seconds / plain_seconds(trainings) if trainings else 0.0
         if trainings and spent + rung.cost > recipe.max_cost:
             job.echo(f"auto: {rung.name} is not tried: it would pass max_cost {recipe.max_cost:g}")
@@ -127,23 +126,6 @@ def plain_seconds(trainings: Mapping[str, Training]) -> float:
     return max(trainings[DISTILL.name].seconds / DISTILL.cost, 1e-9)
 
 
-def _rungs(candidates: list[Candidate], keep: float | None, keep_worst: float | None) -> Iterator[Rung]:
-    """The rungs in order; the last depends on what `candidates`, which grows meanwhile, have shown."""
-    yield DISTILL
-    yield PLAIN
-    yield last_rung(candidates, keep, keep_worst)
-
-
-def last_rung(candidates: Sequence[Candidate], keep: float | None, keep_worst: float | None) -> Rung:
-    """Less distillation where it kept enough as it was, and it was the score that it lacked; else more of it."""
-    distilled = _as_tuned(candidates, DISTILL.name)
-    return WEAK if distilled is not None and safely(distilled, keep, keep_worst) else STRONG
-
-
-def _as_tuned(candidates: Sequence[Candidate], name: str) -> Candidate | None:
-    return next((c for c in candidates if c.name == name), None)
-
-
 def enough(candidates: Sequence[Candidate], keep: float | None, keep_worst: float | None) -> Candidate | None:
     """The candidate that ends the search: inside the budget by a standard error, at a score like plain tuning's.
 
@@ -153,7 +135,7 @@ def enough(candidates: Sequence[Candidate], keep: float | None, keep_worst: floa
     """
     safe = [c for c in candidates if safely(c, keep, keep_worst)]
     tuned = [c for c in safe if not c.parameters]
-    plain = _as_tuned(candidates, PLAIN.name)
+    plain = next((c for c in candidates if c.name == PLAIN.name), None)
 
     def best(of: list[Candidate], floor: float | None) -> Candidate | None:
         scored = [c for c in of if c.score.value is not None and floor is not None and c.score.value >= floor]
