@@ -89,10 +89,10 @@ def signature(predictor: Any) -> Any:
 
     from tunewell.export.tables import writes
 
-    takes = [ColSpec(DataType.string, "text")]
+    takes: list[Any] = [ColSpec(DataType.string, "text")]
     if predictor.pair:
         takes.append(ColSpec(DataType.string, "text_pair", required=not writes(predictor)))
-    gives = []
+    gives: list[Any] = []
     columns = predictor.added(())
     for name, kind in zip(columns.flat, columns.types(), strict=True):
         of: Any = DataType.string
