@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tunewell.cli.base import Command, say, show_progress
+from tunewell.shown import cut
 
 _EXAMPLES = (
     'tunewell influence runs/reviews "the seat was broken"',
@@ -119,5 +120,4 @@ def _shown(found: Any) -> str:
 
 
 def _short(text: str, most: int = 100) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return cut(" ".join(text.split()), most)

@@ -21,6 +21,7 @@ from tunewell.data.arrow import BATCH_ROWS
 from tunewell.data.bounds import LINE, bounded_columns, long_line
 from tunewell.data.encoding import Encoding, Opener
 from tunewell.errors import DataError
+from tunewell.shown import cut
 
 DELIMITERS = (",", "\t", ";", "|")
 NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
@@ -276,5 +277,4 @@ def _even(rows: list[list[str]]) -> bool:
 
 
 def _short(row: list[str], limit: int = 120) -> str:
-    text = " | ".join(row)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return cut(" | ".join(row), limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tunewell.explain.drift import Drift
 from tunewell.results import Estimate
+from tunewell.shown import cut
 
 SHOWN = 5
 
@@ -33,8 +34,7 @@ def lines_of(found: Drift) -> list[str]:
         lines.append(f"answers stay what they will be from layer {found.depth:.1f} on, of {len(found.layers) - 1}")
     lines += ["", "moved most (cosine distance between base and tuned state):"]
     for t in found.texts[:SHOWN]:
-        text = t.text if len(t.text) <= 90 else t.text[:89] + "…"
-        lines.append(printable(f"  {t.distance:.3f}  {t.label} → {t.prediction}  {text}"))
+        lines.append(printable(f"  {t.distance:.3f}  {t.label} → {t.prediction}  {cut(t.text, 90)}"))
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunewell.explain.slices import Slices
+from tunewell.shown import cut
 
 TEXT = 100  # characters of an example
 
@@ -25,6 +26,7 @@ def lines_of(found: Slices) -> list[str]:
     for s in found.slices:
         lines.append(printable(", ".join(s.words)) + ":")
         for e in s.examples:
-            cut = e.text if len(e.text) <= TEXT else e.text[: TEXT - 1] + "…"
-            lines.append(f"  {printable(cut)}  ({printable(e.label)}, answered {printable(e.prediction)})")
+            lines.append(
+                f"  {printable(cut(e.text, TEXT))}  ({printable(e.label)}, answered {printable(e.prediction)})"
+            )
     return lines

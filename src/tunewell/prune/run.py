@@ -30,6 +30,7 @@ from tunewell.prune.scores import SCORES
 from tunewell.recipe import Recipe
 from tunewell.recipe_file import load_recipe
 from tunewell.results import write_whole
+from tunewell.shown import cut
 
 if TYPE_CHECKING:
     from tunewell.prune.pool import Echo, Pool
@@ -248,7 +249,7 @@ def _shown(pool: Pool, kept: np.ndarray, seed: int) -> dict[str, tuple[MapPoint,
         text, label = " ".join(str(texts[i]).split()), labels[i]
         return MapPoint(
             row=int(numbers[i]), label=", ".join(label) if isinstance(label, list) else str(label),
-            text=text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…", kept=bool(kept[i]),
+            text=cut(text, SHOWN_CHARS), kept=bool(kept[i]),
             **{k: round(float(np.nan_to_num(getattr(s, k)[i])), 4) for k in SCORES},
         )  # fmt: skip
 

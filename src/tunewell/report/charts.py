@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tunewell.shown import cut
+
 WIDTH = 640
 
 
@@ -80,10 +82,6 @@ def _upright(y: float, text: str) -> str:
     return f'<text {turned} text-anchor="middle" class="axis">{escape(text)}</text>'
 
 
-def _cut(text: str, n: int) -> str:
-    return text if len(text) <= n else text[: n - 1] + "…"
-
-
 def _wrapped(text: str, n: int, most: int = 3) -> list[str]:
     """Up to `most` lines of at most n characters, cut at spaces where there are any.
 
@@ -96,7 +94,7 @@ def _wrapped(text: str, n: int, most: int = 3) -> list[str]:
         at = at if at > 0 else n
         lines.append(text[:at])
         text = text[at:].strip()
-    return [*lines, _cut(text, n)]
+    return [*lines, cut(text, n)]
 
 
 def intervals(
@@ -274,7 +272,7 @@ def bars(rows: Sequence[tuple[str, float, str]], *, title: str, left: int = 170)
         y, safe = top + row * i, escape(tip, quote=True)
         width = value / most * (WIDTH - left - 90)
         body += [
-            _text(left - 10, y + 16, _cut(label, 24), "label", "end"),
+            _text(left - 10, y + 16, cut(label, 24), "label", "end"),
             f'<rect x="{left}" y="{y + 4}" width="{max(width, 1):.1f}" height="{row - 8}" rx="2" '
             f'class="mark main" tabindex="0" '
             f'data-tip="{safe}"><title>{safe}</title></rect>',

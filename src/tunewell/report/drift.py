@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunewell.explain.drift import Drift, MovedText
 from tunewell.report import charts
 from tunewell.results import Estimate
+from tunewell.shown import cut
 
 TONES = ("main", "other", "good", "bad", "quiet")
 POINTS = 150  # texts drawn in each map
@@ -74,5 +75,4 @@ def _tone(t: MovedText, labels: list[str]) -> str:
 
 
 def _tip(t: MovedText) -> str:
-    text = t.text if len(t.text) <= 100 else t.text[:99] + "…"
-    return f"{t.label}: {text}"
+    return f"{t.label}: {cut(t.text, 100)}"

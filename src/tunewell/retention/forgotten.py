@@ -15,6 +15,7 @@ import numpy as np
 
 from tunewell.results import Forgotten, ForgottenItem
 from tunewell.retention.measurement import Measurement
+from tunewell.shown import cut
 
 if TYPE_CHECKING:
     from tunewell.retention.probes import Probe
@@ -51,7 +52,7 @@ def _wrong_now(probe: Probe, before: Measurement, after: Measurement, shown: int
     answers, truths = after.arrays.get("answer"), after.arrays.get("truth")
     items = tuple(
         ForgottenItem(
-            text=_cut(texts[i]),
+            text=cut(texts[i], LONGEST),
             truth="" if truths is None else str(truths[i]),
             answer="" if answers is None else str(answers[i]),
         )
@@ -75,8 +76,8 @@ def _moved_away(probe: Probe, before: Measurement, after: Measurement, shown: in
     order = np.argsort(-worse, kind="stable")
     items = tuple(
         ForgottenItem(
-            text=_cut(probe.texts[i]),
-            text_pair=_cut(probe.texts[n + i]),
+            text=cut(probe.texts[i], LONGEST),
+            text_pair=cut(probe.texts[n + i], LONGEST),
             truth=f"{gold[i]:.2f}",
             before=round(float(first[i]), 4),
             after=round(float(second[i]), 4),
@@ -104,7 +105,3 @@ def shares(values: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     return (rankdata(values) - 1) / max(len(values) - 1, 1)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tunewell.folder import fingerprint
 from tunewell.report.sdft import sentences
 from tunewell.results import Record, write_whole
+from tunewell.shown import cut
 from tunewell.stages.job import Job
 from tunewell.stages.keys import STRATEGY_KEYS
 from tunewell.strategies import SDFT
@@ -223,7 +224,7 @@ def _surprise(writer: Any, both: Sequence[tuple[Any, Any]]) -> tuple[dict[str, f
 
 def _examples(entries: Sequence[dict[str, Any]], talks: Sequence[Any]) -> tuple[RewrittenExample, ...]:
     """The first rows that were taken, and the first of each reason why others were not."""
-    from tunewell.tasks.generation.rewriting import clipped, instruction_of
+    from tunewell.tasks.generation.rewriting import instruction_of
 
     taken = [i for i, e in enumerate(entries) if e["taken"]][:SHOWN]
     first: dict[str, int] = {}
@@ -233,7 +234,7 @@ def _examples(entries: Sequence[dict[str, Any]], talks: Sequence[Any]) -> tuple[
     out = []
     for i in [*taken, *list(first.values())[:SHOWN]]:
         e = entries[i]
-        texts = list(clipped((instruction_of(talks[i]), e["original"], e["rewritten"]), LONGEST))
+        texts = [cut(text, LONGEST) for text in (instruction_of(talks[i]), e["original"], e["rewritten"])]
         where = f"{e['source']}:{e['row']}"
         out.append(
             RewrittenExample(where=where, instruction=texts[0], original=texts[1], rewritten=texts[2], why=e["why"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunewell.results import CheckReport, Example, Finding
+from tunewell.shown import cut
 
 if TYPE_CHECKING:
     from tunewell.stages.job import Job
@@ -48,5 +49,4 @@ def check_texts(job: Job, findings: Sequence[Finding], columns: dict[str, str], 
 
 def example(row: dict[str, Any], text: str, note: str = "") -> Example:
     """A row as evidence, shortened."""
-    short = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
-    return Example(where=f"{row['source']}:{row['row']}", text=short, note=note)
+    return Example(where=f"{row['source']}:{row['row']}", text=cut(text, SHOWN_CHARS), note=note)

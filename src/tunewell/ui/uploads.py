@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from tunewell.errors import DataError, TunewellError
+from tunewell.shown import cut
 from tunewell.ui.pages import size
 from tunewell.ui.places import Place
 from tunewell.ui.scan import is_run
@@ -161,7 +162,7 @@ def read(path: Path) -> Preview:
 
 def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
-    return text if len(text) <= CELL else text[: CELL - 1] + "…"
+    return cut(text, CELL)
 
 
 def data_files(place: Place, endings: tuple[str, ...] = ENDINGS) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunewell.results import CheckReport, Finding
+from tunewell.shown import cut
 
 MARKS = {"error": "✗", "warning": "!", "notice": "·"}
 COLOURS = {"error": "\x1b[31m", "warning": "\x1b[33m", "notice": "\x1b[2m"}
@@ -40,7 +41,7 @@ def _finding(finding: Finding, colour: bool) -> list[str]:
 
 def _line(text: str, width: int = 100) -> str:
     flat = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
+    return cut(flat, width)
 
 
 def _account(report: CheckReport) -> list[str]:

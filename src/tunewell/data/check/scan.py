@@ -15,6 +15,7 @@ import numpy as np
 
 from tunewell.data.split import text_key
 from tunewell.results import Example
+from tunewell.shown import cut
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,8 +83,7 @@ class Scan:
         found = self.get(row)
         text = found["text"] + (f" ⇔ {found['text_pair']}" if "text_pair" in found else "")
         text = mask(text) if mask else text
-        short = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
-        return Example(where=f"{found['source']}:{found['row']}", text=short, note=note)
+        return Example(where=f"{found['source']}:{found['row']}", text=cut(text, SHOWN_CHARS), note=note)
 
     def label_note(self, row: int) -> str:
         label = self.get(row)["label"]

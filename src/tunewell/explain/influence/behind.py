@@ -16,6 +16,7 @@ from tunewell.explain.influence.attribute import strongest
 from tunewell.explain.influence.index import in_memory, query
 from tunewell.explain.influence.neighbours import similarity
 from tunewell.explain.influence.records import Behind, Sides
+from tunewell.shown import cut
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,13 +61,9 @@ def behind(
 def _row(cell: dict[str, Any], score: float, near: float, pair: bool) -> Behind:
     return Behind(
         int(cell["row"]),
-        _cut(cell["text"]),
-        _cut(cell["text_pair"]) if pair else None,
+        cut(cell["text"], CHARACTERS),
+        cut(cell["text_pair"], CHARACTERS) if pair else None,
         cell["label"],
         round(score, 4),
         round(near, 4),
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"

@@ -24,6 +24,7 @@ from tunewell.explain.influence.index import Echo
 from tunewell.explain.influence.rows import FileRows, read_rows
 from tunewell.explain.influence.witnesses import Witnesses, hear
 from tunewell.results import write_whole
+from tunewell.shown import cut
 
 SHOWN = 5
 
@@ -118,8 +119,7 @@ class LabelErrors:
             f"({found['flagged'] / max(1, found['rows']):.1%}) are flagged as probably wrong"
         ]
         for one in found["most_suspicious"]:
-            text = " ".join(one["text"].split())
-            text = text if len(text) <= 72 else text[:71] + "…"
+            text = cut(" ".join(one["text"].split()), 72)
             given, likely = (_told(one[k]) for k in ("label", "likely_label"))
             lines.append(f"  row {one['row']:<6} {given}, rather {likely}: {text}")
         lines.append("read them from the top, correct the labels in the data, and run again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,13 +145,3 @@ def _part(path: Path, places: list[int]) -> dict[str, Any] | None:
         return dict(found) if [row[0] for row in found["rows"]] == places else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-
-
-def clipped(texts: Sequence[str], longest: int) -> Iterator[str]:
-    """Texts for a page: none longer than `longest` characters.
-
-    >>> list(clipped(["abcdef", "ab"], 4))
-    ['abc…', 'ab']
-    """
-    for text in texts:
-        yield text if len(text) <= longest else text[: longest - 1] + "…"
