@@ -113,6 +113,15 @@ class Estimate(Record):
     high: float | None = None
     n: int = 0
 
+    @property
+    def standard_error(self) -> float | None:
+        """By the width of the interval, taken as normal; None without one.
+
+        >>> round(Estimate(value=0.5, low=0.402, high=0.598).standard_error, 4)
+        0.05
+        """
+        return None if self.low is None or self.high is None else (self.high - self.low) / (2 * 1.96)
+
 
 # ---------------------------------------------------------------- data
 

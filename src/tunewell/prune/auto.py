@@ -18,7 +18,6 @@ import numpy as np
 
 from tunewell.prune.choose import ORDERS, RANDOM
 from tunewell.prune.records import Tried
-from tunewell.report.augment import standard_error
 
 if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
@@ -78,7 +77,7 @@ def winner(tried: list[Tried]) -> str:
         for t in tried
         if t.difference is not None
         and t.difference.difference.value is not None
-        and (error := standard_error(t.difference.difference)) > 0
+        and (error := t.difference.difference.standard_error or 0.0) > 0
         and t.difference.difference.value > error
     ]
     return max(gains)[1] if gains else RANDOM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunewell.report.verdict import interval, number
 from tunewell.report.words import WORDS
-from tunewell.results import Augmentation, Estimate
+from tunewell.results import Augmentation
 
 # reason of a copy that was left out -> its words
 REASONS = {
@@ -14,13 +14,6 @@ REASONS = {
     "the same to the model as its original": "au_r_same",
     "another label to the linear probe": "au_r_label",
 }
-
-
-def standard_error(difference: Estimate) -> float:
-    """Half the width of a 95 % interval in units of its standard error; 0 where there is no interval."""
-    if difference.low is None or difference.high is None:
-        return 0.0
-    return (difference.high - difference.low) / (2 * 1.96)
 
 
 def sentences(record: Augmentation, lang: str = "en") -> list[str]:
@@ -47,7 +40,7 @@ def sentences(record: Augmentation, lang: str = "en") -> list[str]:
                 interval=interval(d, 4),
             )
         )
-    error = standard_error(record.comparison.difference) if record.comparison is not None else 0.0
+    error = (record.comparison.difference.standard_error or 0.0) if record.comparison is not None else 0.0
     out.append(w[f"au_{record.why}"].format(error=f"{error:.4f}"))
     return [" ".join(s.split()).replace(" .", ".").replace(" 。", "。") for s in out]
 

@@ -30,20 +30,9 @@ def safely(candidate: Candidate, keep: float | None, keep_worst: float | None) -
     def clears(value: Estimate | None, floor: float | None) -> bool:
         if floor is None:
             return True
-        return value is not None and value.value is not None and value.value - standard_error(value) >= floor
+        return value is not None and value.value is not None and value.value - (value.standard_error or 0.0) >= floor
 
     return clears(candidate.retention_mean, keep) and clears(candidate.retention_worst, keep_worst)
-
-
-def standard_error(estimate: Estimate) -> float:
-    """Of an estimate with a 95 % interval, taken as normal; 0 without one.
-
-    >>> round(standard_error(Estimate(value=0.5, low=0.402, high=0.598)), 4)
-    0.05
-    """
-    if estimate.low is None or estimate.high is None:
-        return 0.0
-    return (estimate.high - estimate.low) / (2 * 1.96)
 
 
 def choose(candidates: Sequence[Candidate], *, keep: float | None, keep_worst: float | None) -> Choice:
@@ -107,9 +96,8 @@ def _as_tuned(candidates: Sequence[Candidate], pool: Sequence[int], winner: int)
         c = candidates[i]
         if c.parameters or c.strategy != best.strategy or c.score.value is None or best.score.value is None:
             continue
-        if c.score.low is None or c.score.high is None:
-            continue
-        if best.score.value - c.score.value <= standard_error(c.score):
+        error = c.score.standard_error
+        if error is not None and best.score.value - c.score.value <= error:
             return i
     return winner
 

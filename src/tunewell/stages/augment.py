@@ -20,7 +20,7 @@ import numpy as np
 from tunewell.augment.names import BACKTRANSLATE, MASKED, NONE
 from tunewell.errors import RecipeError
 from tunewell.folder import fingerprint
-from tunewell.report.augment import sentences, standard_error
+from tunewell.report.augment import sentences
 from tunewell.results import Augmentation, Choice, Comparison, Training, write_whole
 from tunewell.stages.choose import chosen_by_retention
 from tunewell.stages.held import Tunings, best_of, finished, joined
@@ -268,7 +268,7 @@ def verdict(found: Comparison, met: bool | None, met_without: bool | None) -> tu
         return False, "no-gain"
     if d.low is None or d.high is None:
         return False, "unknown"
-    if d.value <= standard_error(d):
+    if d.value <= (d.standard_error or 0.0):
         return False, "within"
     return True, "beyond" if found.better else "likely"  # interval and test agree, or not
 

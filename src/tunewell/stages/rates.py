@@ -204,9 +204,8 @@ def chosen_for(job: Job, child: Job) -> Job:
 
 def _clear(trials: list[RateTrial]) -> float:
     """How far behind is clearly behind; infinite where that is not known."""
-    if not trials or trials[0].score.low is None or trials[0].score.high is None:
-        return math.inf
-    return CLEAR * (trials[0].score.high - trials[0].score.low) / (2 * 1.96)
+    error = trials[0].score.standard_error if trials else None
+    return math.inf if error is None else CLEAR * error
 
 
 def _place(side: tuple[Choice, int]) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 from tunewell.results import Candidate, Choice, Training
 from tunewell.retention.budget import choose as choose_by_budget
-from tunewell.retention.budget import safely, standard_error
+from tunewell.retention.budget import safely
 from tunewell.stages.choose import choose_and_save
 from tunewell.stages.held import Tunings, finished
 from tunewell.stages.job import Job
@@ -149,7 +149,7 @@ def enough(candidates: Sequence[Candidate], keep: float | None, keep_worst: floa
 
 def _race(child: Job, raced: Mapping[str, Mapping[int, Point]], candidates: Sequence[Candidate]) -> None:
     """Let a rung run against those before it."""
-    clear = standard_error(candidates[0].score) if candidates else 0.0
+    clear = (candidates[0].score.standard_error or 0.0) if candidates else 0.0
     race = Race(lambda: child.monitor, child.spec.metric, raced, clear, child.echo)
     child.callbacks = [*child.callbacks, race]
 

@@ -45,9 +45,7 @@ def judge(
 def likely(comparison: Comparison) -> bool:
     """Whether the difference is above 0 by more than its standard error; not where the rows cannot tell."""
     d = comparison.difference
-    if d.value is None or d.low is None or d.high is None:
-        return False
-    return d.value > (d.high - d.low) / (2 * 1.96)
+    return d.value is not None and d.standard_error is not None and d.value > d.standard_error
 
 
 def folds(labels: np.ndarray, seed: int, n: int = FOLDS) -> np.ndarray:

@@ -46,9 +46,8 @@ class Unlabelled(Record):
     @property
     def tells(self) -> float | None:
         """The largest standard error of the differences: what the rows can tell; None where no answer differed."""
-        ends = [(d.low, d.high) for m in self.methods if (d := m.comparison.difference)]
-        errors = [(high - low) / (2 * 1.96) for low, high in ends if low is not None and high is not None]
-        return max(errors, default=None)
+        errors = [m.comparison.difference.standard_error for m in self.methods]
+        return max((e for e in errors if e is not None), default=None)
 
     @property
     def winner(self) -> MethodResult | None:
