@@ -6,17 +6,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tunewell.cli.base import Command, in_colour, keep_input, say
 from tunewell.cli.texts import one_source, rows_of, text_options, watched, write_records
 from tunewell.errors import DataError, ModelError
-
-if TYPE_CHECKING:
-    pass
-
 
 _EXAMPLES = (
     "tunewell explain runs/reviews 'The plot is thin, but the acting is superb.'",

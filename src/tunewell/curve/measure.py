@@ -159,7 +159,8 @@ def _line(point: CurvePoint, key: str) -> str:
     return json.dumps({**point.model_dump(), "key": key}) + "\n"
 
 
-def _score(job: Job, scores: np.ndarray) -> float:
+def score_on_test(job: Job, scores: np.ndarray) -> float:
+    """The headline metric of scores on the job's test rows."""
     from tunewell.evaluate.metrics import score
 
     return float(score(job.spec.metric, job.spec, scores, job.targets("test")))
@@ -172,7 +173,7 @@ def _tuned(job: Job) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         model, _ = tuned_in(job, folder)
-        return _score(job, job.scores(model, "test"))
+        return score_on_test(job, job.scores(model, "test"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -198,7 +199,7 @@ def _probed(job: Job, whole: Job) -> float:
         n_classes=len(job.spec.labels) or None,
         objective=lambda scores: score(job.spec.metric, job.spec, scores, validation),
     )
-    return _score(job, probe.scores(x["test"]))
+    return score_on_test(job, probe.scores(x["test"]))
 
 
 def _rows(dataset: Any) -> list[tuple[str, int]]:

@@ -17,6 +17,7 @@ from tunewell.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     from tunewell.curve.laws import Forecast
+    from tunewell.explain.influence.rows import FileRows
     from tunewell.stages.job import Job
 
 FARTHEST = 20.0  # times the labels that there are: beyond, no law is asked
@@ -61,7 +62,7 @@ def learning_curve(
         TunewellError: the user's mistakes.
     """
     from tunewell.curve.measure import check_sizes, default_sizes, measure
-    from tunewell.curve.worth import check as check_runs
+    from tunewell.curve.worth import comparable
     from tunewell.stages.job import ROWS_EMBEDDED, Job
     from tunewell.stages.preflight import preflight
 
@@ -90,11 +91,20 @@ def learning_curve(
         n, classes = len(job.splits["train"]), max(len(job.spec.labels), 1)
         ladder = check_sizes(sizes or default_sizes(n, classes), n, classes)
         preflight(job)
-        check_runs(job, runs)
+        held = [comparable(job, run) for run in runs]  # before anything is measured
         job.begin()
         points = measure(job, ladder, repeats, by)
         curve = _curve(
-            job, points, ladder, by, target, more, runs, cost_per_label, labels_per_hour, time.perf_counter() - started
+            job,
+            points,
+            ladder,
+            by,
+            target,
+            more,
+            held,
+            cost_per_label,
+            labels_per_hour,
+            time.perf_counter() - started,
         )
         curve.write(job.folder / "curve.json")
         from tunewell.report.curve import build
@@ -134,7 +144,7 @@ def _check(recipe: Recipe, repeats: int, cost: float | None, speed: float | None
 
 def _curve(
     job: Job, points: Sequence[Any], sizes: Sequence[int], by: Any, target: float | None, more: Sequence[int],
-    runs: Sequence[str | Path], cost: float | None, speed: float | None, seconds: float,
+    runs: Sequence[FileRows], cost: float | None, speed: float | None, seconds: float,
 ) -> LearningCurve:  # fmt: skip
     from tunewell.curve.laws import forecast
     from tunewell.curve.worth import worth

@@ -21,37 +21,31 @@ if TYPE_CHECKING:
     from tunewell.stages.job import Job
 
 
-def worth(job: Job, runs: Sequence[str | Path], needed: Callable[[float], Needed]) -> tuple[Worth, ...]:
+def worth(job: Job, runs: Sequence[FileRows], needed: Callable[[float], Needed]) -> tuple[Worth, ...]:
     """Score runs on the curve's test rows, and say how many labels the curve takes to their scores.
 
     Args:
-        needed: score -> the labels that it takes, by the curve's laws.
+        runs: see `comparable`. needed: score -> the labels that it takes, by the curve's laws.
+    """
+    from tunewell.predict import Predictor
+
+    out = []
+    for rows in runs:
+        score, labels = _score(job, Predictor.load(rows.run)), len(rows.trained)
+        strategy = tuple(rows.recipe.strategies)
+        job.echo(f"curve: {rows.run}: {job.spec.metric} {score:.4f} on the test rows here, from {labels:,} labels")
+        out.append(Worth(run=str(rows.run), strategy=strategy, labels=labels, score=score, needed=needed(score)))
+    return tuple(out)
+
+
+def comparable(job: Job, run: str | Path) -> FileRows:
+    """A run that can be put on the curve of a job: what it was tuned on.
 
     Raises:
         RunFolderError, DataError: no finished run; its training file is gone, or some of its rows are test rows here.
         RecipeError: a run of another task, or of other labels.
     """
-    out = []
-    for run in runs:
-        rows, predictor = _opened(job, run)
-        score = _score(job, predictor)
-        strategy = tuple(rows.recipe.strategies)
-        job.echo(
-            f"curve: {run}: {job.spec.metric} {score:.4f} on the test rows here, from {len(rows.trained):,} labels"
-        )
-        out.append(Worth(run=str(run), strategy=strategy, labels=len(rows.trained), score=score, needed=needed(score)))
-    return tuple(out)
-
-
-def check(job: Job, runs: Sequence[str | Path]) -> None:
-    """Refuse runs that cannot be compared, before anything is measured; raises as `worth` does."""
-    for run in runs:
-        _opened(job, run)
-
-
-def _opened(job: Job, run: str | Path) -> tuple[FileRows, Predictor]:
     from tunewell.explain.influence.rows import read_rows
-    from tunewell.predict import Predictor
 
     rows = read_rows(run)
     if rows.spec.name != job.spec.name or rows.spec.pair != job.spec.pair:
@@ -75,7 +69,7 @@ def _opened(job: Job, run: str | Path) -> tuple[FileRows, Predictor]:
             expected="runs that have not seen the test rows",
             remedy="give the same file of test rows to both: `test: FILE`",
         )
-    return rows, Predictor.load(run)
+    return rows
 
 
 def _keys(texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -89,10 +83,10 @@ def _test(job: Job) -> list[tuple[str, str]]:
 
 def _score(job: Job, predictor: Predictor) -> float:
     """A run's score on the curve's test rows, in the curve's metric."""
-    from tunewell.evaluate.metrics import score
+    from tunewell.curve.measure import score_on_test
 
     test = job.splits["test"]
     found = predictor.scores(list(test["text"]), list(test["text_pair"]) if job.spec.pair else None)
     if not job.spec.regression:
         found = found[:, [predictor.labels.index(label) for label in job.spec.labels]]
-    return float(score(job.spec.metric, job.spec, found, job.targets("test")))
+    return score_on_test(job, found)

@@ -59,10 +59,7 @@ class Forecast(TrainerCallback):
         validations = state.max_steps // self.every - state.global_step // self.every
         ahead += validations * self.validation * FORWARD * a_token
         self.seconds = self.counts.so_far + ahead
-        self.tell(state)
+        if self.seconds >= WORTH and state.is_world_process_zero:
+            from tunewell.report.verdict import duration
 
-    def tell(self, state: Any) -> None:
-        from tunewell.report.verdict import duration
-
-        if state.is_world_process_zero and (self.seconds or 0) >= WORTH:
-            self.echo(f"tune: about {duration(self.seconds or 0)} for {state.max_steps:,} steps")
+            self.echo(f"tune: about {duration(self.seconds)} for {state.max_steps:,} steps")

@@ -153,9 +153,7 @@ class Guard(TrainerCallback):
         if self._bad >= NONFINITE:
             return "not finite"
         level = self.level
-        if level is None or not math.isfinite(self._first) or step - self._since < self._grace:
-            return ""
-        if self._seen < self._grace:
+        if level is None or not math.isfinite(self._first) or min(step - self._since, self._seen) < self._grace:
             return ""
         if level > EXPLODED * self._first and level > self._first + 0.1:
             return "blown up"
