@@ -463,6 +463,11 @@ class Training(Record):
     framework: str = "pytorch"
     parity: dict[str, float] | None = None  # before, after: largest difference of a logit from PyTorch's
 
+    def taking(self, seconds: float, **more: Any) -> Training:
+        """The same with the time of more than this one tuning, which its forecast was not of."""
+        forecast = self.forecast_seconds if seconds == self.seconds else None
+        return self.model_copy(update={"seconds": seconds, "forecast_seconds": forecast, **more})
+
 
 class Augmentation(Record):
     """`augment.json`: a run tuned with and without changed copies of its rows, see `tunewell.stages.augment`."""

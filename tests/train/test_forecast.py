@@ -58,6 +58,17 @@ def test_steps_count_where_tokens_are_not_known():
     assert forecast.seconds == pytest.approx(7 + 40 + 38)
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(100.0, 90.0), (250.0, None)])
+def test_the_time_of_several_tunings_was_not_foretold(seconds, told):
+    one = Training(
+        strategy=("plain",), steps=9, epochs=1.0, best_step=9, best_score=0.5, stopped_early=False, learning_rate=1e-4,
+        precision="fp32", examples=1, tokens=1, padding_share=0.0, seconds=100.0, forecast_seconds=90.0,
+        peak_memory_mb=1.0, parameters=1, trainable_parameters=1,
+    )  # fmt: skip
+    of_all = one.taking(seconds, cpu_seconds=7.0)
+    assert (of_all.seconds, of_all.forecast_seconds, of_all.cpu_seconds) == (seconds, told, 7.0)
+
+
 def test_short_tunings_are_over_before_there_is_much_to_tell():
     assert run([1] * 3, tokens=3)[0].seconds is None
 

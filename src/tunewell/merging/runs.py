@@ -90,7 +90,7 @@ def merge(
         model.load_state_dict(chosen)
         save(job, model)
         choice.write(job.folder / "choice.json")
-        training = first.training.model_copy(update={"seconds": sum(r.training.seconds for r in found)})
+        training = first.training.taking(sum(r.training.seconds for r in found))
         training.write(job.folder / "train" / "training.json")
         evaluation, retention = evaluate_tuned(job), probe_tuned(job)
         about = {"runs": [str(r.dir) for r in found], "method": method, "weights": shares, **note}

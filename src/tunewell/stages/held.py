@@ -99,9 +99,7 @@ class Tunings:
         owner, _ = self.owners[at]
         save(job, self.model(at))
         processor = sum(t.cpu_seconds for t in self.trainings.values())
-        training = self.trainings[owner.candidate].model_copy(
-            update={"seconds": self.seconds, "cpu_seconds": processor}
-        )
+        training = self.trainings[owner.candidate].taking(self.seconds, cpu_seconds=processor)
         training.write(job.folder / RECORD)
         job.folder.steps.pop("tune", None)  # the record is that of several tunings now
         self._history(owner)

@@ -88,8 +88,7 @@ def tune(job: Job) -> Training:
     write_whole(marker, job.keys.tune)
     model, training = tuned_in(job, folder)
     told = " ".join(why for c in job.callbacks if (why := getattr(c, "stopped", "")))
-    took = training.seconds + rewrite.seconds(job)
-    training = training.model_copy(update={"stopped": told or training.stopped, "seconds": took})
+    training = training.taking(training.seconds + rewrite.seconds(job), stopped=told or training.stopped)
     state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
     write_with(weights_of(job), lambda path: save_file(state, str(path)))
     training.write(record)
