@@ -163,6 +163,27 @@ class Predictor:
                 remedy="tune it with `classify_by: head`",
             )
 
+    def need_pairs(self, texts: Sequence[str], pairs: Sequence[str] | None, where: str = "text_pair") -> None:
+        """Make sure that there is a second text for each text where the model reads pairs, and none where it does not.
+
+        Of a plain model folder it is not known what it reads.
+
+        Raises:
+            DataError: they are missing, too many, too few, or not for this run.
+        """
+        if self.spec.pair and pairs is None:
+            raise DataError(
+                "this model was tuned on pairs of texts", where=where, expected="a second text for each text"
+            )
+        if pairs is not None and len(pairs) != len(texts):
+            raise DataError(
+                f"{len(texts)} texts but {len(pairs)} second texts", where=where, expected="one for each text"
+            )
+        if pairs is not None and not self.spec.pair and self.run is not None:
+            raise DataError(
+                "this model was tuned on single texts", where=where, expected="no second texts", remedy="leave them out"
+            )
+
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities (n, C) as `scores` gives them, of those that the model itself gives."""
         from tunewell.evaluate.calibrators import calibrated
@@ -173,18 +194,11 @@ class Predictor:
         """Probabilities (n, C) of the model itself, or predicted values (n,) for regression.
 
         Raises:
-            DataError: pairs are missing, or are not as many as texts.
+            DataError: see `need_pairs`.
         """
         from tunewell.models.embed import logits
 
-        if self.spec.pair and pairs is None:
-            raise DataError(
-                "this model was tuned on pairs of texts", where="text_pair", expected="a second text for each row"
-            )
-        if pairs is not None and len(pairs) != len(texts):
-            raise DataError(
-                f"{len(texts)} texts but {len(pairs)} second texts", where="text_pair", expected="one for each text"
-            )
+        self.need_pairs(texts, pairs)
         if not len(texts):
             return np.empty((0,) if self.spec.regression else (0, len(self.labels)), dtype=np.float32)
         if self.scorer is not None:

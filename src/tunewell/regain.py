@@ -84,7 +84,7 @@ def regain(job: Job, model: Any, base: Weights, tuned: Weights, probe: str, floo
     """
     from tunewell.retention.forgetting import compare
     from tunewell.retention.measurement import Measurements
-    from tunewell.stages.probe import base_measurements, measures, suite
+    from tunewell.stages.probe import base_measurements, measures, probed, suite
 
     whole = suite(job, "select") if measures(job) else None
     names = whole.names if whole is not None else ()
@@ -107,7 +107,7 @@ def regain(job: Job, model: Any, base: Weights, tuned: Weights, probe: str, floo
 
     def measure(back: frozenset[str]) -> tuple[float, float]:
         model.base_model.load_state_dict(weights(back))
-        found = compare(before, one.measure(job.task.probed(job, model)), seed=job.recipe.seed, n_boot=2)
+        found = compare(before, one.measure(probed(job, "select", model)), seed=job.recipe.seed, n_boot=2)
         kept = found.probes[0].retention.value
         if kept is None:
             raise RecipeError(

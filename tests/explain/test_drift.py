@@ -100,6 +100,17 @@ def test_states_and_early_answers_are_the_models(tiny_predictor: Predictor, text
     assert (found.entropy <= np.log(tokens) + 1e-5).all()
 
 
+def test_the_encoder_is_run_once_however_many_layers_are_read(tiny_predictor: Predictor, texts: list[str]) -> None:
+    passes = []
+    handle = tiny_predictor.model.bert.encoder.layer[0].register_forward_hook(lambda *_: passes.append(1))
+    try:
+        look_inside(tiny_predictor.model, tiny_predictor.tokenizer, texts, max_length=64, head=True)
+    finally:
+        handle.remove()
+    assert len(passes) == 1, "all texts fit one batch"
+    assert "forward" not in vars(tiny_predictor.model.bert), "the model is as it was"
+
+
 def test_entropy_of_even_attention_is_the_logarithm(tiny_predictor: Predictor) -> None:
     import torch
 

@@ -110,6 +110,11 @@ def test_a_run_explains_test_rows(tiny_model: Path, tiny_csv: Path, tmp_path: Pa
     tunewell.run(**keys, explain=3, echo=said.append)
     assert "explain: which words decided" not in said  # nothing changed, nothing repeated
     assert (run.dir / "explanations.json").read_bytes() == before
+    (run.dir / "explanations.json").unlink()  # another process, which has not predicted, picks the same rows
+    resumed = tunewell.run(**keys, explain=3, echo=said.append).explanations
+    assert resumed is not None
+    assert [e.text for e in resumed.explanations] == [e.text for e in found.explanations]
+    assert "explain: which words decided" in said
     without = tunewell.run(**keys, explain=0, echo=said.append)
     assert without.explanations is None
     assert 'id="why"' not in without.report_path.read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,27 @@ def test_what_an_explanation_holds(found: list[Explanation], texts: list[str], t
         assert e.probability == pytest.approx(row.max(), abs=1e-5)
     with pytest.raises(FrozenInstanceError):
         found[0].method = "x"  # type: ignore[misc]
+
+
+def test_the_probability_is_that_of_predictions(tiny_predictor: Predictor, texts: list[str]) -> None:
+    """After the run's calibration; scores among the words are not touched by it."""
+    from tunewell.results import Calibrator
+
+    surer = replace(tiny_predictor, calibrator=Calibrator(method="temperature", temperature=0.05, n=60))
+    plain, sure = (explain_texts(p, texts, method="occlusion") for p in (tiny_predictor, surer))
+    for before, after, row in zip(plain, sure, surer.scores(texts), strict=True):
+        assert after.probability == pytest.approx(row.max(), abs=1e-5)
+        assert after.probability > before.probability + 1e-3
+        assert (after.scores, after.score, after.prediction) == (before.scores, before.score, before.prediction)
+
+
+def test_second_texts_are_for_runs_of_pairs(tiny_predictor: Predictor, texts: list[str]) -> None:
+    """Of a plain model folder it is not known what it reads."""
+    assert tiny_predictor.predict(texts, texts)
+    run = replace(tiny_predictor, run=Path("runs/reviews"))
+    for ask in (lambda: run.predict(texts, texts), lambda: explain_texts(run, texts, texts, method="occlusion")):
+        with pytest.raises(DataError, match="tuned on single texts"):
+            ask()
 
 
 def test_a_label_of_ones_own(tiny_predictor: Predictor, texts: list[str]) -> None:

@@ -272,6 +272,18 @@ def test_pairs(models, tiny_classifier: Path) -> None:
     run(models, work)
 
 
+def test_second_texts_for_a_run_of_single_texts(models) -> None:
+    predictor = models.get(None).predictor
+    predictor.run = Path("reviews")
+
+    async def work(call: Call, _: Service) -> None:
+        status, _, answer = await call("POST", "/predict", {"texts": ["good"], "text_pairs": ["bad"]})
+        assert (status, answer["error"]["what"]) == (422, "this model was tuned on single texts")
+        assert answer["error"]["where"] == "text_pairs"
+
+    run(models, work)
+
+
 def test_the_key(models) -> None:
     async def work(call: Call, _: Service) -> None:
         for path in ("/healthz", "/", "/openapi.json"):

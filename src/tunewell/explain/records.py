@@ -42,8 +42,9 @@ class Explanation:
         spans: (W, 2) first and last + 1 character in their text. part: (W,) 0 or 1, which text a word is from.
         method: name of the method. unit: what a score is measured in.
         prediction: the model's answer: a label, a list of labels (multi-label) or a value (regression).
-        target: the label that is explained; None for regression. probability: of the target; None for regression.
-        score: the target's log-odds, or the value: what is handed out among the words.
+        target: the label that is explained; None for regression. probability: of the target, after the
+            run's calibration as in predictions; None for regression.
+        score: the target's log-odds before it, or the value: what is handed out among the words.
         faithfulness: how true the explanation is.
         convergence_delta: |sum of scores − what they must add up to|, for methods where that is defined.
         expected_sum: what they must add up to.

@@ -99,7 +99,7 @@ def explained(
         for k, i in enumerate(map(int, index)):
             pair = text_pairs[i] if text_pairs is not None else None
             yield _explanation(
-                scorer, items[k], logits[k], int(targets[k]), method, *ready.pop(i), tried, texts[i], pair
+                predictor, scorer, items[k], logits[k], int(targets[k]), method, *ready.pop(i), tried, texts[i], pair
             )
 
 
@@ -127,14 +127,7 @@ def check(
     target_of(predictor, target)
     if not len(texts):
         raise DataError("there is no text to explain", expected="one text or more")
-    if predictor.spec.pair and text_pairs is None:
-        raise DataError(
-            "this model was tuned on pairs of texts", where="text_pair", expected="a second text for each text"
-        )
-    if text_pairs is not None and len(text_pairs) != len(texts):
-        raise DataError(
-            f"{len(texts)} texts but {len(text_pairs)} second texts", where="text_pair", expected="one for each text"
-        )
+    predictor.need_pairs(texts, text_pairs)
     for i, text in enumerate(texts):
         if not text.strip():
             raise DataError(
@@ -181,6 +174,7 @@ def _targets(logits: np.ndarray, wanted: int | None) -> np.ndarray:
 
 
 def _explanation(
+    predictor: Predictor,
     scorer: Scorer,
     item: Item,
     logits: np.ndarray,
@@ -193,7 +187,8 @@ def _explanation(
     pair: str | None,
 ) -> Explanation:
     spec = scorer.spec
-    answer: Any = decide(spec, scores_of(spec, logits[None]))[0]
+    scores = predictor.calibrated(scores_of(spec, logits[None]))
+    answer: Any = decide(spec, scores)[0]
     return Explanation(
         text=text,
         text_pair=pair,
@@ -205,7 +200,7 @@ def _explanation(
         unit=tokens.method(name).unit,
         prediction=tuple(answer) if isinstance(answer, list) else answer,
         target=None if spec.regression else spec.labels[target],
-        probability=None if spec.regression else float(scorer.probability(logits, target)),
+        probability=None if spec.regression else float(scores[0, target]),
         score=float(scorer.score(logits, target)),
         faithfulness=faith,
         convergence_delta=found.delta,

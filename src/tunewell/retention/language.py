@@ -132,6 +132,8 @@ def _texts(name: str, half: Half, seed: int) -> tuple[str, ...]:
     return tuple(t[:CHARACTERS] for t in sample(texts, TEXTS, seed))
 
 
-def surprise_of(model: Any, tokenizer: Any, *, max_length: int = 256, batch_size: int = 16) -> Speaker:
-    """A decoder as what a LanguageSuite measures; fp32, the texts cut at `max_length` tokens."""
-    return Speaker(model, tokenizer, max_length=max_length, batch_size=batch_size)
+def surprise_of(
+    model: Any, tokenizer: Any, *, max_length: int = 256, batch_size: int = 16, bf16: bool = False
+) -> Speaker:
+    """A decoder as what a LanguageSuite measures; the texts cut at `max_length` tokens."""
+    return Speaker(model, tokenizer, max_length=max_length, batch_size=batch_size, bf16=bf16)

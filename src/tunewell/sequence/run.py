@@ -105,7 +105,9 @@ def run_sequence(
     Raises:
         TunewellError: the user's mistakes; those in any task are found before the first is tuned.
     """
-    from tunewell.sequence.work import Work, prepare_all
+    from tunewell.sequence.prepare import prepare_all
+    from tunewell.sequence.reference import reference
+    from tunewell.sequence.work import Work
 
     started = time.perf_counter()
     spec = source if isinstance(source, Spec) else load_spec(source, **keys)
@@ -117,7 +119,7 @@ def run_sequence(
         work.begin()
         work.base()
         if spec.strategy in (("joint",), ("separate",)):
-            work.reference()
+            reference(work)
         else:
             for i in range(len(spec.tasks)):
                 work.learn(i)

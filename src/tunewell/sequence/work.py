@@ -5,104 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.errors import DataError, RecipeError, RunFolderError, TunewellError
+from tunewell.errors import RunFolderError
 from tunewell.folder import RunFolder, fingerprint
 from tunewell.results import Estimate, write_whole
 from tunewell.sequence import measure
 from tunewell.sequence.heads import body_of, head_of
 from tunewell.sequence.job import TaskJob
-from tunewell.sequence.joint import Companion, Joint
 from tunewell.sequence.memory import Stored, choose_rows, size_of
 from tunewell.sequence.methods import hooks
 from tunewell.sequence.past import Past
+from tunewell.sequence.prepare import Echo, named
 from tunewell.sequence.records import UNSEEN, SequenceSummary, TaskRow
-from tunewell.sequence.spec import Spec, Task, mistake
+from tunewell.sequence.spec import Spec, Task
 from tunewell.sequence.state import State
 from tunewell.sequence.watch import Watch
 
 if TYPE_CHECKING:
     from tunewell.stages.prepare import Prepared
-
-Echo = Callable[[str], None]
-
-
-def prepare_all(spec: Spec, echo: Echo) -> list[Prepared]:
-    """The rows of every task, so that a mistake in the last is found before the first is tuned.
-
-    Raises:
-        TunewellError: the only mistake that there is, or all of them as one RecipeError.
-    """
-    from tunewell.models.load import locate
-    from tunewell.stages.preflight import preflight
-    from tunewell.stages.prepare import prepare
-    from tunewell.tasks import task_of
-
-    model_path = locate(spec.recipe_of(spec.tasks[0]).model)
-    out: list[Any] = []
-    errors: list[tuple[str, TunewellError]] = []
-    for task in spec.tasks:
-        try:
-            prepared = prepare(run_recipe(task) if task.run else spec.recipe_of(task), echo=_named(echo, task.name))
-            if prepared.spec.regression or prepared.spec.multi_label:
-                raise DataError(
-                    "a sequence takes tasks with one class a row", where=str(task.train or task.run),
-                    expected="a column with one class a row",
-                )  # fmt: skip
-            if not len(prepared.splits["validation"]):
-                raise DataError(
-                    "a sequence chooses on validation rows, and there are none", where=str(task.train or task.run),
-                    expected="a file for `validation`, or a validation_size above 0",
-                )  # fmt: skip
-            _same_head(spec, task, prepared, out)
-            seen = SimpleNamespace(
-                recipe=spec.recipe_of(task), spec=prepared.spec, task=task_of(prepared.spec.name),
-                model_path=model_path, prompt=None, validated=True, splits=prepared.splits,
-            )  # fmt: skip
-            preflight(seen)  # type: ignore[arg-type]
-            out.append(prepared)
-        except TunewellError as error:
-            errors.append((task.name, error))
-            out.append(None)
-    if len(errors) == 1:
-        name, only = errors[0]
-        only.where = f"task {name}: {only.where}" if only.where else f"task {name}"
-        raise only
-    if errors:
-        raise mistake([f"task {name}: {' '.join(str(e).split())}" for name, e in errors], "sequence")
-    return out
-
-
-def _same_head(spec: Spec, task: Task, prepared: Prepared, before: list[Any]) -> None:
-    """A head that goes on needs the same labels."""
-    if task.head == task.name:
-        return
-    place = next(i for i, t in enumerate(spec.tasks) if t.head == task.head)
-    if before[place] is not None and before[place].spec.labels != prepared.spec.labels:
-        raise RecipeError(
-            f"`head: {task.head}` answers with other labels ({', '.join(before[place].spec.labels[:6])})",
-            where="head",
-            expected="the same labels: " + ", ".join(prepared.spec.labels[:6]),
-            remedy="leave `head` out: the task gets a head of its own",
-        )
-
-
-def run_recipe(task: Task) -> Any:
-    """The recipe of a finished run that a sequence begins with."""
-    from tunewell.run import Run
-
-    return Run(str(task.run)).recipe
-
-
-def _named(echo: Echo, name: str) -> Echo:
-    return lambda line: echo(f"[{name}] {line}")
 
 
 class Work:
@@ -206,7 +131,8 @@ class Work:
                 )
         return self.lengths[j]
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """How models are read that are measured: in fp32."""
         return {"batch_size": self.recipe.per_device_eval_batch_size, "bf16": False}
 
     # ------------------------------------------------------------ measuring
@@ -301,19 +227,20 @@ class Work:
             path = place / "train" / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def _job(self, i: int, *, body: Any, head: Any, others: Any, recipe: Any = None, place: Any = None) -> TaskJob:
+    def job(self, i: int, *, body: Any, head: Any, others: Any, recipe: Any = None, place: Any = None) -> TaskJob:
+        """The tuning of task i on a body and heads; None for the base model's and for a new one."""
         task = self.spec.tasks[i]
         return TaskJob(
             recipe or self.spec.recipe_of(task), output_dir=place or self.place(i), prepared=self.prepared[i],
             inputs=self.keys[i], body=body, head=head, others=others, head_first=self.plan.head_first,
-            echo=_named(self.echo, task.name), progress=self.progress,
+            echo=named(self.echo, task.name), progress=self.progress,
         )  # fmt: skip
 
     def _tune(self, i: int, state: State | None, heads: Any, live: Any) -> tuple[Any, dict[str, Any], float | None]:
         from tunewell.stages.tune import tune, tuned_model
 
         others = heads if self.plan.heads_follow else {}
-        with self._job(i, body=state.body if state else None, head=live, others=others) as job, Watch() as watch:
+        with self.job(i, body=state.body if state else None, head=live, others=others) as job, Watch() as watch:
             job.begin()
             past = Past(
                 heads=heads, stored=self._stored(i), rows=job.splits["train"], spec=job.spec,
@@ -387,7 +314,7 @@ class Work:
 
         def vectors() -> np.ndarray:
             return measure.logits_on(
-                model, tokenizer, prepared, "train", {}, max_length=self.length(i), **self._options()
+                model, tokenizer, prepared, "train", {}, max_length=self.length(i), **self.options()
             )[1][:, 0]
 
         order = choose_rows(
@@ -399,7 +326,7 @@ class Work:
 
         pairs = list(few["text_pair"]) if prepared.spec.pair else None
         encoded = encode(tokenizer, list(few["text"]), pairs, self.length(i))
-        logits, _ = run_heads(model, tokenizer, encoded, {"": state.heads[task.head]}, **self._options())
+        logits, _ = run_heads(model, tokenizer, encoded, {"": state.heads[task.head]}, **self.options())
         Stored(task.name, task.head, list(few["text"]), pairs, goals[order], logits[""], list(few["row"])).write(
             self._path(i)
         )
@@ -421,16 +348,16 @@ class Work:
                 cells.append(
                     measure.right_of(
                         model, self.encoder.tokenizer, self.prepared[j], state.heads[task.head],
-                        max_length=self.length(j), **self._options(),
+                        max_length=self.length(j), **self.options(),
                     )
                 )  # fmt: skip
             elif self.spec.own["unseen"] == "none":
                 cells.append(None)
             else:
                 cells.append(self._probe(model, j))
-        self._write_row(self.place(i), self.spec.tasks[i].name, i, cells, model, facts, alpha, stored, started)
+        self.write_row(self.place(i), self.spec.tasks[i].name, i, cells, model, facts, alpha, stored, started)
 
-    def _write_row(
+    def write_row(
         self,
         place: Path,
         name: str,
@@ -442,6 +369,7 @@ class Work:
         stored: int,
         started: float,
     ) -> None:
+        """row.json of a folder: what a model does after task i, from right and wrong on each task (`cells`)."""
         from tunewell.evaluate.statistics import wilson
 
         measure.save_right(place / "right.npz", cells)
@@ -484,101 +412,9 @@ class Work:
         extra = f"; base abilities kept {mean.value:.3f}" if mean is not None and mean.value is not None else ""
         self.echo(f"[{name}] accuracy: {told} (mean {np.mean(seen):.3f}){extra}")
 
-    # ------------------------------------------------------------ ceiling and reference
-
-    def reference(self) -> None:
-        """`joint`: all tasks at once. `separate`: a model for each task, from the base model."""
-        if self.spec.strategy == ("joint",):
-            self._joint()
-            return
-        for i in range(len(self.spec.tasks)):
-            self._separate(i)
-
-    def _joint(self) -> None:
-        from tunewell.stages.tune import tune, tuned_model
-        from tunewell.tasks import targets
-
-        key, place = self.keys[-1], self.folder / "tasks" / "01-joint"
-        if self.folder.done("joint", key, ["tasks/01-joint/row.json"]):
-            return
-        started = time.perf_counter()
-        tasks = self.spec.tasks
-        lead = max(range(len(tasks)), key=lambda j: len(self.prepared[j].splits["train"]))
-        rest = [j for j in range(len(tasks)) if j != lead]
-        heads = {tasks[j].name: self._fresh_head(j) for j in rest}
-        longest = max(self.length(j) for j in range(len(tasks)))
-        with self._job(lead, body=None, head=None, others=heads, place=place) as job:
-            job.inputs = key
-            job.begin()
-            companions = [
-                Companion(tasks[j].name, p.splits["train"], targets(p.spec, p.splits["train"]), p.spec.pair)
-                for j in rest
-                for p in [self.prepared[j]]
-            ]
-            job.companions = [(tasks[j].name, self.prepared[j]) for j in rest]
-            joint = Joint(
-                companions,
-                max_length=longest,
-                batch=self.recipe.per_device_train_batch_size,
-                seed=self.seed,
-                lead_rows=len(self.prepared[lead].splits["train"]),
-                temperature=self.spec.own["joint_temperature"],
-            )
-            job.recipe = job.recipe.model_copy(update={"per_device_train_batch_size": joint.rows})
-            job.hooks = [joint]
-            training = tune(job)
-            model = tuned_model(job)
-        state = State(body_of(model), {**model.task_heads.copies(), tasks[lead].name: head_of(model)})
-        state.write(place / "state")
-        cells = [
-            measure.right_of(model, self.encoder.tokenizer, self.prepared[j], state.heads[t.name],
-                             max_length=self.length(j), **self._options())
-            for j, t in enumerate(tasks)
-        ]  # fmt: skip
-        n = sum(len(p.splits["train"]) for p in self.prepared)
-        self._write_row(
-            place, "joint", len(tasks) - 1, cells, model, {"seconds": training.seconds, "n_train": n}, None, 0, started
-        )
-        self.folder.mark("joint", key)
-        (place / "train" / "tuned.safetensors").unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "heads", ignore_errors=True)
-
-    def _fresh_head(self, j: int) -> Any:
-        """A new head for task j, fitted on the base model where the plan says so."""
-        with self._job(
-            j, body=None, head=None, others={}, place=self.folder / "heads" / self.spec.tasks[j].name
-        ) as job:
-            job.begin()
-            return head_of(job.fresh_model())
-
-    def _separate(self, i: int) -> None:
-        from tunewell.sequence.model import export
-        from tunewell.stages.tune import tune, tuned_model
-
-        task, place = self.spec.tasks[i], self.place(i)
-        if self.folder.done(f"task-{i + 1}", self.keys[i], [f"tasks/{place.name}/row.json"]):
-            return
-        self.echo(f"task {i + 1} of {len(self.spec.tasks)}: {task.name}, by itself")
-        started = time.perf_counter()
-        with self._job(i, body=None, head=None, others={}) as job:
-            job.begin()
-            training = tune(job)
-            model = tuned_model(job)
-        head = head_of(model)
-        right = measure.right_of(
-            model, self.encoder.tokenizer, self.prepared[i], head, max_length=self.length(i), **self._options()
-        )
-        cells: list[Any] = [None] * len(self.spec.tasks)
-        cells[i] = right
-        export(model, self.encoder.tokenizer, self._about(i), self.folder / "models" / task.name)
-        facts = {"seconds": training.seconds, "n_train": len(self.prepared[i].splits["train"])}
-        self._write_row(place, task.name, i, cells, model, facts, None, 0, started)
-        self.folder.mark(f"task-{i + 1}", self.keys[i])
-        (place / "train" / "tuned.safetensors").unlink(missing_ok=True)
-
     # ------------------------------------------------------------ the end
 
-    def _about(self, j: int) -> dict[str, Any]:
+    def about(self, j: int) -> dict[str, Any]:
         """What predicting with a task needs to know; the same keys as a run's task.json."""
         columns, task = self.prepared[j].columns, self.spec.tasks[j]
         return {
@@ -599,7 +435,7 @@ class Work:
         from tunewell.train.tune import peak_memory_mb
 
         tasks = self.spec.tasks
-        about = {t.name: self._about(j) for j, t in enumerate(tasks)}
+        about = {t.name: self.about(j) for j, t in enumerate(tasks)}
         if self.spec.strategy == ("joint",):
             places = [self.folder / "tasks" / "01-joint"]
         else:

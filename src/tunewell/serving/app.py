@@ -83,20 +83,10 @@ class Service:
             )
         served = self._model(asked.model)
         texts, pairs = asked.texts, asked.text_pairs
-        if served.predictor.spec.pair and pairs is None:
-            raise Refusal(
-                422,
-                "this model was tuned on pairs of texts",
-                where="text_pairs",
-                expected="a second text for each text",
-            )
-        if pairs is not None and len(pairs) != len(texts):
-            raise Refusal(
-                422,
-                f"{len(texts)} texts but {len(pairs)} second texts",
-                where="text_pairs",
-                expected="one for each text",
-            )
+        try:
+            served.predictor.need_pairs(texts, pairs, "text_pairs")
+        except TunewellError as error:
+            raise refusal_of(422, error) from None
         full = [i for i, text in enumerate(texts) if text.strip()]
         answers: list[dict[str, Any]] = [{"prediction": None} for _ in texts]
         if full:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.results import Candidate, Choice, Evaluation, write_whole, write_with
 from tunewell.stages.job import Job
-from tunewell.stages.probe import base_measurements, measures, suite
+from tunewell.stages.probe import base_measurements, measures, probed, suite
 from tunewell.stages.tune import strategies_of, weights_of
 from tunewell.strategies import AFTERWARDS
 
@@ -149,7 +149,7 @@ def measuring(job: Job, wanted: bool = True) -> dict[str, Any]:
         "suite": suite(job, "select") if wanted else None,
         "before": base_measurements(job, "select") if wanted else None,
         "evaluate": lambda m: job.task.validation(job, m),
-        "embedder": lambda m: job.task.probed(job, m),
+        "embedder": lambda m: probed(job, "select", m),
         "echo": job.echo,
     }
 

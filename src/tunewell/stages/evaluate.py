@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from tunewell.tasks import TaskSpec
 
-ROUND_TRIP_ROWS, ROUND_TRIP_LIMIT = 2000, 1e-5
+ROUND_TRIP_ROWS, ROUND_TRIP_LIMIT = 200, 1e-5
+TESTED = "test scores"  # in a job's memory: (n, C) or (n,) as predictions.csv has them
 PROBABILITY_COLUMNS = 50  # with more labels only the answer's own probability is written
 
 
@@ -112,6 +113,7 @@ def evaluate_labels(job: Job) -> Evaluation:
     difference = round_trip(folder / "model", job.splits["test"], scores["test"])
     job.echo(f"round trip: the saved model gives its predictions again (largest difference {difference:.1e})")
     scores = calibrate(job, scores)
+    job.memory[TESTED] = scores["test"]
     truth = job.targets("test")
     tuned = evaluate(spec, scores["test"], truth, split="test", seed=seed)
     results = [

@@ -13,6 +13,7 @@ from tunewell.explain.influence.records import Sides
 from tunewell.explain.records import Explanation, Explanations
 from tunewell.folder import fingerprint
 from tunewell.predict import Predictor
+from tunewell.stages.evaluate import TESTED
 from tunewell.stages.job import Job
 
 # cheap ones, all of them always, so that a run does not depend on how fast the machine is
@@ -95,15 +96,18 @@ def _picked(job: Job, predictor: Predictor, n: int) -> np.ndarray:
     drawn = np.random.default_rng(job.recipe.seed).permutation(len(rows))
     if spec.regression:
         return np.sort(drawn[:n])
-    few = rows.select(np.sort(drawn[:2000]))
-    scores = predictor.scores(list(few["text"]), list(few["text_pair"]) if spec.pair else None)
+    place = np.sort(drawn[:2000])
+    few = rows.select(place)
+    if TESTED in job.memory:
+        scores = job.memory[TESTED][place]
+    else:  # evaluated by an earlier process
+        scores = predictor.scores(list(few["text"]), list(few["text_pair"]) if spec.pair else None)
     answers = decide(spec, scores)
     wrong = [
         (float(score.max()), i)
         for i, (answer, label, score) in enumerate(zip(answers, few["label"], scores, strict=True))
         if (sorted(answer) != sorted(label) if spec.multi_label else answer != label)
     ]
-    place = np.sort(drawn[:2000])
     first = [int(place[i]) for _, i in sorted(wrong, reverse=True)[: n // 2]]
     rest = [int(i) for i in drawn if int(i) not in set(first)]
     return np.asarray((first + rest)[:n])

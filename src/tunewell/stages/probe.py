@@ -12,11 +12,13 @@ from tunewell.results import Retention
 from tunewell.stages.job import Job
 
 
-def embedder(model: Any, tokenizer: Any, max_length: int = 128) -> Callable[[Sequence[str]], np.ndarray]:
-    """What retention suites take: texts -> (n, H) float32, always in fp32."""
+def embedder(
+    model: Any, tokenizer: Any, max_length: int = 128, *, bf16: bool = False
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """What retention suites take: texts -> (n, H) float32, computed in fp32 unless told otherwise."""
     from tunewell.models.embed import embed
 
-    return lambda texts: embed(model, tokenizer, texts, max_length=max_length)
+    return lambda texts: embed(model, tokenizer, texts, max_length=max_length, bf16=bf16)
 
 
 def measures(job: Job) -> bool:
@@ -28,6 +30,15 @@ def measures(job: Job) -> bool:
 def suite(job: Job, half: str) -> Any:
     whole = job.task.suite(job, half)
     return whole if half == "report" else whole.counted()  # drift is shown, and nothing is chosen by it
+
+
+def probed(job: Job, half: str, model: Any) -> Callable[..., Any]:
+    """A model as one half asks it: what is shown is in fp32, what only chooses in bfloat16 where tuning is."""
+    return job.task.probed(job, model, bf16=_quick(job, half))
+
+
+def _quick(job: Job, half: str) -> bool:
+    return half == "select" and job.bf16
 
 
 def base_measurements(job: Job, half: str) -> Any:
@@ -42,12 +53,16 @@ def _measured(job: Job, name: str, half: str, key: str, model: Callable[[], Any]
 
     def make() -> Any:
         job.echo(f"probe: {'base' if name == 'before' else 'tuned'} model, {half} half")
-        measured = suite(job, half).measure(job.task.probed(job, model()))
+        measured = suite(job, half).measure(probed(job, half, model()))
         measured.save(path)
         return measured
 
     return job.folder.step(
-        f"probe-{name}-{half}", key, [f"probes/{name}-{half}.npz"], make, lambda: Measurements.load(path)
+        f"probe-{name}-{half}",
+        f"{key}-bf16" if _quick(job, half) else key,
+        [f"probes/{name}-{half}.npz"],
+        make,
+        lambda: Measurements.load(path),
     )
 
 

@@ -123,8 +123,8 @@ class Task(Protocol):
         """The retention suite for this kind of model."""
         ...
 
-    def probed(self, job: Job, model: Any) -> Callable[..., Any]:
-        """What the suite measures: the model as a function of texts."""
+    def probed(self, job: Job, model: Any, *, bf16: bool = False) -> Callable[..., Any]:
+        """What the suite measures: the model as a function of texts; in fp32, or in bfloat16 where that serves."""
         ...
 
     def base_model(self, job: Job) -> Any:

@@ -155,13 +155,13 @@ class Classification:
             return load_language_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)  # type: ignore[arg-type]
         return load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
 
-    def probed(self, job: Job, model: Any) -> Callable[..., Any]:
+    def probed(self, job: Job, model: Any, *, bf16: bool = False) -> Callable[..., Any]:
         from tunewell.retention.language import surprise_of
         from tunewell.stages.probe import embedder
 
         if by_likelihood.chosen(job):
-            return surprise_of(model, job.tokenizer)
-        return embedder(model, job.tokenizer)
+            return surprise_of(model, job.tokenizer, bf16=bf16)
+        return embedder(model, job.tokenizer, bf16=bf16)
 
     def base_model(self, job: Job) -> Any:
         return by_likelihood.load_base(job) if by_likelihood.chosen(job) else job.encoder.model

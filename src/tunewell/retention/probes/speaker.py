@@ -28,14 +28,16 @@ class Next(NamedTuple):
 
 
 class Speaker:
-    """A decoder and its tokenizer, in fp32; texts are cut at `max_length` tokens.
+    """A decoder and its tokenizer, in fp32 or with `bf16` in bfloat16; texts are cut at `max_length` tokens.
 
     Called with texts it gives the nats of each, all its tokens after the first summed: (n,).
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_length: int = 256, batch_size: int = 16) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, max_length: int = 256, batch_size: int = 16, bf16: bool = False
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.max_length, self.batch_size = max_length, batch_size
+        self.max_length, self.batch_size, self.bf16 = max_length, batch_size, bf16
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         from tunewell.tasks.generation.loss import by_row, shifted
@@ -70,7 +72,9 @@ class Speaker:
 
         tokenizer = copy.deepcopy(self.tokenizer)
         ensure_template(tokenizer)
-        writer = CausalWriter(self.model, tokenizer, self.max_length, Decoding(max_new_tokens), self.batch_size)
+        writer = CausalWriter(
+            self.model, tokenizer, self.max_length, Decoding(max_new_tokens), self.batch_size, bf16=self.bf16
+        )
         return writer.write([[{"role": "user", "content": p}] for p in prompts])[0]
 
     def _logits(
@@ -96,7 +100,8 @@ class Speaker:
                     n = len(rows[i])
                     ids[j, :n] = labels[j, :n] = torch.tensor(rows[i])
                     mask[j, :n] = 1
-                with torch.inference_mode():
+                autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+                with torch.inference_mode(), autocast:
                     logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
                     yield index, logits, labels.to(model.device)
         finally:

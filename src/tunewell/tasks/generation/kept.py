@@ -50,13 +50,13 @@ def suite_of(task: Generation, job: Job, half: Any, kind: Kind) -> Any:
     )
 
 
-def asked(task: Generation, job: Job, model: Any, kind: Kind) -> Any:
-    """A model as its suite asks it."""
+def asked(task: Generation, job: Job, model: Any, kind: Kind, *, bf16: bool = False) -> Any:
+    """A model as its suite asks it; encoder-decoders, which are held to the base's own words, in fp32 always."""
     if kind != "decoder":
         return task.writer(job, model)
     from tunewell.retention.language import surprise_of
 
-    return surprise_of(model, job.tokenizer)
+    return surprise_of(model, job.tokenizer, bf16=bf16)
 
 
 def _base_writes(task: Generation, job: Job, half: str) -> Callable[[Sequence[str]], list[str]]:

@@ -237,8 +237,8 @@ class Generation:
     def suite(self, job: Job, half: str) -> Any:
         return kept.suite_of(self, job, half, self._kind(job))
 
-    def probed(self, job: Job, model: Any) -> Any:
-        return kept.asked(self, job, model, self._kind(job))
+    def probed(self, job: Job, model: Any, *, bf16: bool = False) -> Any:
+        return kept.asked(self, job, model, self._kind(job), bf16=bf16)
 
     # ------------------------------------------------------------ tuning
 

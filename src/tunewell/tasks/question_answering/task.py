@@ -158,10 +158,10 @@ class QuestionAnswering:
 
         return load_suite(job.recipe.probes, job.recipe.probe_files, half=half, seed=job.recipe.seed)
 
-    def probed(self, job: Job, model: Any) -> Callable[..., Any]:
+    def probed(self, job: Job, model: Any, *, bf16: bool = False) -> Callable[..., Any]:
         from tunewell.stages.probe import embedder
 
-        return embedder(model, job.tokenizer)
+        return embedder(model, job.tokenizer, bf16=bf16)
 
     def _placed(self, job: Job, rows: Dataset) -> list[tuple[Window, int, int]]:
         """All windows of some rows with the first and last token of the first reference answer."""
