@@ -13,7 +13,7 @@ from tunewell.errors import ModelError
 from tunewell.recipe_file import load_recipe
 from tunewell.stages.job import Job
 from tunewell.unlabelled.denoising import Denoiser, Shortened, decoder_config, delete_tokens, tsdae_loss
-from tunewell.unlabelled.pretraining import Reading, load_base, pretrain, put
+from tunewell.unlabelled.pretraining import Reading, denoiser, load_base, pretrain, put
 
 
 @pytest.fixture
@@ -150,6 +150,23 @@ def test_every_weight_of_the_encoder_is_tied_and_saved_once(made, tmp_path):
     assert not found.unexpected_keys
     assert all((p == before[n]).all() for n, p in made.named_parameters())
     assert made.decoder.get_output_embeddings().weight is made.encoder.embeddings.word_embeddings.weight
+
+
+def test_the_layer_that_names_words_is_the_base_models_where_it_has_one(job, tiny_model, tmp_path):
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(1)
+    masked = BertForMaskedLM(BertConfig.from_pretrained(tiny_model))
+    with torch.no_grad():
+        masked.cls.predictions.bias.normal_()
+    masked.save_pretrained(tmp_path / "masked")
+    job.tokenizer.save_pretrained(tmp_path / "masked")
+    encoder = masked.bert
+    about, options = (str(tmp_path / "masked"),) * 2, {"revision": None, "trust_remote_code": False}
+    decoder = denoiser(encoder, about, encoder.config, options).decoder
+    head = masked.cls.predictions
+    assert torch.equal(decoder.cls.predictions.bias, head.bias)
+    assert torch.equal(decoder.cls.predictions.transform.dense.weight, head.transform.dense.weight)
 
 
 def test_the_vector_is_all_that_the_decoder_is_told(job, made):

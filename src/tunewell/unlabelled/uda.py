@@ -11,6 +11,9 @@ Against that, training-signal annealing: a labelled row counts only while its ow
 
 "linear", "exp" (signal comes late, for few rows) and "log" (early). The loss is the mean of the rows that count.
 
+Where we differ: as in the hard form q is aligned to the labelled classes, and without a threshold in the recipe β is
+the running mean of the confidence (see `consistency.py`); with accumulated gradients the mean is that of each batch.
+
 Shapes: B rows, C classes.
 """
 
