@@ -208,8 +208,27 @@ class Recipe(BaseModel):
     unlabelled_epochs: float = _key(
         1.0, "unlabelled", "`pretraining`: passes over the texts before tuning.", gt=0, le=100
     )
+    unlabelled_pretraining: Literal["auto", "mlm", "simcse", "tsdae"] = _key(
+        "auto",
+        "unlabelled",
+        "`pretraining`: masked words (`mlm`), telling texts apart (`simcse`), or writing a text again from the "
+        "embedding of a part of it (`tsdae`). `auto`: masked words where the base model has its head for them, else "
+        "simcse.",
+    )
     unlabelled_weight: float = _key(
         1.0, "unlabelled", "`consistency`: weight of its term, relative to the task's loss.", ge=0
+    )
+    unlabelled_consistency: Literal["hard", "soft"] = _key(
+        "hard",
+        "unlabelled",
+        "`consistency`: the changed text shall have the class that the model gives the text (FixMatch), or all of its "
+        "answer, sharpened (`soft`; UDA).",
+    )
+    unlabelled_tsa: Literal["none", "linear", "log", "exp"] = _key(
+        "none",
+        "unlabelled",
+        "`consistency`: labelled rows that the model is surer of than this schedule allows do not count "
+        "(training-signal annealing): exp lets signal in late, for few rows, log early.",
     )
     unlabelled_rule: Literal["likely", "sure"] = _key(
         "likely",

@@ -181,6 +181,70 @@ def test_consistency_loss_by_hand():
     assert strong.grad[2].abs().sum() == 0
 
 
+def test_soft_loss_by_hand():
+    """Weak (0.8, 0.2), (0.1, 0.9) and (0.6, 0.4) at β = 0.7; a temperature of 0.4 raises the odds to the power 2.5."""
+    import torch
+
+    from tunewell.unlabelled.uda import soft_loss
+
+    weak = torch.tensor([[0.8, 0.2], [0.1, 0.9], [0.6, 0.4]]).log().requires_grad_()
+    strong = torch.tensor([[0.5, 0.5], [0.3, 0.7], [0.9, 0.1]]).log().requires_grad_()
+    loss, counts = soft_loss(weak, strong, 0.7)
+    assert counts.tolist() == [True, True, False]
+    first, second = 4**2.5 / (1 + 4**2.5), 9**2.5 / (1 + 9**2.5)  # 32/33 and 243/244
+    assert (first, second) == (pytest.approx(32 / 33), pytest.approx(243 / 244))
+
+    def kl(p, q):
+        return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+    assert loss.item() == pytest.approx((kl(first, 0.5) + kl(second, 0.7)) / 3, abs=1e-6)
+    loss.backward()
+    assert weak.grad is None
+    assert strong.grad is not None
+    # the gradient of a divergence by the logits is p − q̃, here over three texts
+    assert strong.grad[0].tolist() == pytest.approx([(0.5 - first) / 3, (first - 0.5) / 3], abs=1e-6)
+    assert strong.grad[2].abs().sum() == 0
+
+
+def test_soft_loss_is_zero_where_the_views_agree_after_sharpening():
+    import torch
+
+    from tunewell.unlabelled.uda import TEMPERATURE, soft_loss
+
+    weak = torch.tensor([[1.0, 0.0, -0.5]])
+    assert soft_loss(weak, weak / TEMPERATURE, 0.0)[0].item() == pytest.approx(0.0, abs=1e-6)
+    assert soft_loss(weak, weak, 0.0)[0].item() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("schedule", "alphas"),
+    [("linear", (0.0, 0.25, 1.0)),
+     ("exp", (math.exp(-5), math.exp(-3.75), 1.0)),
+     ("log", (0.0, 1 - math.exp(-1.25), 1 - math.exp(-5)))],
+)  # fmt: skip
+def test_thresholds_of_annealing_by_hand(schedule, alphas):
+    """At none, a quarter and all of 40 steps, for four classes: from a quarter to 1."""
+    from tunewell.unlabelled.uda import tsa_threshold
+
+    for step, alpha in zip((0, 10, 40), alphas, strict=True):
+        assert tsa_threshold(schedule, step, 40, 4) == pytest.approx(alpha * 0.75 + 0.25)
+
+
+def test_annealed_losses_by_hand():
+    """Of (0.9, 0.6, 0.3) for the rows' own classes, two are within 0.7: their losses count for three."""
+    import torch
+
+    from tunewell.unlabelled.uda import annealed
+
+    logits = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]).log()
+    losses, counts = annealed(torch.tensor([1.0, 2.0, 4.0]), logits, torch.tensor([0, 1, 0]), 0.7)
+    assert counts.tolist() == [False, True, True]
+    assert losses.tolist() == pytest.approx([0.0, 3.0, 6.0])
+    assert losses.mean().item() == pytest.approx((2 + 4) / 2)  # the mean of the rows that count
+    none, counts = annealed(torch.tensor([1.0]), logits[:1], torch.tensor([0]), 0.5)
+    assert (none.tolist(), counts.tolist()) == ([0.0], [False])
+
+
 def test_alignment_and_running_confidence_by_hand():
     """Means keep 0.9 of a half each; texts with (0.8, 0.2) and (0.6, 0.4) have the mean (0.7, 0.3). Labelled 1 : 3."""
     import torch

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from safetensors.torch import load_file
 
 import tunewell
-from tunewell.errors import DataError, RecipeError
+from tunewell.cli import curve
+from tunewell.cli.show import run_table
+from tunewell.errors import DataError, ModelError, RecipeError
 from tunewell.train.dynamics import Dynamics
 from tunewell.unlabelled import METHODS
 
@@ -92,6 +95,7 @@ def test_what_does_not_help_is_not_used(keys, tmp_path, let_through):
         assert f"unlabelled: {m.method}: validation accuracy {m.score.value:.4f}, without it" in said
         assert m.comparison.difference.value == pytest.approx(m.score.value - found.without.value)
     assert "the model that learned from labelled rows alone is used" in said
+    assert "tunewell curve" not in run_table(run)  # nothing to be worth anything
     guessed = found.methods[0]
     assert guessed.rows == sum(guessed.classes.values()) > 0
     assert guessed.confidence is not None
@@ -129,6 +133,17 @@ def test_what_helps_is_used_and_a_stopped_run_goes_on(keys, tmp_path, let_throug
     noted = Dynamics.load(run.dir / "train" / "dynamics.npz")
     assert noted is not None
     assert noted.margin.shape == (1, 24)  # of the labelled rows alone
+
+    shown = next(line.strip() for line in run_table(run).splitlines() if "tunewell curve" in line)
+    asked = curve.command.make_context("curve", shlex.split(shown)[2:]).params  # a command that can be typed
+    assert asked["data"] == keys["train"]
+    assert list(asked["runs"]) == [str(run.dir)]
+    assert {k: asked[k] for k in ("test", "validation", "model", "metric")} == {
+        k: keys[k] for k in ("test", "validation", "model", "metric")
+    }
+    page = run.report_path.read_text(encoding="utf-8")
+    assert "节省了多少标注，一次运行无法说明" in page
+    assert "--runs run</code>" in page
 
     lines: list[str] = []
     again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "run"))
@@ -172,10 +187,11 @@ def test_stopped_between_candidates(keys, tmp_path, let_through, monkeypatch):
     assert 0 < about["counted"] <= 1
 
 
-def test_stopped_in_the_middle_of_consistency(keys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [{}, {"unlabelled_consistency": "soft", "unlabelled_tsa": "log"}])
+def test_stopped_in_the_middle_of_consistency(keys, tmp_path, monkeypatch, more):
     from tunewell.train.trainer import TunewellTrainer
 
-    keys |= {"unlabelled_methods": "consistency", "num_train_epochs": 2}
+    keys |= {"unlabelled_methods": "consistency", "num_train_epochs": 2, **more}
     whole = tunewell.run(**keys, output_dir=str(tmp_path / "whole"))
     step = TunewellTrainer.training_step
 
@@ -258,15 +274,19 @@ def masked(tiny_model, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("model", ["tiny_model", "masked"])
-def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, request, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "asked", "objective"),
+    [("tiny_model", "auto", "simcse"), ("masked", "auto", "mlm"), ("masked", "simcse", "simcse"),
+     ("tiny_model", "tsdae", "tsdae")],
+)  # fmt: skip
+def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, asked, objective, request, monkeypatch):
     """Stopped after its first pass of two, it ends at the weights of one that was not."""
     from tunewell.recipe_file import load_recipe
     from tunewell.stages.job import Job
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.unlabelled.pretraining import pretrain
 
-    more = {"model": str(request.getfixturevalue(model)), "unlabelled_epochs": 2}
+    more = {"model": str(request.getfixturevalue(model)), "unlabelled_epochs": 2, "unlabelled_pretraining": asked}
     recipe = load_recipe(None, **{k: v for k, v in (keys | more).items() if k not in ("echo", "progress")})
     step = TunewellTrainer.training_step
 
@@ -286,7 +306,7 @@ def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, request, monkeypat
         job.echo = lines.append
         again, _ = pretrain(job, job.pool.texts * 3, tmp_path / "stopped")
     assert any("continuing from checkpoint-" in line for line in lines)
-    assert about["objective"] == {"tiny_model": "simcse", "masked": "mlm"}[model]
+    assert about["objective"] == objective
     assert all((whole[k] == again[k]).all() for k in whole)
 
 
@@ -311,6 +331,66 @@ def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, masked, 
     assert (tuned - pretrained[name]).norm() < (tuned - base[f"bert.{name}"]).norm()
     record = json.loads((run.dir / "unlabelled.json").read_text(encoding="utf-8"))
     assert record["chosen"] == "pretraining"
+
+
+def test_tsdae_in_a_run(keys, tmp_path, masked, let_through):
+    """Asked for by name, of a model that has a head for masked words: tuning begins from the encoder, the decoder is
+    nowhere in the run folder."""
+    let_through("pretraining")
+    keys |= {
+        "model": str(masked),
+        "unlabelled_methods": "pretraining",
+        "max_steps": 1,
+        "unlabelled_pretraining": "tsdae",
+    }
+    run = tunewell.run(**keys, output_dir=str(tmp_path / "run"))
+    assert run.unlabelled is not None
+    assert run.unlabelled.methods[0].about["objective"] == "tsdae"
+    weights = load_file(str(run.dir / "cache" / "unlabelled" / "pretraining.safetensors"))
+    base = {k.removeprefix("bert."): v for k, v in load_file(str(masked / "model.safetensors")).items()}
+    assert {k for k in weights if "pooler" not in k} == {k for k in base if not k.startswith("cls")}
+    assert not any("cross" in k for k in load_file(str(run.model_path / "model.safetensors")))
+    assert "TSDAE" in run.report_path.read_text(encoding="utf-8")
+
+
+def test_a_way_of_pretraining_that_does_not_fit(keys, tmp_path, tiny_model):
+    with pytest.raises(ModelError, match="no head for masked words") as caught:
+        tunewell.run(**{**keys, "unlabelled_pretraining": "mlm"}, output_dir=str(tmp_path / "no"))
+    assert "unlabelled_pretraining: simcse" in caught.value.remedy
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "method"),
+    [("unlabelled_pretraining", "tsdae", "pretraining"), ("unlabelled_consistency", "soft", "consistency"),
+     ("unlabelled_tsa", "exp", "consistency")],
+)  # fmt: skip
+def test_a_key_of_a_method_that_is_not_tried(keys, tmp_path, key, value, method):
+    more = {key: value, "unlabelled_methods": "self_training"}
+    with pytest.raises(RecipeError, match=f"`{key}` says how `{method}` works"):
+        tunewell.run(**{**keys, **more}, output_dir=str(tmp_path / "no"))
+
+
+@pytest.mark.parametrize("schedule", ["none", "linear"])
+def test_soft_consistency_in_a_run(keys, tmp_path, let_through, schedule):
+    """The soft form tunes to other weights than the hard one, and annealing to others again; both are told."""
+    let_through("consistency")
+    keys |= {"unlabelled_methods": "consistency", "unlabelled_threshold": 0.5, "num_train_epochs": 2}
+    soft = {"unlabelled_consistency": "soft", "unlabelled_tsa": schedule}
+    run = tunewell.run(**keys, **soft, output_dir=str(tmp_path / "soft"))
+    hard = tunewell.run(**keys, output_dir=str(tmp_path / "hard"))
+    place = "train/consistency/tuned.safetensors"
+    assert not same(run.dir / place, hard.dir / place)
+    assert same(run.dir / "train/without/tuned.safetensors", hard.dir / "train/without/tuned.safetensors")
+    assert run.unlabelled is not None and hard.unlabelled is not None
+    about = run.unlabelled.methods[0].about
+    assert (about["form"], hard.unlabelled.methods[0].about["form"]) == ("soft", "hard")
+    page = run.report_path.read_text(encoding="utf-8")
+    assert "sharpened (UDA)" in page
+    assert ("rows_counted" in about) == (schedule != "none")
+    if schedule == "linear":
+        assert 0 < about["rows_counted"] < 1
+        assert "let in little by little (linear)" in page
 
 
 def test_with_few_labels_and_contrast(keys, tmp_path, let_through, monkeypatch):

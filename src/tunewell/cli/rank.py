@@ -131,8 +131,9 @@ def ranking_table(ranking: Ranking) -> str:
         "unknown",
         "char/token",
     ]
-    told = any("leep" in m.scores for m in ranking.models)
-    rows = [[*head, *(["LEEP"] if told else []), "licence"]]
+    columns = {"leep": "LEEP", "textemb_cosine": "texts", "task2vec_distance": "task"}
+    told = [key for key in columns if any(key in m.scores for m in ranking.models)]
+    rows = [[*head, *(columns[key] for key in told), "licence"]]
     for i, m in enumerate(ranking.models, 1):
         rows.append(
             [
@@ -148,7 +149,7 @@ def ranking_table(ranking: Ranking) -> str:
                 f"{m.cut_share:.0%}",
                 f"{m.unknown_share:.1%}",
                 f"{m.characters_per_token:.1f}",
-                *([number(m.scores.get("leep"))] if told else []),
+                *(number(m.scores.get(key)) for key in told),
                 m.licence or "?",
             ]
         )
@@ -156,7 +157,7 @@ def ranking_table(ranking: Ranking) -> str:
     parts = [
         f"{ranking.task}, by {ranking.by} on {shown}",
         "",
-        table(rows, right=tuple(range(2, 13 if told else 12))),
+        table(rows, right=tuple(range(2, 12 + len(told)))),
         "",
     ]
     for m in ranking.models:
@@ -169,6 +170,12 @@ def ranking_table(ranking: Ranking) -> str:
         f"thread{'s' if ranking.threads > 1 else ''} of this machine; "
         f"the ranking took {duration(ranking.seconds)}.",
     ]
+    if ranking.embedded_by is not None:
+        near = (
+            "Near is a run whose `texts` are near 1 (cosine of mean embeddings) and whose `task` is near 0 "
+            f"(Task2Vec's distance), by {ranking.embedded_by}; the order does not go by them."
+        )
+        parts.append(textwrap.fill(printable(near), WIDTH))
     best = ranking.best
     if ranking.transfer is not None:
         from tunewell.rank.runs import advice

@@ -84,6 +84,9 @@ def versus(comparison: Comparison | None) -> str:
 
 def run_table(run: Run) -> str:
     """The end of `tunewell run`: gained, kept, needed, and where the report is."""
+    from tunewell.report.saved import curve_command, made_more
+    from tunewell.report.words import WORDS
+
     summary = run.summary
     rows = [
         ["", summary.metric, "95 % interval", "tuned against it"],
@@ -114,6 +117,8 @@ def run_table(run: Run) -> str:
         textwrap.fill(printable(sentence), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         for sentence in summary.verdict
     ]
+    if made_more(summary):
+        parts += ["", WORDS["en"]["sv_worth"], "  " + printable(curve_command(run.recipe.model_dump(), str(run.dir)))]
     parts += ["", f"model   {run.model_path}", f"report  {run.report_path}"]
     return "\n".join(parts)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewell.errors import ModelError, RecipeError, TunewellError
 from tunewell.rank.candidates import at_hand, check_task, named
+from tunewell.rank.near import nearness
 from tunewell.rank.order import HALVES, combined, ordered
 from tunewell.rank.records import Ranked, Ranking, Skipped
 from tunewell.rank.rows import ROWS, Sample, draw
@@ -90,7 +91,9 @@ def compare(
             remedy="; ".join(f"{s.name}: {s.reason.splitlines()[0]}" for s in skipped)[:1000]
             or "name candidates with --models",
         )
-    order = ordered(combined(found))
+    order, embedded_by = ordered(combined(found)), None
+    if past:
+        order, embedded_by = nearness(order, past, sample, recipe, fresh=fresh, echo=echo)
     return Ranking(
         task=spec.name,
         metric=spec.metric,
@@ -104,6 +107,7 @@ def compare(
         seconds=round(time.perf_counter() - started, 2),
         cpu_seconds=round(time.process_time() - cpu, 2),
         transfer=judged(order, past, sample, recipe, echo) if past else None,
+        embedded_by=embedded_by,
     )
 
 

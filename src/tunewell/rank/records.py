@@ -109,6 +109,8 @@ class Ranking:
         models: best first, those that fit the task before those that do not. skipped: with the reason.
         transfer: of past runs, whether the best of them helps; None where none were asked for or none can be judged.
         threads: of the measured speed. seconds, cpu_seconds: what it took, candidates from the cache not counted.
+        embedded_by: the encoder that past tasks and the new one were compared by (`textemb_cosine` and
+            `task2vec_distance` among a run's scores); None where none were.
     """
 
     task: str
@@ -123,6 +125,7 @@ class Ranking:
     seconds: float
     cpu_seconds: float
     transfer: Transfer | None = None
+    embedded_by: str | None = None
 
     @property
     def best(self) -> Ranked:
@@ -140,7 +143,8 @@ class Ranking:
         Raises:
             KeyError, TypeError: of another version.
         """
-        own = {f.name: values[f.name] for f in fields(cls) if f.name != "transfer"}
+        own = {f.name: values[f.name] for f in fields(cls) if f.name not in ("transfer", "embedded_by")}
+        own["embedded_by"] = values.get("embedded_by")
         if transfer := values.get("transfer"):
             own["transfer"] = Transfer(**transfer)
         own["models"] = tuple(Ranked.from_dict(m) for m in own["models"])

@@ -14,6 +14,7 @@ from tunewell.report.drift import drift_charts, legend
 from tunewell.report.engine import engine
 from tunewell.report.explanations import cells_of, pieces_of
 from tunewell.report.records import Records, read, usage
+from tunewell.report.saved import curve_command, made_more
 from tunewell.report.sdft import page_of
 from tunewell.report.trust import trust_charts
 from tunewell.report.verdict import duration, interval, number, verdict
@@ -67,6 +68,7 @@ def render(records: Records, lang: str = "en") -> str:
             classes=CLASSES,
             recipe=_recipe(records),
             augment=_augment(records, lang),
+            curve=_curve(records),
             sdft=page_of(records.sdft, lang),
             facts=_facts(records.training, w),
             drift_legend=legend(records.drift) if records.drift is not None else [],
@@ -78,6 +80,13 @@ def _augment(records: Records, lang: str) -> dict[str, Any]:
     """Sentences and counts of `augment`; empty for a run without."""
     record = records.augment
     return {} if record is None else {"sentences": sentences(record, lang), "reasons": reasons(record, lang)}
+
+
+def _curve(records: Records) -> str:
+    """The command that says what texts without labels or copies saved in labels; empty where none were used."""
+    if records.summary is None or not made_more(records.summary):
+        return ""
+    return curve_command(records.recipe, records.folder.resolve().name)
 
 
 def _recipe(records: Records) -> str:

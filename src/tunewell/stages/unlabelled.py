@@ -150,8 +150,8 @@ def _fold(job: Job, methods: Sequence[str], fold: np.ndarray, k: int) -> dict[st
             return {name: saved[name] for name in saved.files}
 
     assert job.pool is not None
-    asked = (methods, job.pool.fingerprint, job.recipe.unlabelled_threshold, job.recipe.unlabelled_rounds,
-             job.recipe.unlabelled_epochs, job.recipe.unlabelled_weight)  # fmt: skip
+    keys = ("threshold", "rounds", "epochs", "pretraining", "weight", "consistency", "tsa")
+    asked = (methods, job.pool.fingerprint, [getattr(job.recipe, f"unlabelled_{k}") for k in keys])
     found = job.folder.step(f"fold-{k + 1}", fingerprint(child.keys.tune, asked), [f"{CACHE}/{path.name}"], make, read)
     shutil.rmtree(job.folder / "train" / prefix, ignore_errors=True)
     return found

@@ -5,6 +5,8 @@ At each step beside the task's batch, on texts u of the pool:
 
     weight · 1/B Σ over u of 1(max q_u ≥ τ) · H(argmax q_u, p(· | strong(u))),   q_u = p(· | u), no gradient
 
+`unlabelled_consistency: soft` takes UDA's term in place of this one, and `unlabelled_tsa` its annealing: see `uda.py`.
+
 The weak view is the text as it is, read without dropout; the strong one has words swapped, left out or misspelt, by
 the operations of `tunewell augment`. A row that the model is not sure of counts for nothing.
 
@@ -119,10 +121,14 @@ class Consistency:
         max_length: int,
         threshold: float | None,
         weight: float,
+        soft: bool = False,
+        tsa: str = "none",
     ) -> None:
         self.texts, self.pairs, self.weight = texts, pairs, weight
         self.max_length, self.threshold, self.running = max_length, threshold, Running(shares)
-        self.seen = self.counted = 0
+        self.soft, self.tsa, self.step = soft, tsa, 0
+        self.seen = self.counted = 0  # texts of the pool
+        self.rows_seen = self.rows_counted = 0  # labelled rows, where they are annealed
 
     def prepare(self, tuning: Tuning) -> None:
         self.tuning, self.rows = tuning, min(len(self.texts), TIMES * tuning.rows)
@@ -135,8 +141,24 @@ class Consistency:
         orders = {p: np.random.default_rng([self.tuning.seed, p]).permutation(n) for p in set((places // n).tolist())}
         return np.array([orders[p // n][p % n] for p in places.tolist()])
 
+    def begin_step(self, model: Any, step: int) -> None:
+        self.step = step
+
+    def row_losses(self, model: Any, outputs: Any, labels: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        """The task's losses under training-signal annealing."""
+        from tunewell.unlabelled.uda import annealed, tsa_threshold
+
+        if self.tsa == "none":
+            return losses
+        threshold = tsa_threshold(self.tsa, self.step, self.tuning.steps, outputs.logits.shape[-1])
+        losses, counts = annealed(losses, outputs.logits, labels, threshold)
+        self.rows_seen, self.rows_counted = self.rows_seen + len(counts), self.rows_counted + int(counts.sum())
+        return losses
+
     def labelled_loss(self, model: Any, outputs: Any, labels: torch.Tensor, step: int) -> torch.Tensor | None:
         import torch
+
+        from tunewell.unlabelled.uda import soft_loss
 
         if not self.weight:
             return None
@@ -149,7 +171,7 @@ class Consistency:
         for part, weak in zip(parts, aligned.split(PASS), strict=True):
             texts, pairs = self._texts(part)
             strong = model(**self._batch(model, [changed(t, rng) for t in texts], pairs)).logits
-            loss, counts = consistency_loss(weak, strong, threshold)
+            loss, counts = (soft_loss if self.soft else consistency_loss)(weak, strong, threshold)
             total = total + loss * (len(part) / len(places))
             self.seen, self.counted = self.seen + len(part), self.counted + int(counts.sum())
         return self.weight * climb(step, self.tuning.steps) * total
@@ -180,8 +202,9 @@ class Consistency:
         import torch
 
         level = torch.tensor(self.running.level, dtype=torch.float64)
-        return {"figures": torch.tensor([self.seen, self.counted]), "level": level, "means": self.running.means}
+        figures = torch.tensor([self.seen, self.counted, self.rows_seen, self.rows_counted])
+        return {"figures": figures, "level": level, "means": self.running.means}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        self.seen, self.counted = (int(n) for n in state["figures"])
+        self.seen, self.counted, self.rows_seen, self.rows_counted = (int(n) for n in state["figures"])
         self.running.level, self.running.means = float(state["level"]), state["means"].double()

@@ -52,7 +52,7 @@ def folds(labels: np.ndarray, seed: int, n: int = FOLDS) -> np.ndarray:
     """(rows,) the fold of each row: seeded, of even size, each class spread over all.
 
     >>> f = folds(np.array([0, 0, 0, 0, 1, 1, 1, 1]), seed=1)
-    >>> sorted(f[:4]), sorted(f[4:])
+    >>> sorted(f[:4].tolist()), sorted(f[4:].tolist())
     ([0, 1, 2, 3], [0, 1, 2, 3])
     """
     order = np.random.default_rng(seed).permutation(len(labels))

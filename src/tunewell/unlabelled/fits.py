@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from tunewell.recipe import Recipe
     from tunewell.stages.job import Job
 
+OF_ONE = {
+    "unlabelled_pretraining": "pretraining",
+    "unlabelled_consistency": "consistency",
+    "unlabelled_tsa": "consistency",
+}  # key -> the one method that reads it
+
 
 def check_methods(names: Sequence[str]) -> list[str]:
     """What is wrong with a list of methods, in sentences."""
@@ -36,7 +42,7 @@ def mistakes(recipe: Recipe) -> list[str]:
         return [
             f"`{key}` says what to do with texts without labels: name them, `unlabelled: pool.csv`"
             for key in keys
-            if getattr(recipe, key) != type(recipe).model_fields[key].default
+            if getattr(recipe, key) != _default(recipe, key)
         ]
     problems = []
     if AUTO in recipe.strategies:
@@ -49,7 +55,15 @@ def mistakes(recipe: Recipe) -> list[str]:
         problems.append(f"`unlabelled` is tuned by pytorch, not by `framework: {recipe.framework}`")
     if recipe.classify_by == "likelihood":
         problems.append("`unlabelled` needs a classification head: leave `classify_by: likelihood` out")
+    for key, method in OF_ONE.items():
+        methods = recipe.unlabelled_methods
+        if method not in methods and "auto" not in methods and getattr(recipe, key) != _default(recipe, key):
+            problems.append(f"`{key}` says how `{method}` works: add {method} to unlabelled_methods, or leave it out")
     return problems
+
+
+def _default(recipe: Recipe, key: str) -> object:
+    return type(recipe).model_fields[key].default
 
 
 def methods_of(job: Job, *, echo: bool = True) -> tuple[str, ...]:
@@ -92,6 +106,7 @@ def preflight(job: Job) -> None:
 
     Raises:
         RecipeError: no task of one class a row, or a method that does not fit.
+        ModelError: see `check_pretraining`.
         DataError: an empty pool, or one that shares texts with validation or test.
     """
     if job.recipe.unlabelled is None:
@@ -105,5 +120,23 @@ def preflight(job: Job) -> None:
             expected="text-classification or sentiment, with one class a row",
             remedy="leave `unlabelled` out",
         )
-    methods_of(job, echo=False)
+    if "pretraining" in methods_of(job, echo=False):
+        check_pretraining(job)
     assert job.pool is not None
+
+
+def check_pretraining(job: Job) -> None:
+    """Refuse a way of pretraining that the base model has no parts for, by its config alone.
+
+    Raises:
+        ModelError: no head for masked words, or no decoder can be made of it.
+    """
+    from tunewell.unlabelled.pretraining import config_of, has_mlm_head, no_head
+
+    wanted = job.recipe.unlabelled_pretraining
+    if wanted == "mlm" and not has_mlm_head(config_of(job), job.tokenizer):
+        raise no_head(job.recipe.model)
+    if wanted == "tsdae":
+        from tunewell.unlabelled.denoising import decoder_config
+
+        decoder_config(config_of(job))

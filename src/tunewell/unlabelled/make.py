@@ -81,7 +81,7 @@ def pretraining(job: Job, prefix: str, teacher: Made) -> Made:
     try:
         path, key, about = adapted(job)
     except ModelError as error:
-        if "auto" not in job.recipe.unlabelled_methods:
+        if "auto" not in job.recipe.unlabelled_methods or job.recipe.unlabelled_pretraining != "auto":
             raise
         raise NothingError(error.what) from error
     child = job.with_keys(f"{prefix}pretraining")
@@ -104,17 +104,26 @@ def consistency(job: Job, prefix: str, teacher: Made) -> Made:
         max_length=job.max_length,
         threshold=threshold,
         weight=recipe.unlabelled_weight,
+        soft=recipe.unlabelled_consistency == "soft",
+        tsa=recipe.unlabelled_tsa,
     )
     child = job.with_keys(f"{prefix}consistency")
     child.hooks = [*job.hooks, hook]
-    child.more = (*job.more, "consistency", pool.fingerprint, threshold, recipe.unlabelled_weight)
+    how = (threshold, recipe.unlabelled_weight, recipe.unlabelled_consistency, recipe.unlabelled_tsa)
+    child.more = (*job.more, "consistency", pool.fingerprint, *how)
     training = tune(child)
     path = _cache(job, child.candidate, "json")
     if hook.seen:
         level = hook.running.level if threshold is None else threshold
-        write_whole(path, json.dumps({"counted": hook.counted / hook.seen, "threshold": level}))
-    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return Made(child, training, about=about)
+        about: dict[str, Any] = {
+            "counted": hook.counted / hook.seen,
+            "threshold": level,
+            "form": recipe.unlabelled_consistency,
+        }
+        if hook.rows_seen:
+            about |= {"tsa": hook.tsa, "rows_counted": hook.rows_counted / hook.rows_seen}
+        write_whole(path, json.dumps(about))
+    return Made(child, training, about=json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
 
 
 MAKERS: dict[str, Callable[[Job, str, Made], Made]] = {
@@ -228,8 +237,8 @@ def adapted(job: Job) -> tuple[Path, str, dict[str, Any]]:
     if job.validated:
         known = dict.fromkeys(job.splits["train"]["text"][:])
         texts = [*known, *texts]
-    keys = ("unlabelled_epochs", "seed", "learning_rate", "bf16", "threads", "guard", "warmup_ratio", "weight_decay",
-            "attention_dropout", "max_grad_norm", "lr_scheduler_type")  # fmt: skip
+    keys = ("unlabelled_epochs", "unlabelled_pretraining", "seed", "learning_rate", "bf16", "threads", "guard",
+            "warmup_ratio", "weight_decay", "attention_dropout", "max_grad_norm", "lr_scheduler_type")  # fmt: skip
     key = fingerprint(model_key(job.model_path, recipe.revision), texts, [getattr(recipe, k) for k in keys])
     path, record = _cache(job, "pretraining", "safetensors"), _cache(job, "pretraining-texts", "json")
     folder = job.folder / "train" / "pretraining-texts"

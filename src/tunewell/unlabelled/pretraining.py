@@ -7,6 +7,8 @@
 
     L_i = −log exp(cos(z_i, z'_i) / τ) / Σ_j exp(cos(z_i, z'_j) / τ),   τ = 0.05
 
+- Where the recipe asks for it (`unlabelled_pretraining: tsdae`): a denoising auto-encoder, see `denoising.py`.
+
 The loop is the one of every tuning, so that a stopped pretraining goes on where it was.
 
 Shapes: B texts, T tokens, H size of an embedding, V entries of the vocabulary.
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 0.05
 MASKED, HIDDEN, OTHER = 0.15, 0.8, 0.1  # of the tokens: asked for; of those: hidden, replaced
-ROWS = {"simcse": 64, "mlm": 32}  # of a batch
+ROWS = {"simcse": 64, "mlm": 32, "tsdae": 32}  # of a batch
 MAX_LENGTH = 128  # tokens of a text that are read
 
 
@@ -44,6 +46,11 @@ class Reading:
 
     def __init__(self, texts: int) -> None:
         self.times = np.zeros(texts, dtype=np.int64)
+
+    def rng(self, seed: int, place: int) -> np.random.Generator:
+        """What is drawn for a text that comes once more: by the seed, its place and how often it has come."""
+        self.times[place] += 1
+        return np.random.default_rng([seed, place, int(self.times[place])])
 
     def state(self) -> dict[str, torch.Tensor]:
         import torch
@@ -121,9 +128,7 @@ class Hidden:
 
         made, labels = [], []
         for row in rows:
-            place = int(row["place"])
-            self.reading.times[place] += 1
-            rng = np.random.default_rng([self.seed, place, int(self.reading.times[place])])
+            rng = self.reading.rng(self.seed, int(row["place"]))
             ids = np.asarray(row["input_ids"])
             special = np.isin(ids, self.special)
             ids, asked = mask_tokens(ids, special, self.tokenizer.mask_token_id, len(self.tokenizer), rng)
@@ -138,38 +143,87 @@ class Hidden:
         return {**batch, "labels": out}
 
 
+def has_mlm_head(config: Any, tokenizer: Any) -> bool:
+    """Whether a model says that it has a masked language model's head, and its tokenizer a mask."""
+    named = any(a.endswith("ForMaskedLM") for a in config.architectures or ())
+    return named and tokenizer.mask_token_id is not None
+
+
+def no_head(name: str) -> ModelError:
+    return ModelError(
+        "has no head for masked words",
+        where=name,
+        expected="a masked language model with its head",
+        remedy="take `unlabelled_pretraining: simcse` or `tsdae`, or leave it out",
+    )
+
+
 def load_base(job: Job) -> tuple[Any, str]:
-    """The base model as it is pretrained, and by what: "mlm" with its head where it has one, else "simcse".
+    """The base model as it is pretrained, and by what: as the recipe asks, by default "mlm" with its head where it has
+    one, else "simcse".
 
     Raises:
-        ModelError: neither a head for masked words nor dropout, the only noise of SimCSE.
+        ModelError: no head for masked words; no dropout, the only noise of SimCSE; or no decoder can be made of it.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers import AutoModelForMaskedLM
 
     from tunewell.models.load import load_encoder, load_part
 
-    recipe = job.recipe
+    recipe, wanted = job.recipe, job.recipe.unlabelled_pretraining
     about = (recipe.model, job.model_path)
     options: dict[str, Any] = {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
-    config = load_part(AutoConfig.from_pretrained, *about, "config", **options)
-    if any(a.endswith("ForMaskedLM") for a in config.architectures or ()) and job.tokenizer.mask_token_id is not None:
-        model, found = load_part(
-            AutoModelForMaskedLM.from_pretrained, *about, "weights", use_safetensors=True, dtype=torch.float32,
-            output_loading_info=True, **options,
-        )  # fmt: skip
-        if not found["missing_keys"]:
-            model.accepts_loss_kwargs = False
-            return model, "mlm"
+    config = config_of(job)
+    if wanted in ("auto", "mlm"):
+        if has_mlm_head(config, job.tokenizer):
+            model, found = load_part(
+                AutoModelForMaskedLM.from_pretrained, *about, "weights", use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True, **options,
+            )  # fmt: skip
+            if not found["missing_keys"]:
+                model.accepts_loss_kwargs = False
+                return model, "mlm"
+        if wanted == "mlm":
+            raise no_head(recipe.model)
     model = load_encoder(*about[:1], recipe.revision, recipe.trust_remote_code).model
+    if wanted == "tsdae":
+        return denoiser(model, about, config, options), "tsdae"
     if not any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
         raise ModelError(
-            "has no dropout, which is the only noise that SimCSE learns from, and no head for masked words",
+            "has no dropout, which is the only noise that SimCSE learns from"
+            + (", and no head for masked words" if wanted == "auto" else ""),
             where=recipe.model,
             expected="an encoder with dropout, or with its masked language model's head",
             remedy="leave `pretraining` out of unlabelled_methods",
         )
     return model, "simcse"
+
+
+def config_of(job: Job) -> Any:
+    """The base model's config."""
+    from transformers import AutoConfig
+
+    from tunewell.models.load import load_part
+
+    recipe = job.recipe
+    options = {"revision": recipe.revision, "trust_remote_code": recipe.trust_remote_code}
+    return load_part(AutoConfig.from_pretrained, recipe.model, job.model_path, "config", **options)
+
+
+def denoiser(encoder: Any, about: tuple[str, str], config: Any, options: dict[str, Any]) -> Any:
+    """An encoder under the decoder of TSDAE; the layer that names words is the base model's where it has one.
+
+    Raises:
+        ModelError: no decoder can be made of it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tunewell.models.load import load_part
+    from tunewell.unlabelled.denoising import Denoiser, decoder_config
+
+    options = {**options, "config": decoder_config(config), "use_safetensors": True, "dtype": torch.float32}
+    return Denoiser(encoder, load_part(AutoModelForCausalLM.from_pretrained, *about, "weights", **options))
 
 
 def pretrain(job: Job, texts: list[str], folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -201,6 +255,11 @@ def pretrain(job: Job, texts: list[str], folder: Path) -> tuple[dict[str, torch.
     if objective == "mlm":
         encoded = encoded.add_column("place", list(range(len(encoded))))
         collate, loss = Hidden(collate, tokenizer, recipe.seed, reading), _of_logits
+    elif objective == "tsdae":
+        from tunewell.unlabelled.denoising import Shortened
+
+        encoded = encoded.add_column("place", list(range(len(encoded))))
+        collate, loss = Shortened(collate, tokenizer, recipe.seed, reading), _of_words
     else:
         collate, loss = Twice(collate), _of_states
     own = {
@@ -239,6 +298,12 @@ def _of_states(outputs: Any, mask: torch.Tensor) -> torch.Tensor:
 
 def _of_logits(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     return mlm_loss(outputs.logits, labels)
+
+
+def _of_words(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    from tunewell.unlabelled.denoising import tsdae_loss
+
+    return tsdae_loss(outputs.logits, labels)
 
 
 def put(model: Any, path: Path) -> None:
