@@ -165,7 +165,8 @@ def _open(rows: AnswerRows, folder: Path) -> AnswerIndex:
 def put(arrays: dict[str, np.ndarray], i: int, pull: Pull) -> None:
     """A row into its place."""
     arrays["norms"][i] = np.linalg.norm(pull.plain)
-    arrays["plain"][i] = unit(pull.plain)
+    if "plain" in arrays:
+        arrays["plain"][i] = unit(pull.plain)
     if "adam" in arrays and pull.adam is not None:
         arrays["adam"][i] = unit(pull.adam)
     if "features" in arrays:
@@ -173,12 +174,13 @@ def put(arrays: dict[str, np.ndarray], i: int, pull: Pull) -> None:
     arrays["losses"][i], arrays["tokens"][i] = pull.loss, pull.tokens
 
 
-def shapes_of(n: int, *, hidden: int, adam: bool) -> dict[str, tuple[tuple[int, ...], Any]]:
+def shapes_of(n: int, *, hidden: int, plain: bool = True, adam: bool) -> dict[str, tuple[tuple[int, ...], Any]]:
     """name -> shape and kind of what is stored; without features where `hidden` is 0."""
     out: dict[str, tuple[tuple[int, ...], Any]] = {
-        "plain": ((n, SIZE), np.float16), "norms": ((n,), np.float32), "losses": ((n,), np.float32),
-        "tokens": ((n,), np.int32),
+        "norms": ((n,), np.float32), "losses": ((n,), np.float32), "tokens": ((n,), np.int32),
     }  # fmt: skip
+    if plain:
+        out["plain"] = ((n, SIZE), np.float16)
     if hidden:
         out["features"] = ((n, hidden), np.float32)
     return out | ({"adam": ((n, SIZE), np.float16)} if adam else {})
@@ -198,7 +200,8 @@ def fill(
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    shapes = shapes_of(len(encoded), hidden=hidden, adam=pulls.moments is not None)
+    adam = pulls.moments is not None
+    shapes = shapes_of(len(encoded), hidden=hidden, plain=bool(hidden) or not adam, adam=adam)
     done = done_before(folder, key, shapes)
     arrays: dict[str, np.ndarray] = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+" if done else "w+", dtype=kind, shape=shape)
