@@ -238,6 +238,20 @@ def test_a_projection_too_large_to_keep_is_drawn_again_the_same(monkeypatch: pyt
     assert not again._known
 
 
+def test_trak_among_few_rows_is_trak() -> None:
+    """The dual system against the one of `influence.trak`."""
+    from tunewell.explain.influence import trak as of_classes
+    from tunewell.explain.influence.answers.index import AnswerIndex, AnswerQuery
+
+    rng = np.random.default_rng(0)
+    plain, nothing = unit(rng.normal(size=(7, 20))), np.zeros((7, 1))
+    index = AnswerIndex(plain, rng.uniform(1, 3, 7).astype(np.float32), None, nothing, nothing, nothing, nothing, BLOCK)
+    asked = AnswerQuery(rng.normal(size=(3, 20)).astype(np.float32), np.zeros((3, 1)), np.zeros(3))
+    found = METHODS["trak"](index, asked)
+    index.kept.pop("trak")
+    np.testing.assert_allclose(found, of_classes.scores(index, asked), rtol=1e-3)
+
+
 # ---------------------------------------------------------------- runs
 
 

@@ -36,11 +36,24 @@ def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 def trak(index: AnswerIndex, query: AnswerQuery) -> np.ndarray:
     """(q, n) TRAK (Park et al., 2023) with the mean log likelihood of an answer as the output; see `influence.trak`.
 
-    The ridge is the one found for classes and has not been chosen anew for answers.
+    The ridge is the one found for classes and has not been chosen anew for answers. With fewer rows than numbers the
+    same system is solved among the rows: (ΦᵀΦ + λI)⁻¹ Φᵀ = Φᵀ (ΦΦᵀ + λI)⁻¹.
     """
+    from scipy.linalg import cho_solve
+
     from tunewell.explain.influence import trak as of_classes
 
-    return np.asarray(of_classes.scores(index, query))  # type: ignore[arg-type]
+    phi = index.matrix()
+    n, k = phi.shape
+    if n >= k:
+        return np.asarray(of_classes.scores(index, query))  # type: ignore[arg-type]
+    if "trak" not in index.kept:
+        kernel = phi @ phi.T / n
+        # the ridge is a share of the mean diagonal of the other matrix, which has the same trace
+        kernel[np.diag_indices_from(kernel)] += of_classes.RIDGE * float(np.trace(kernel)) / k + 1e-12
+        index.kept["trak"] = np.linalg.cholesky(kernel)
+    products = query.gradients.astype(np.float32) @ phi.T
+    return np.asarray(cho_solve((index.kept["trak"], True), products.T).T)
 
 
 def neighbours(index: AnswerIndex, query: AnswerQuery) -> np.ndarray:
