@@ -10,6 +10,7 @@ Shapes: r rank, a layer has `in` inputs and `out` outputs.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,7 @@ class Trace(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any) -> None:
         if not self.each_epoch:
             return
-        self._write(self.folder / f"epoch-{round(state.epoch)}.safetensors", state, model, optimizer)
+        self._write(self.folder / f"epoch-{math.ceil(state.epoch - 1e-3)}.safetensors", state, model, optimizer)
         self.rates = [0.0, 0.0]
 
     def on_train_end(self, args: Any, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any) -> None:
@@ -143,7 +144,7 @@ class Trace(TrainerCallback):
 
 
 def adapters_of(model: Any, optimizer: Any, steps: int, rate: float) -> Adapters | None:
-    """The adapters of a model that PEFT has wrapped and the moments of their parameters; None without adapters."""
+    """The adapters that PEFT has put into a model and the moments of their parameters; None without whole ones."""
     weights: dict[str, dict[str, Any]] = {}
     moments: dict[str, dict[str, Any]] = {}
     scales: dict[str, float] = {}
@@ -158,8 +159,8 @@ def adapters_of(model: Any, optimizer: Any, steps: int, rate: float) -> Adapters
         noted = {part: states.get(p, {}) for part, p in both.items()}
         if all("exp_avg" in n and "exp_avg_sq" in n for n in noted.values()):
             moments[name] = {part: (n["exp_avg"], n["exp_avg_sq"]) for part, n in noted.items()}
-    if not weights:
-        return None
+    if not weights or any(hasattr(w, "device_mesh") for both in weights.values() for w in both.values()):
+        return None  # none, or spread over processes
     others = {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in own}
     first = optimizer.param_groups[0] if moments else {}
     betas, eps = first.get("betas", (0.9, 0.999)), float(first.get("eps", 1e-8))
