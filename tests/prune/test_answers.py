@@ -376,6 +376,15 @@ def test_answers_options_are_not_for_classes(tmp_path: Path, make_reviews: Any, 
     assert not out.exists() and not (tmp_path / "run").exists()
 
 
+def test_a_run_that_writes_is_not_pruned(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("train: pool.jsonl\n")
+    (run / "task.json").write_text(json.dumps({"spec": {"name": "text-generation"}}))
+    with pytest.raises(TunewellError, match="this run writes answers"):
+        prune(run, tmp_path / "kept.jsonl", method="less", target_rows="few.jsonl")
+
+
 def test_a_warm_up_without_checkpoints(
     chosen: tuple[Any, Path, list[str]], pool: Path, tiny_decoder: Path, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def prune(
     Raises:
         TunewellError: the user's mistakes; nothing is written then.
     """
+    from tunewell.explain.influence.answers.rows import task_at
     from tunewell.prune.answers import ANSWERS
     from tunewell.prune.pool import of_file, of_run, recipe_for, refuse
 
@@ -109,6 +110,13 @@ def prune(
     options = (keep_share, method, balance, duplicates, splits, overwrite, out, echo)
     wanted = {"target_rows": target_rows, "subtask": subtask}
     if place.is_dir() and (place / "recipe.yaml").is_file():
+        if task_at(place) in ANSWERS:
+            raise RecipeError(
+                "this run writes answers, and has recorded nothing that tells its rows apart",
+                where=str(place),
+                expected="a data file",
+                remedy="name the run's data file: --method less --target_rows FILE, or ifd, perplexity, random",
+            )
         _only_for_answers(method, wanted)
         if others := sorted(set(keys) - {"train", "lang"}):
             raise RecipeError(
@@ -162,7 +170,6 @@ def _only_for_answers(method: str, wanted: dict[str, str | None]) -> None:
                 "is for rows with written answers",
                 where=key,
                 expected="a data file of instructions or translations",
-                remedy="a run's data file, not the run, is pruned by gradients",
             )
 
 

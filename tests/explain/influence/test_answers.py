@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from tunewell.cli import app
-from tunewell.errors import DataError, ModelError, RecipeError
+from tunewell.errors import DataError, ModelError, RecipeError, RunFolderError
 from tunewell.explain.influence.answers import index as index_module
 from tunewell.explain.influence.answers.attribute import AnswerInfluence
 from tunewell.explain.influence.answers.gradients import Moments, Pulls, adam_direction, unit
@@ -335,7 +335,7 @@ def test_an_interrupted_index_goes_on_and_is_the_same(adapted: Path, tmp_path: P
     assert not (run / "influence" / "index.json").exists()
     lines: list[str] = []
     resumed = AnswerInfluence(run, echo=lines.append).index  # the thirty-first call went wrong; later ones do not
-    assert any("going on at row 21" in line for line in lines), lines
+    assert any("going on at row 25" in line for line in lines), lines
     straight = AnswerInfluence(adapted).index
     assert resumed.adam is not None and straight.adam is not None
     np.testing.assert_array_equal(np.array(resumed.adam), np.array(straight.adam))
@@ -403,6 +403,13 @@ def test_the_command(adapted: Path, tmp_path: Path) -> None:
         result = ask(*more)
         assert result.exit_code == 2, result.output
         assert says in result.output
+
+
+def test_influence_on_classes_says_what_else_there_is(adapted: Path) -> None:
+    from tunewell.explain.influence.attribute import Influence
+
+    with pytest.raises(RunFolderError, match="is a run of text-generation"):
+        Influence(adapted)
 
 
 def test_answers_are_not_for_classes(classes: Any) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
 
 UNUSED = "unused"
+WRITTEN = ("question-answering", "text-generation", "translation")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ def read_rows(run: str | Path, train: str | None = None) -> FileRows:
         )
     recipe = load_recipe(run / "recipe.yaml")
     division, described = read_json(run / "split.json"), read_json(run / "task.json")
+    task = described.get("spec", {}).get("name")
+    if task in WRITTEN:
+        raise RunFolderError(
+            f"is a run of {task}, whose rows have texts for answers",
+            where=str(run),
+            expected="a run of classes or scores",
+            remedy="" if task == "question-answering" else "tunewell.explain.influence.answers has its training rows",
+        )
     source = train or recipe.train
     if source is None:
         raise DataError(

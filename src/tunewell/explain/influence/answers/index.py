@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT, SEED = 1, 0
 MOST_ROWS = 50_000  # at 16 KB a row about 800 MB
-NOTED = 20  # rows between two notes of how far it is
+NOTED = 8  # rows between two notes of how far it is
 
 
 @dataclass
