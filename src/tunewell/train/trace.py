@@ -116,7 +116,7 @@ class Trace(TrainerCallback):
         self.rates = state["rates"].tolist()
 
     def on_pre_optimizer_step(
-        self, args: Any, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any
+        self, args: Any, state: Any, control: Any, *, model: Any = None, optimizer: Any = None, **_: Any
     ) -> None:
         made = {id(p) for name, p in model.named_parameters() if ".lora_" in name}
         for group in optimizer.param_groups:
@@ -124,13 +124,17 @@ class Trace(TrainerCallback):
                 self.rates = [self.rates[0] + float(group["lr"]), self.rates[1] + 1]
                 return
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any) -> None:
+    def on_epoch_end(
+        self, args: Any, state: Any, control: Any, *, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
         if not self.each_epoch:
             return
         self._write(self.folder / f"epoch-{math.ceil(state.epoch - 1e-3)}.safetensors", state, model, optimizer)
         self.rates = [0.0, 0.0]
 
-    def on_train_end(self, args: Any, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any) -> None:
+    def on_train_end(
+        self, args: Any, state: Any, control: Any, *, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
         self._write(self.folder / FILE, state, model, optimizer)
 
     def _write(self, path: Path, state: Any, model: Any, optimizer: Any) -> None:

@@ -134,7 +134,8 @@ class _Part:
 
     def make(self, pulls: Pulls, *, echo: Any, progress: bool, title: str) -> None:
         (self.folder / "index.json").unlink(missing_ok=True)
-        fill(self.folder, self.key, self.encoded, pulls, hidden=0, echo=echo, progress=progress, title=title)
+        told: dict[str, Any] = {"echo": echo, "progress": progress, "title": title}
+        fill(self.folder, self.key, self.encoded, pulls, hidden=0, plain=not self.adam, **told)
         write_whole(self.folder / "index.json", json.dumps({"key": self.key}) + "\n")
         (self.folder / "progress.json").unlink(missing_ok=True)
 

@@ -174,7 +174,7 @@ def put(arrays: dict[str, np.ndarray], i: int, pull: Pull) -> None:
     arrays["losses"][i], arrays["tokens"][i] = pull.loss, pull.tokens
 
 
-def shapes_of(n: int, *, hidden: int, plain: bool = True, adam: bool) -> dict[str, tuple[tuple[int, ...], Any]]:
+def shapes_of(n: int, *, hidden: int, plain: bool, adam: bool) -> dict[str, tuple[tuple[int, ...], Any]]:
     """name -> shape and kind of what is stored; without features where `hidden` is 0."""
     out: dict[str, tuple[tuple[int, ...], Any]] = {
         "norms": ((n,), np.float32), "losses": ((n,), np.float32), "tokens": ((n,), np.int32),
@@ -187,12 +187,13 @@ def shapes_of(n: int, *, hidden: int, plain: bool = True, adam: bool) -> dict[st
 
 
 def fill(
-    folder: Path, key: str, encoded: Sequence[Encoded], pulls: Pulls, *, hidden: int, echo: Echo, progress: bool,
-    title: str,
+    folder: Path, key: str, encoded: Sequence[Encoded], pulls: Pulls, *, hidden: int, plain: bool, echo: Echo,
+    progress: bool, title: str,
 ) -> None:  # fmt: skip
     """The arrays of some rows, one row at a time; every few rows a note of how far it is.
 
     Args:
+        hidden: H; 0 stores no features. plain: store the plain gradients (of Adam's steps always, with its moments).
         title: what `echo` is told before the number of rows.
     """
     import sys
@@ -200,8 +201,7 @@ def fill(
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    adam = pulls.moments is not None
-    shapes = shapes_of(len(encoded), hidden=hidden, plain=bool(hidden) or not adam, adam=adam)
+    shapes = shapes_of(len(encoded), hidden=hidden, plain=plain, adam=pulls.moments is not None)
     done = done_before(folder, key, shapes)
     arrays: dict[str, np.ndarray] = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+" if done else "w+", dtype=kind, shape=shape)
@@ -246,7 +246,8 @@ def _build(
         echo(f"influence: gradients by {by}, {sum(weights.sizes):,} weights, kept as {SIZE:,} numbers a row")
         hidden = int(writer.model.get_output_embeddings().weight.shape[1])
         fill(
-            folder, key, encoded, pulls, hidden=hidden, echo=echo, progress=progress, title="influence: gradients"
+            folder, key, encoded, pulls, hidden=hidden, plain=True, echo=echo, progress=progress,
+            title="influence: gradients",
         )  # fmt: skip
         described = {"key": key, "rows": len(rows), "weights": weights.kind, "adam": pulls.moments is not None}
     write_whole(folder / "index.json", json.dumps(described, indent=1) + "\n")
