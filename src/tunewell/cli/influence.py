@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tunewell.cli.base import Command, say, show_progress
+from tunewell.errors import DataError, RecipeError, nearest
 from tunewell.shown import cut
 
 _EXAMPLES = (
@@ -15,8 +16,9 @@ _EXAMPLES = (
     'tunewell influence runs/reviews "the seat was broken" --label positive --top 10',
     "tunewell influence runs/reviews --data new.csv --json > behind.jsonl",
     "tunewell influence runs/reviews --label-errors suspects.csv",
+    'tunewell influence runs/assistant "How do I reset it?" --answer "Hold the button for ten seconds."',
 )
-_METHODS = ("auto", "layers", "trak", "datainf", "head", "tracin", "neighbours")
+_METHODS = ("auto", "layers", "trak", "datainf", "head", "tracin", "neighbours", "less")
 
 
 @click.command("influence", cls=Command, examples=_EXAMPLES)
@@ -26,6 +28,10 @@ _METHODS = ("auto", "layers", "trak", "datainf", "head", "tracin", "neighbours")
 @click.option("--text", "text_column", metavar="TEXT", help="Its column with the text; by default the one of the run.")
 @click.option("--text_pair", metavar="TEXT", help="The second text (with --data: its column).")
 @click.option("--label", metavar="TEXT", help="Explain the output of this label; by default of the predicted one.")
+@click.option(
+    "--answer", metavar="TEXT",
+    help="Of a run that writes: the answer to explain (with --data: its column); by default what the model writes.",
+)  # fmt: skip
 @click.option("--method", type=click.Choice(_METHODS), default="auto", help="How influence is estimated. [auto]")
 @click.option("--top", type=click.IntRange(1), default=5, metavar="INTEGER", help="Rows each way. [5]")
 @click.option(
@@ -40,6 +46,7 @@ def command(
     text_column: str | None,
     text_pair: str | None,
     label: str | None,
+    answer: str | None,
     method: str,
     top: int,
     label_errors: str | None,
@@ -53,9 +60,24 @@ def command(
 
     --label-errors writes every training row with its own columns, `row` (its place in the file, counted from 1) and
     what speaks against its label, the most suspicious first. Correct what is wrong in the data and run again.
+
+    Of a run that writes answers (text-generation, translation) TEXT is a prompt or a source, and rows are shown that
+    make its answer likelier or less likely.
     """
     if sum(given is not None for given in (text, data, label_errors)) != 1:
         raise click.UsageError("give one of: a TEXT, --data FILE, --label-errors OUT")
+    from tunewell.explain.influence.answers.rows import TASKS, task_at
+
+    if task_at(run) in TASKS:
+        _answers(run, text, data, text_column, text_pair, label, answer, method, top, label_errors, train, as_json)
+        return
+    if answer is not None:
+        raise RecipeError(
+            "--answer is for runs that write answers",
+            where="answer",
+            expected="a run of " + " or ".join(TASKS),
+            remedy="--label names the label to explain",
+        )
     if label_errors is not None:
         _label_errors(run, label_errors, train, as_json)
         return
@@ -67,6 +89,67 @@ def command(
         texts, pairs = _read(data, influence.predictor, text_column, text_pair)
     for found in influence.explain(texts, pairs, label=label, method=method, top=top):
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else _shown(found))
+
+
+def _answers(
+    run: str, text: str | None, data: str | None, text_column: str | None, text_pair: str | None, label: str | None,
+    answer: str | None, method: str, top: int, label_errors: str | None, train: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """The rows behind written answers."""
+    for option, given in (("--label", label), ("--label-errors", label_errors), ("--text_pair", text_pair)):
+        if given is not None:
+            raise RecipeError(
+                f"{option} is for classes and scores, and this run writes answers",
+                where=option.lstrip("-"),
+                expected="a TEXT or --data FILE, and --answer for the answer to explain",
+            )
+    from tunewell.explain.influence.answers.attribute import AnswerInfluence
+
+    influence = AnswerInfluence(run, train=train, echo=say, progress=show_progress())
+    texts, answers = [text or ""], None if answer is None else [answer]
+    if data is not None:
+        texts, answers = _read_answers(data, influence.writer, text_column, answer)
+    for found in influence.explain(texts, answers, method=method, top=top):
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else _shown_answer(found))
+
+
+def _read_answers(data: str, writer: Any, text: str | None, answer: str | None) -> tuple[list[str], list[str] | None]:
+    """The prompts of a file and, where their column is named, the answers; rows without them are left out."""
+    from tunewell.cli.predict import column_of
+    from tunewell.data.rows import open_rows
+
+    texts: list[str] = []
+    answers: list[str] = []
+    with open_rows(data) as rows:
+        column = column_of(rows, text, writer, "text")
+        if answer is not None and answer not in rows.columns:
+            raise DataError(
+                f"no column `{answer}`",
+                where=rows.name,
+                expected="one of " + ", ".join(rows.columns),
+                remedy=nearest(answer, rows.columns),
+            )
+        for chunk in rows:
+            found = chunk.texts(column)
+            others = chunk.texts(answer) if answer else found
+            full = [i for i, one in enumerate(found) if one.strip() and others[i].strip()]
+            texts += [found[i] for i in full]
+            answers += [others[i] for i in full]
+    return texts, answers if answer else None
+
+
+def _shown_answer(found: Any) -> str:
+    """One attribution of a written answer for a terminal."""
+    whose = "the model's own answer" if found.written else "answer"
+    lines = [
+        _short(found.text),
+        f"  {whose} ({found.loss:.3f} nats a token): {_short(found.answer, 76)}",
+        f"  method: {found.method} ({found.gradients})",
+    ]
+    for heading, rows in (("makes it likelier", found.supports), ("makes it less likely", found.opposes)):
+        lines.append(f"  {heading}:" + ("" if rows else " no training row"))
+        lines += [f"    {b.score:+.2f}  row {b.row:<6} {_short(b.text, 60)} → {_short(str(b.label), 60)}" for b in rows]
+    return "\n".join(lines)
 
 
 def _label_errors(run: str, output: str, train: str | None, as_json: bool) -> None:

@@ -1,4 +1,7 @@
-"""What `tunewell prune` leaves: prune.json, which the page is made from."""
+"""What `tunewell prune` leaves: prune.json, which the page is made from.
+
+`Pruning` is of rows with labels, `Selection` of rows with written answers.
+"""
 
 from __future__ import annotations
 
@@ -52,4 +55,49 @@ class Pruning(Record):
     points: tuple[MapPoint, ...] = ()  # a seeded sample
     hardest: tuple[MapPoint, ...] = ()
     ambiguous: tuple[MapPoint, ...] = ()
+    command: str = ""  # that tunes on what was kept
+
+
+class ScoredRow(Record):
+    """A row with a written answer."""
+
+    row: int  # its place in the file, from 1
+    text: str
+    answer: str
+    score: float | None  # None for `random`, and where there is nothing to score
+    kept: bool
+    subtask: str = ""  # that it serves best
+
+
+class Bin(Record):
+    """Rows whose score lies between two values."""
+
+    low: float
+    high: float
+    rows: int
+    kept: int
+
+
+class Selection(Record):
+    """Which rows of a pool of instructions or translations were kept, and how they were chosen."""
+
+    source: str
+    output: str
+    task: str
+    model: str
+    seed: int
+    method: str
+    keep_share: float
+    duplicates: str
+    rows: int
+    kept: int
+    left_out: dict[str, int]  # reason -> rows
+    subtasks: dict[str, tuple[int, int]]  # name -> target rows, kept rows that serve it best; empty without
+    target: str = ""  # the file of the target rows
+    target_n: int = 0  # its rows
+    warm_rows: int = 0  # that the warm-up was tuned on
+    rates: tuple[float, ...] = ()  # mean learning rate of each of its epochs
+    bins: tuple[Bin, ...] = ()  # how the scores lie; of `perplexity` their base-10 logarithm
+    first: tuple[ScoredRow, ...] = ()  # of the order
+    last: tuple[ScoredRow, ...] = ()
     command: str = ""  # that tunes on what was kept

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.errors import DataError, RecipeError, nearest
+from tunewell.prune.answers import METHODS as FOR_ANSWERS
 from tunewell.prune.choose import (
     AUTO,
     BALANCES,
@@ -33,6 +34,9 @@ from tunewell.results import write_whole
 from tunewell.shown import cut
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from tunewell.prune.answers.run import Selected
     from tunewell.prune.pool import Echo, Pool
 
 FILE, PAGE = "prune.json", "datamap.html"
@@ -58,6 +62,7 @@ class Pruned:
 def prune(
     source: str | Path,
     output: str | Path,
+    /,
     *,
     keep_share: float = 0.5,
     method: str = AUTO,
@@ -65,28 +70,37 @@ def prune(
     duplicates: str = "near",
     tunings: int = 1,
     splits: bool = False,
+    target_rows: str | None = None,
+    subtask: str | None = None,
+    warm_share: float = 0.05,
     overwrite: bool = False,
     echo: Echo | None = None,
     progress: bool = True,
     command: str = "",
     **keys: Any,
-) -> Pruned:
-    """Keep the share of training rows that teach most, by what a tuning thought of each.
+) -> Pruned | Selected:
+    """Keep the share of training rows that teach most: by what a tuning thought of each, or, of rows with written
+    answers, by gradients towards target rows or by likelihood.
 
     Args:
         source: a data file, all rows of which are tuned on and scored; or a finished run folder, whose training rows
             are scored by the dynamics that the run recorded.
         output: the file of the kept rows: .csv, .tsv or .jsonl.
-        keep_share: of the rows, above 0 and at most 1. method: see `choose.METHODS`.
+        keep_share: of the rows, above 0 and at most 1. method: see `choose.METHODS`; of written answers
+            `answers.METHODS`.
         balance: `share` keeps the same share of each class, `equal` as many of each as there are, `none` looks at no
             classes. duplicates: `near`, `exact`, or `keep` them.
         tunings: seeds over which scores are averaged, for a data file.
         splits: for a run that split its file itself, also write its validation and test rows beside the output.
+        target_rows: for `less`, a file of a few rows of what is wanted. subtask: its column that names subtasks.
+        warm_share: for `less`, the share of the pool that adapters are tuned on first.
         keys: recipe keys of the tuning, for a data file; of a run, `train` (where its file is now) and `lang`.
 
     Raises:
         TunewellError: the user's mistakes; nothing is written then.
     """
+    from tunewell.explain.influence.answers.rows import task_at
+    from tunewell.prune.answers import ANSWERS
     from tunewell.prune.pool import of_file, of_run, recipe_for, refuse
 
     echo = echo or (lambda line: print(line, file=sys.stderr, flush=True))
@@ -94,7 +108,16 @@ def prune(
     place = Path(source)
     out = _output(Path(output), str(source), overwrite)
     options = (keep_share, method, balance, duplicates, splits, overwrite, out, echo)
+    wanted = {"target_rows": target_rows, "subtask": subtask}
     if place.is_dir() and (place / "recipe.yaml").is_file():
+        if task_at(place) in ANSWERS:
+            raise RecipeError(
+                "this run writes answers, and has recorded nothing that tells its rows apart",
+                where=str(place),
+                expected="a data file",
+                remedy="name the run's data file: --method less --target_rows FILE, or ifd, perplexity, random",
+            )
+        _only_for_answers(method, wanted)
         if others := sorted(set(keys) - {"train", "lang"}):
             raise RecipeError(
                 f"`{others[0]}` is for tuning, and the rows of a run are scored by what it recorded",
@@ -108,8 +131,19 @@ def prune(
         return _prune(of_run(place, keys.get("train")), *options, lang=keys.get("lang") or "en")
     from tunewell.stages.job import Job
     from tunewell.stages.preflight import preflight
+    from tunewell.stages.prepare import choose_task
 
     recipe = _recipe(place, keys)
+    if (task := choose_task(recipe)) in ANSWERS:
+        from tunewell.prune.answers.run import Options, prune_answers
+
+        asked = Options(keep_share, method, duplicates, target_rows, subtask, warm_share)
+        for_classes = {"tunings": tunings > 1, "splits": splits, "balance": balance != "share"}
+        told = recipe.model_copy(update={"task": task})
+        return prune_answers(
+            told, out, asked, echo=echo, progress=progress, command=command, **for_classes
+        )  # fmt: skip
+    _only_for_answers(method, wanted)
     folder = recipe.output_dir or str(Path("runs") / f"{Path(recipe.train or 'rows').name.split('.')[0]}-prune")
     try:
         made = Job(recipe_for(recipe), output_dir=folder, echo=echo, progress=progress, command=command)
@@ -124,6 +158,21 @@ def prune(
         return _prune(of_file(job, tunings), *options, lang=recipe.lang)
 
 
+def _only_for_answers(method: str, wanted: dict[str, str | None]) -> None:
+    """Refuse what is for written answers, where rows have labels."""
+    if method not in METHODS:
+        raise RecipeError(
+            f"`method: {method}` is for rows with written answers", where="method", expected=", ".join(METHODS)
+        )
+    for key, value in wanted.items():
+        if value is not None:
+            raise RecipeError(
+                "is for rows with written answers",
+                where=key,
+                expected="a data file of instructions or translations",
+            )
+
+
 def _recipe(source: Path, keys: dict[str, Any]) -> Recipe:
     if source.suffix.lower() in (".yaml", ".yml"):
         return load_recipe(source, **keys)
@@ -134,7 +183,7 @@ def _check(keep_share: float, method: str, balance: str, duplicates: str, tuning
     if not 0 < keep_share <= 1:
         raise RecipeError(f"`keep_share: {keep_share:g}` is not possible", where="keep_share", expected="above 0, to 1")
     for key, value, known in (
-        ("method", method, METHODS),
+        ("method", method, tuple(dict.fromkeys((*METHODS, *FOR_ANSWERS)))),
         ("balance", balance, BALANCES),
         ("duplicates", duplicates, DUPLICATES),
     ):
@@ -266,19 +315,30 @@ def _shown(pool: Pool, kept: np.ndarray, seed: int) -> dict[str, tuple[MapPoint,
 
 def records_of(pool: Pool, kept: np.ndarray) -> list[dict[str, Any]]:
     """The kept rows in the file's order: its own columns, then the row's number and its scores."""
+    places = np.asarray(pool.rows["row"], dtype=np.int64)
+    return rows_beside(pool.own, places, kept, {name: getattr(pool.scores, name) for name in SCORES})
+
+
+def rows_beside(
+    own: Dataset, places: np.ndarray, kept: np.ndarray, columns: dict[str, Sequence[Any]]
+) -> list[dict[str, Any]]:
+    """The kept rows of a file in its order: its own columns, then `row` and ours, renamed where a name is taken.
+
+    Args:
+        own: the file as it stands. places: (n,) where the rows stand in it, from 1. kept: (n,) booleans.
+        columns: name -> n numbers (those that are none become None) or texts.
+    """
     from tunewell.explain.influence.label_errors import names_beside
 
-    places = np.asarray(pool.rows["row"], dtype=np.int64)
     at = np.flatnonzero(kept)
     at = at[np.argsort(places[at], kind="stable")]
-    own = pool.own.select(places[at] - 1).to_list()
-    names = names_beside(pool.own.column_names, ("row", *SCORES))
+    names = names_beside(own.column_names, ("row", *columns))
     out = []
-    for cells, i in zip(own, at.tolist(), strict=True):
+    for cells, i in zip(own.select(places[at] - 1).to_list(), at.tolist(), strict=True):
         ours: dict[str, Any] = {"row": int(places[i])}
-        for name in SCORES:
-            value = float(getattr(pool.scores, name)[i])
-            ours[name] = round(value, 6) if np.isfinite(value) else None
+        for name, values in columns.items():
+            value = values[i]
+            ours[name] = value if isinstance(value, str) else round(float(value), 6) if np.isfinite(value) else None
         out.append({**cells, **{names[k]: v for k, v in ours.items()}})
     return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewell.report import words_more, words_rows, words_sdft
+from tunewell.report import words_more, words_rows, words_sdft, words_selection
 
 EN = {
     "title": "Fine-tuning report",
@@ -391,6 +391,6 @@ ZH = {
     "x_sufficiency": "充分性（低为好）",
 }
 WORDS = {
-    "en": EN | words_more.EN | words_rows.EN | words_sdft.EN,
-    "zh": ZH | words_more.ZH | words_rows.ZH | words_sdft.ZH,
+    "en": EN | words_more.EN | words_rows.EN | words_sdft.EN | words_selection.EN,
+    "zh": ZH | words_more.ZH | words_rows.ZH | words_sdft.ZH | words_selection.ZH,
 }

@@ -90,6 +90,15 @@ def _fingerprint(recipe: Recipe, sources: dict[str, str | None]) -> str:
     return fingerprint("data", sources, {k: getattr(recipe, k) for k in DATA_KEYS})
 
 
+def file_hashes(recipe: Recipe) -> dict[str, str]:
+    """split -> sha256 of its file, of those that are files of this machine."""
+    return _of_files(recipe, _sources(recipe))
+
+
+def _of_files(recipe: Recipe, sources: dict[str, str | None]) -> dict[str, str]:
+    return {n: h for n, h in sources.items() if h and Path(getattr(recipe, n)).exists()}
+
+
 def _sources(recipe: Recipe) -> dict[str, str | None]:
     """split -> sha256 of its file, else its name (a hub id), else None."""
     from tunewell.data.elsewhere import is_elsewhere, local
@@ -228,7 +237,7 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
     for line in notices:
         echo(f"data: {line}")
     sources = _sources(recipe)
-    files = {n: h for n, h in sources.items() if h and Path(getattr(recipe, n)).exists()}
+    files = _of_files(recipe, sources)
     return Prepared(splits, spec, columns, accounts, _fingerprint(recipe, sources), notices, missing, files)
 
 

@@ -97,6 +97,15 @@ def tune(job: Job) -> Training:
     return training
 
 
+def traced(job: Job, folder: Path) -> list[Any]:
+    """What writes the adapters of a tuning before they are merged, where influence on written answers reads them."""
+    from tunewell.train.trace import Trace, traces
+
+    written = job.task.pipeline in ("text-generation", "translation")
+    known = any(isinstance(c, Trace) for c in job.callbacks)
+    return [Trace(folder)] if written and not known and traces(job.recipe) else []
+
+
 def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     """The job's fresh model, tuned; checkpoints go into `folder`, and a whole one found there is continued."""
     from tunewell import processes
@@ -123,7 +132,7 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
         "folder": folder,
         "echo": job.echo,
         "progress": job.progress,
-        "callbacks": job.callbacks,
+        "callbacks": [*job.callbacks, *traced(job, folder)],
         "pace": job.pace,
     }
     about = (model, job.input_tokenizer, job.spec, child.splits["train"])

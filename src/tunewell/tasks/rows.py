@@ -55,7 +55,7 @@ def prepare_rows(
     """
     from datasets import Dataset
 
-    from tunewell.stages.prepare import Prepared, completed, data_fingerprint
+    from tunewell.stages.prepare import Prepared, completed, data_fingerprint, file_hashes
 
     notices: list[str] = []
     splits: dict[str, Dataset] = {}
@@ -87,7 +87,7 @@ def prepare_rows(
     ]
     for line in notices:
         echo(f"data: {line}")
-    return Prepared(splits, spec, columns, accounts, data_fingerprint(recipe), notices, missing)
+    return Prepared(splits, spec, columns, accounts, data_fingerprint(recipe), notices, missing, file_hashes(recipe))
 
 
 def opened(value: Any) -> Any:

@@ -138,5 +138,6 @@ def test_the_command_wants_one_question(classes: Any, extra: tuple[str, ...]) ->
 
 def test_the_commands_methods_are_those_that_there_are() -> None:
     from tunewell.cli.influence import _METHODS
+    from tunewell.explain.influence.answers.methods import METHODS as FOR_ANSWERS
 
-    assert set(_METHODS) == {"auto", *METHODS}
+    assert set(_METHODS) == {"auto", *METHODS, *FOR_ANSWERS}

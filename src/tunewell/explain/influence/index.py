@@ -147,16 +147,16 @@ def build(rows: FileRows, predictor: Predictor, *, echo: Echo, progress: bool = 
     rows = sample(rows)
     folder = rows.run / FOLDER
     key = _key(rows)
-    if not _is_whole(folder, key):
+    if not is_whole(folder, key):
         with RunFolder(rows.run):
-            if not _is_whole(folder, key):
+            if not is_whole(folder, key):
                 _build(rows, predictor, folder, key, echo, progress)
     return _open(rows, folder)
 
 
 def is_built(rows: FileRows) -> bool:
     """Whether the index of a run is there, and that of its weights and rows."""
-    return _is_whole(rows.run / FOLDER, _key(sample(rows)))
+    return is_whole(rows.run / FOLDER, _key(sample(rows)))
 
 
 def sample(rows: FileRows) -> FileRows:
@@ -172,12 +172,13 @@ def _key(rows: FileRows) -> str:
     return fingerprint(FORMAT, SIDE, SEED, [file_hash(w) for w in weights], rows.rows.tolist(), file_hash_of(rows))
 
 
-def file_hash_of(rows: FileRows) -> str:
+def file_hash_of(rows: Any) -> str:
     """sha256 of the training file, or its name when it is none."""
     return file_hash(rows.source) if Path(rows.source).exists() else rows.source
 
 
-def _is_whole(folder: Path, key: str) -> bool:
+def is_whole(folder: Path, key: str) -> bool:
+    """Whether an index was finished, and from what `key` tells."""
     try:
         return json.loads((folder / "index.json").read_text(encoding="utf-8")).get("key") == key
     except (OSError, ValueError, AttributeError):

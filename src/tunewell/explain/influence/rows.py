@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
 
 UNUSED = "unused"
+WRITTEN = ("question-answering", "text-generation", "translation")
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,21 @@ def read_rows(run: str | Path, train: str | None = None) -> FileRows:
             expected="a folder that `tunewell run` has finished",
         )
     recipe = load_recipe(run / "recipe.yaml")
-    division, described = _json(run / "split.json"), _json(run / "task.json")
+    division, described = read_json(run / "split.json"), read_json(run / "task.json")
+    task = described.get("spec", {}).get("name")
+    if task in WRITTEN:
+        raise RunFolderError(
+            f"is a run of {task}, whose rows have texts for answers",
+            where=str(run),
+            expected="a run of classes or scores",
+            remedy="" if task == "question-answering" else "tunewell.explain.influence.answers has its training rows",
+        )
     source = train or recipe.train
     if source is None:
         raise DataError(
             "this run was not tuned from a file", where=str(run), expected="a run of `tunewell run --train FILE`"
         )
-    _check(source, recipe, division, run)
+    check_source(source, recipe, division, run)
     spec, names = TaskSpec.from_dict(described["spec"]), described["columns"]
     file = load(source, encoding=recipe.encoding)
     columns = resolve(
@@ -122,13 +131,18 @@ def read_rows(run: str | Path, train: str | None = None) -> FileRows:
         source=file.source,
     )
     dataset, _ = canonical(file.dataset, columns, source=file.source)
-    split = _splits(np.asarray(dataset["row"]), division)
+    split = splits_of(np.asarray(dataset["row"]), division)
     return FileRows(
         run, recipe, spec, file.dataset, dataset, split, described["max_length"], file.source, tuple(columns.label)
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A record of a run.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -137,12 +151,17 @@ def _json(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _check(source: str, recipe: Recipe, division: dict[str, Any], run: Path) -> None:
-    """The training file must be there, with the content that the run was tuned on."""
+def check_source(source: str, recipe: Recipe, division: dict[str, Any], run: Path) -> None:
+    """The training file must be there, with the content that the run was tuned on.
+
+    Raises:
+        DataError: it is gone, or has changed.
+    """
     from tunewell.stages.prepare import data_fingerprint
 
     remedy = f"put it back, say where it is now with --train FILE, or tune again: tunewell run {run / 'recipe.yaml'}"
-    if not Path(source).expanduser().exists():
+    parts = [p.strip() for p in source.split(",")] if "," in source else []  # two files, line by line
+    if not Path(source).expanduser().exists() and not (parts and all(Path(p).exists() for p in parts)):
         if recipe.train == source and not _is_local(source):
             return  # a hub id
         raise DataError(
@@ -171,7 +190,8 @@ def _is_local(source: str) -> bool:
     return Path(source).suffix != "" or source.startswith((".", "/", "~", "\\")) or source.count("/") > 1
 
 
-def _splits(rows: np.ndarray, division: dict[str, Any]) -> np.ndarray:
+def splits_of(rows: np.ndarray, division: dict[str, Any]) -> np.ndarray:
+    """(n,) the split of each row, by its place in the training file, as split.json has it."""
     members = division.get("members")
     if not members:
         return np.full(len(rows), "train", dtype=object)

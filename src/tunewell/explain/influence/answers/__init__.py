@@ -1,0 +1,1 @@
+"""Which training rows push the likelihood of a written answer up or down."""
