@@ -81,15 +81,9 @@ def refuse(job: Job) -> None:
     """Raises RecipeError where a job cannot be tuned by several processes."""
     if not _begun:
         return
-    from tunewell.tasks import by_likelihood
-
     recipe = job.recipe
     problem = ""
-    if job.spec.name not in ("text-classification", "text-regression"):
-        problem = f"`task: {job.spec.name}`"
-    elif by_likelihood.chosen(job):
-        problem = "classes by the likelihood of their names"
-    elif held := [s for s in recipe.strategies if s in ("sam", "prompt", "fewshot", "auto")]:
+    if held := [s for s in recipe.strategies if s in ("sam", "prompt", "fewshot", "auto")]:
         problem = f"`strategy: {held[0]}`"
     elif "freeze" in recipe.strategies and recipe.freeze == "gradual":
         problem = "`freeze: gradual`"
@@ -105,8 +99,7 @@ def refuse(job: Job) -> None:
         raise RecipeError(
             f"{problem} is tuned by one process, and {size()} were started",
             where="torchrun",
-            expected="text-classification or text-regression, without sam, prompt, fewshot, auto, augment, unlabelled "
-            "texts and gradual thawing",
+            expected="a run without sam, prompt, fewshot, auto, augment, unlabelled texts and gradual thawing",
             remedy="start it without torchrun",
         )
 
@@ -139,6 +132,16 @@ def total(values: Sequence[float]) -> list[float]:
     numbers = torch.tensor(list(values), dtype=torch.float64)
     dist.all_reduce(numbers)
     return numbers.tolist()
+
+
+def share(count: float) -> float:
+    """What a mean over `count` items of this process is to be multiplied by, so that the mean of it over processes,
+    as gradients are averaged, is the mean over the items of all.
+
+    >>> share(3)
+    1.0
+    """
+    return count * size() / max(total([count])[0], 1.0) if _begun else 1.0
 
 
 def wait() -> None:
@@ -232,10 +235,14 @@ class Dealt:
 
 
 class DealtCollator:
-    """Another collator, which says with `idle` that a batch does not count."""
+    """Another collator, which says with `idle` that a batch does not count.
 
-    def __init__(self, collate: Any, batches: Dealt) -> None:
-        self.collate, self.batches = collate, batches
+    Args:
+        ignored: the label of a token without loss, where the loss is one of tokens; an idle batch has no others.
+    """
+
+    def __init__(self, collate: Any, batches: Dealt, ignored: int | None = None) -> None:
+        self.collate, self.batches, self.ignored = collate, batches, ignored
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         import torch
@@ -243,11 +250,15 @@ class DealtCollator:
         out = self.collate(rows)
         if self.batches.idle:
             out["idle"] = torch.ones(1)
+            if self.ignored is not None:
+                out["labels"] = torch.full_like(out["labels"], self.ignored)
         return out
 
 
 def summon(job: Job, folder: Path) -> None:
     """Ask the other processes to take part in the tuning that process 0 is about to begin."""
+    from tunewell.stages.rewrite import ROWS, wanted
+
     if _begun and rank() == 0:
         told(
             {
@@ -255,6 +266,7 @@ def summon(job: Job, folder: Path) -> None:
                 "max_length": job.max_length,
                 "candidate": job.candidate,
                 "folder": str(folder.absolute()),
+                "rewritten": str((job.folder / ROWS).absolute()) if wanted(job.recipe) else None,
             }
         )
 
@@ -270,6 +282,7 @@ def assist() -> str:
             with Job(Recipe(**asked["recipe"]), output_dir=None, progress=False) as job:
                 job.candidate = asked["candidate"]
                 job.__dict__["max_length"] = asked["max_length"]
+                job.rewritten = Path(asked["rewritten"]) if asked["rewritten"] else None
                 tuned_in(job, Path(asked["folder"]))
     return str(asked["done"])
 

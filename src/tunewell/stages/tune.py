@@ -102,8 +102,8 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     from tunewell import processes
     from tunewell.stages.rewrite import learned as on_learned_rows
 
-    processes.summon(job, folder)
     child = on_learned_rows(job)  # before the model is there, since it asks one of its own
+    processes.summon(job, folder)
     model, inputs = job.fresh_model(), job.task.inputs(child)
     learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:

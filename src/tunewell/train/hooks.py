@@ -103,7 +103,11 @@ class Hooks(Protocol):
     def batch_loss(
         self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], outputs: Any, step: int
     ) -> torch.Tensor | None:
-        """As `extra_loss`, with the batch (labels taken out) and the model's outputs at hand."""
+        """As `extra_loss`, with the batch (labels taken out) and the model's outputs at hand.
+
+        With several processes it is the part of the batch that this one has, and the term is to be its part of the
+        whole batch's (`processes.share`); `inputs` holds `idle` where that part does not count.
+        """
         ...
 
     def labelled_loss(

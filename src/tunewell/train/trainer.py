@@ -188,6 +188,7 @@ class TunewellTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        idle = inputs.pop("idle", None)
         if self.token_loss is not None:
             assert num_items_in_batch is not None
             with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
@@ -195,8 +196,8 @@ class TunewellTrainer(Trainer):
             self._tell_guard(model, nats, lambda: int(self.token_loss.count(inputs["labels"])))  # type: ignore[union-attr]
             # processes average their gradients, and each has only its own tokens above the line
             loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
-            return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
-        labels, rows, idle = inputs.pop("labels"), inputs.pop("row", None), inputs.pop("idle", None)
+            return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs, counted=idle is None)
+        labels, rows = inputs.pop("labels"), inputs.pop("row", None)
         with self._from_memory(model, inputs, rows):
             outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
@@ -243,15 +244,14 @@ class TunewellTrainer(Trainer):
             if counted and not self._climbed:  # the same rows again are not new rows
                 if BOUNDS in inputs:
                     tokens, bounds = inputs["input_ids"].numel(), inputs[BOUNDS]
-                    pairs = int(bounds.diff().square().sum())
-                    self.counts.add(rows=len(bounds) - 1, tokens=tokens, cells=tokens, pairs=pairs)
+                    found = (len(bounds) - 1, tokens, tokens, int(bounds.diff().square().sum()))
                 else:
                     mask = inputs["attention_mask"]
                     found = (len(mask), int(mask.sum()), mask.numel(), mask.numel() * mask.shape[-1])
-                    if processes.together():
-                        self.seen = [a + b for a, b in zip(self.seen, found, strict=True)]
-                    else:
-                        self.counts.add(**dict(zip(SEEN, found, strict=True)))
+                if processes.together():
+                    self.seen = [a + b for a, b in zip(self.seen, found, strict=True)]
+                else:
+                    self.counts.add(**dict(zip(SEEN, found, strict=True)))
                 if rows is not None and self.dynamics is not None:
                     self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step
@@ -262,7 +262,8 @@ class TunewellTrainer(Trainer):
                     if term is not None:
                         loss = loss + term
                 for batch_loss in hooks(self.strategies, "batch_loss"):
-                    term = batch_loss(self.accelerator.unwrap_model(model), inputs, outputs, step)
+                    seen = {k: v for k, v in inputs.items() if k != "labels"} | ({} if counted else {"idle": True})
+                    term = batch_loss(self.accelerator.unwrap_model(model), seen, outputs, step)
                     if term is not None:
                         loss = loss + term
                 for labelled_loss in hooks(self.strategies, "labelled_loss"):

@@ -137,6 +137,7 @@ def tune(
     from transformers import EarlyStoppingCallback, TrainingArguments
 
     from tunewell import processes
+    from tunewell.tasks.generation.loss import IGNORED
     from tunewell.train.accounting import Energy, account, work_of
     from tunewell.train.agree import Agree
     from tunewell.train.attention import attention_dropout
@@ -194,7 +195,7 @@ def tune(
     deal: Any = planned.batches
     if processes.together():
         deal = processes.Dealt(deal, place=processes.rank(), of=processes.size())
-        collate = processes.DealtCollator(collate, deal)
+        collate = processes.DealtCollator(collate, deal, IGNORED if tokens is not None else None)
     checkpoints = folder / "checkpoints"
     with processes.zero_first():  # it removes what is not whole
         resume = last_whole(checkpoints, echo)
@@ -270,6 +271,9 @@ def tune(
         dataloader_num_workers=0,
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available() and not _mps(),
+        # the answers' hidden states are no outputs, from which alone DDP would see what is in use
+        ddp_find_unused_parameters=False if tokens is not None else None,
+        ddp_broadcast_buffers=False,
     )
     dynamics = RecordDynamics(len(encoded), -(-steps // planned.steps_an_epoch), spec.problem_type, folder / FILE)
     counts = Counts()
