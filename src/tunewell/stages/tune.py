@@ -52,6 +52,9 @@ def monitor_of(job: Job) -> Any:
     mode = recipe.monitor or ("watch" if job.watched and recipe.probes != ["none"] else "off")
     if mode == "off":
         return None
+    if recipe.fsdp:
+        job.echo("monitor: off, since under `fsdp` no process holds the whole model while it is tuned")
+        return None
     if not job.task.watchable(job):
         if recipe.monitor is None:
             return None

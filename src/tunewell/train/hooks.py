@@ -13,6 +13,7 @@
     after_backward  gradients are there and not yet clipped: add to them
     before_step, after_step  around the optimiser's update
     validating    a context manager around validation: which weights are scored
+    shard         where each process holds a part of every weight (`fsdp`): cut whole tensors that belong to weights
     state, load_state  tensors that a checkpoint must hold, so that a resumed run equals an uninterrupted one
     finish        after tuning, the best weights in the model: merge adapters, put averages in place
     variants      after tuning: other weights worth considering, such as averages with the base model
@@ -133,6 +134,11 @@ class Hooks(Protocol):
         ...
 
     def validating(self, model: PreTrainedModel) -> AbstractContextManager[Any]: ...
+
+    def shard(self, place: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+        """`place(name, tensor)` is this process's part of a tensor of the shape of the weight `name`. Called once
+        after `prepare`, and after `load_state` when a tuning goes on; from then on weights are DTensors."""
+        ...
 
     def state(self) -> Weights: ...
 

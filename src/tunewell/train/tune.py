@@ -249,7 +249,7 @@ def tune(
         lr_scheduler_type="constant" if averaged is not None else recipe.lr_scheduler_type,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        bf16=bf16,
+        bf16=bf16 and not recipe.fsdp,  # layers in parts have their own
         optim="adamw_torch_fused",
         eval_strategy="steps" if validate else "no",
         eval_steps=planned.every,
@@ -295,6 +295,14 @@ def tune(
         watchers.insert(2, monitor)
     if recipe.early_stopping_patience and validate is not None:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+    sharded = None
+    if recipe.fsdp:
+        from tunewell.train.sharding import Sharded
+
+        model.to(arguments.device)
+        sharded = Sharded(model, bf16=bf16, strategies=strategies)
+        sharded.share_out(strategies)
+        echo(f"tune: weights, gradients and moments are in {processes.size()} parts")
     guard = None
     if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
         guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), rows=rows * accumulate, echo=echo)
@@ -303,7 +311,7 @@ def tune(
     agree = Agree(stop)
     watchers += [stop, agree] if processes.together() else [stop]
     trainer = TunewellTrainer(
-        model=model,
+        model=model if sharded is None else sharded.model,
         args=arguments,
         train_dataset=encoded,
         eval_dataset=encoded,
@@ -324,6 +332,7 @@ def tune(
         guard=guard,
         kept=kept,
         optim=recipe.optim,
+        sharded=sharded,
         validate=validate,
         callbacks=watchers,
     )
@@ -350,6 +359,8 @@ def tune(
             expected="free disk space and a folder that can be written",
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
+    if sharded is not None:
+        sharded.settle(strategies)
     model.eval()
     if guard is not None:
         guard.tell()
@@ -357,7 +368,7 @@ def tune(
     if monitor is not None and validate is not None and monitor.roll_back(model):
         finish(model, strategies, None)
         state.best_global_step, state.best_metric = monitor.kept_step, validate(model)[spec.metric]
-    else:
+    elif sharded is None or processes.rank() == 0:  # the others have no whole model
         finish(model, strategies, state.best_model_checkpoint)
     if monitor is not None:
         monitor.close(model)
