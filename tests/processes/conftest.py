@@ -11,6 +11,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import pair  # noqa: E402
 
+
+def asked(request) -> list[str]:
+    """The names of cases that are asked for of a module."""
+    items = [i for i in request.session.items if i.module is request.module and "name" in i.fixturenames]
+    return list(dict.fromkeys(i.callspec.params["name"] for i in items))
+
 KEYS = {
     "num_train_epochs": 2, "learning_rate": 1e-3, "bf16": False, "threads": 1, "per_device_train_batch_size": 8,
     "evals_per_epoch": 2, "early_stopping_patience": 0, "probes": ["none"], "general_samples": 32, "max_length": 64,
@@ -53,7 +59,9 @@ def cases(tmp_path_factory, tiny_model, tiny_decoder, tiny_t5, make_reviews, sav
     writer = {"model": str(tiny_decoder), "task": "text-generation", "generation_samples": 4, **general, **said}
     bare = {k: v for k, v in {**KEYS, **general, **classes}.items() if k != "validation"}
     return {
-        "classes": {**KEYS, **general, **classes, "model": str(bert), "strategy": ["ewc", "ema", "lpft"], "ema_decay": 0.5},
+        "classes": {**KEYS, **general, **classes, "model": str(bert), "strategy": ["ewc", "ema", "lpft"],
+                    "ema_decay": 0.5},
+        "half": {**KEYS, **writer, "bf16": True, "strategy": ["distill"]},
         "recalled": {**bare, "model": str(bert), "validation_size": 0.0, "strategy": ["recadam", "swa", "llrd"],
                      "swa_start": 0.3},
         "adapted": {**KEYS, **writer, "strategy": ["lora"]},
@@ -67,5 +75,5 @@ def cases(tmp_path_factory, tiny_model, tiny_decoder, tiny_t5, make_reviews, sav
         "translation": {**KEYS, **pairs, "model": str(t5), "task": "translation", "strategy": ["l2sp"],
                         "generation_samples": 4, "gradient_accumulation_steps": 2},
         "questions": {**KEYS, **general, **questions, "model": str(bert), "task": "question-answering",
-                      "strategy": ["distill"], "learning_rate": 5e-4},
+                      "strategy": ["distill"]},
     }  # fmt: skip

@@ -73,7 +73,7 @@ class Sharded:
         memo |= {id(b): b for b in plain.buffers()}
         memo |= {id(p): torch.nn.Parameter(p.data, requires_grad=p.requires_grad) for p in plain.parameters()}
         self.model: Any = copy.deepcopy(plain, memo)
-        mesh = init_device_mesh(plain.device.type, (processes.size(),))
+        mesh = init_device_mesh(next(plain.parameters()).device.type, (processes.size(),))
         low, high = (torch.bfloat16, torch.float32) if bf16 else (None, None)
         for block in blocks(self.model):
             fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=low, reduce_dtype=high))
