@@ -1,8 +1,8 @@
 """Several processes that tune one model: `torchrun --nproc-per-node 2 -m tunewell run …`.
 
 Process 0 does the whole run and alone writes the run folder; the others wait, and take part in each tuning. A step's
-rows are those of one process, dealt out; gradients are averaged (DDP), and what process 0 decides is told to all.
-Nothing is pickled: decisions travel as JSON, numbers as tensors.
+rows are those of one process, dealt out; gradients are averaged (DDP; with `fsdp` in parts, see train/sharding.py), and
+what process 0 decides is told to all. Decisions travel as JSON, numbers as tensors.
 """
 
 from __future__ import annotations
@@ -81,6 +81,14 @@ def refuse(job: Job) -> None:
     """Raises RecipeError where a job cannot be tuned by several processes."""
     if not _begun:
         return
+    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if os.environ.get(name, "false").lower() in ("true", "1"):
+            raise RecipeError(
+                f"`accelerate launch` asks for its own {what}, which would shard the model a second time",
+                where=name,
+                expected="`torchrun`, or `accelerate launch` without it",
+                remedy="leave it out; `fsdp: true` in the recipe shards the model",
+            )
     recipe = job.recipe
     problem = ""
     if held := [s for s in recipe.strategies if s in ("sam", "prompt", "fewshot", "auto")]:

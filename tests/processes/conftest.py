@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import pair  # noqa: E402
-
-
-def asked(request) -> list[str]:
-    """The names of cases that are asked for of a module."""
-    items = [i for i in request.session.items if i.module is request.module and "name" in i.fixturenames]
-    return list(dict.fromkeys(i.callspec.params["name"] for i in items))
+import pair
 
 KEYS = {
     "num_train_epochs": 2, "learning_rate": 1e-3, "bf16": False, "threads": 1, "per_device_train_batch_size": 8,

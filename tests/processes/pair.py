@@ -18,6 +18,12 @@ JOBS = Path(__file__).with_name("jobs.py")
 PATIENCE = 600
 
 
+def asked(request: Any) -> list[str]:
+    """The names of cases that are asked for of a module."""
+    items = [i for i in request.session.items if i.module is request.module and "name" in i.fixturenames]
+    return list(dict.fromkeys(i.callspec.params["name"] for i in items))
+
+
 def alone(folder: Path, cases: dict[str, dict[str, Any]]) -> Path:
     """The cases in this process."""
     runpy.run_path(str(JOBS))["tuned"](folder, cases)

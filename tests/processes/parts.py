@@ -41,7 +41,8 @@ def main(folder: Path) -> None:
     plain = copy.deepcopy(whole)
     sharded = Sharded(plain, bf16=False)
     assert all(p.numel() == 0 for p in plain.parameters())
-    assert {n: p.shape for n, p in sharded.model.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
+    shapes = [{name: p.shape for name, p in m.named_parameters()} for m in (sharded.model, whole)]
+    assert shapes[0] == shapes[1]
     held = sum(local(p).numel() for p in sharded.model.parameters())
     assert processes.total([held])[0] == sum(p.numel() for p in whole.parameters())  # nothing twice, nothing lost
 

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import pair  # noqa: E402
-from conftest import asked  # noqa: E402
+import pair
 
 NAMES = ("classes", "recalled", "adapted", "scores", "packed", "anchored", "translation", "questions")
 
 
 @pytest.fixture(scope="module")
 def tunings(request, cases, tmp_path_factory) -> tuple[Path, Path]:
-    folder, cases = tmp_path_factory.mktemp("sharded"), {name: cases[name] for name in asked(request)}
+    folder, cases = tmp_path_factory.mktemp("sharded"), {name: cases[name] for name in pair.asked(request)}
     started = pair.start(folder / "two", {name: {**keys, "fsdp": True} for name, keys in cases.items()})
     return pair.alone(folder / "one", cases), pair.finish(folder / "two", started)
 
@@ -67,8 +66,12 @@ def test_killed_parts_go_on_in_another_number(cases, tmp_path):
 
 
 def test_what_cannot_be_in_parts_is_said(monkeypatch):
+    from tunewell import processes
+    from tunewell.errors import RecipeError
     from tunewell.recipe_file import load_recipe
-    from tunewell.train.sharding import refused
+    from tunewell.train.sharding import check
+
+    monkeypatch.setattr(processes, "_begun", True)
 
     for keys, problem in (
         ({"strategy": ["gpm"]}, "turns the steps of whole layers"),
@@ -76,9 +79,10 @@ def test_what_cannot_be_in_parts_is_said(monkeypatch):
         ({"strategy": ["lora"], "load_in_4bit": True}, "cannot be cut"),
         ({"monitor": "stop", "keep": 0.98}, "`monitor: stop` reads whole weights"),
     ):
-        error = refused(load_recipe(train="x.csv", fsdp=True, **keys))
-        assert error is not None and problem in str(error) and error.where == "fsdp"
-    assert refused(load_recipe(train="x.csv", fsdp=True, strategy=["distill", "lora", "ema"])) is None
+        with pytest.raises(RecipeError, match=problem) as caught:
+            check(load_recipe(train="x.csv", fsdp=True, **keys))
+        assert caught.value.where == "fsdp"
+    check(load_recipe(train="x.csv", fsdp=True, strategy=["distill", "lora", "ema"]))
 
 
 def test_one_process_has_nothing_to_share(tiny_csv, tiny_model, tmp_path):

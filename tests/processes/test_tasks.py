@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import pair  # noqa: E402
-from conftest import asked  # noqa: E402
+import pair
 
 NAMES = ("scores", "answers", "packed", "anchored", "likelihood", "translation", "questions")
 
 
 @pytest.fixture(scope="module")
 def tunings(request, cases, tmp_path_factory) -> tuple[Path, Path]:
-    folder, cases = tmp_path_factory.mktemp("tunings"), {name: cases[name] for name in asked(request)}
+    folder, cases = tmp_path_factory.mktemp("tunings"), {name: cases[name] for name in pair.asked(request)}
     started = pair.start(folder / "two", cases)
     return pair.alone(folder / "one", cases), pair.finish(folder / "two", started)
 

@@ -44,7 +44,9 @@ def preflight(job: Job) -> None:
 
         tensorflow_preflight(job)
     if recipe.fsdp:
-        _shardable(job)
+        from tunewell.train.sharding import check as shardable
+
+        shardable(recipe)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")
@@ -56,22 +58,6 @@ def preflight(job: Job) -> None:
         need("quantize", "load_in_4bit")
     if reads and recipe.general_text is not None:
         general_texts(recipe.general_text, recipe.general_samples, seed=recipe.seed)
-
-
-def _shardable(job: Job) -> None:
-    """Raises RecipeError where weights cannot be spread over processes."""
-    from tunewell import processes
-    from tunewell.train.sharding import refused
-
-    if not processes.together():
-        raise RecipeError(
-            "`fsdp` spreads a model over several processes, and this is one",
-            where="fsdp",
-            expected="a run that `torchrun` starts with two or more processes",
-            remedy="torchrun --nproc-per-node 2 -m tunewell run …, or leave `fsdp` out",
-        )
-    if (error := refused(job.recipe)) is not None:
-        raise error
 
 
 def trackers(names: list[str]) -> None:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tunewell import processes
+from tunewell.errors import RecipeError
 from tunewell.train.hooks import hooks
 
 if TYPE_CHECKING:
-    from tunewell.errors import RecipeError
     from tunewell.recipe import Recipe
     from tunewell.train.hooks import Weights
 
@@ -31,25 +31,35 @@ PARTS = "parts"  # of a checkpoint: the folder with the parts of its weights and
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def refused(recipe: Recipe) -> RecipeError | None:
-    """Why a recipe's model cannot be sharded; None where it can."""
-    from tunewell.errors import RecipeError
+def check(recipe: Recipe) -> None:
+    """Raises RecipeError where a recipe's model cannot be sharded: in one process, or for what needs whole weights."""
+    if not processes.together():
+        raise RecipeError(
+            "`fsdp` spreads a model over several processes, and this is one",
+            where="fsdp",
+            expected="a run that `torchrun` starts with two or more processes",
+            remedy="torchrun --nproc-per-node 2 -m tunewell run …, or leave `fsdp` out",
+        )
+    if problem := unfit(recipe):
+        raise RecipeError(
+            problem,
+            where="fsdp",
+            expected="AdamW on weights of 16 or 32 bits, without gpm and without a monitor that decides",
+            remedy="leave `fsdp` out: then each process holds the whole model",
+        )
 
-    problem = ""
+
+def unfit(recipe: Recipe) -> str:
+    """What of a recipe needs whole weights, in words; empty where nothing does."""
     if "gpm" in recipe.strategies:
-        problem = "`strategy: gpm` turns the steps of whole layers, of which no process holds more than a part"
-    elif recipe.optim != "adamw":
-        problem = f"`optim: {recipe.optim}` has not been tried on parts of weights"
-    elif recipe.load_in_4bit:
-        problem = "`load_in_4bit` packs weights into blocks that cannot be cut"
-    elif recipe.monitor in ("stop", "rollback"):
-        problem = f"`monitor: {recipe.monitor}` reads whole weights at steps that process 0 alone knows"
-    if not problem:
-        return None
-    return RecipeError(
-        problem, where="fsdp", expected="AdamW on whole numbers of bits, with strategies other than gpm",
-        remedy="leave `fsdp` out: then each process holds the whole model",
-    )  # fmt: skip
+        return "`strategy: gpm` turns the steps of whole layers, of which no process holds more than a part"
+    if recipe.optim != "adamw":
+        return f"`optim: {recipe.optim}` has not been tried on parts of weights"
+    if recipe.load_in_4bit:
+        return "`load_in_4bit` packs weights into blocks that cannot be cut"
+    if recipe.monitor in ("stop", "rollback"):
+        return f"`monitor: {recipe.monitor}` reads whole weights at steps that process 0 alone knows"
+    return ""
 
 
 class Sharded:

@@ -157,6 +157,10 @@ def tune(
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
 
+    if recipe.fsdp:
+        from tunewell.train.sharding import Sharded, check
+
+        check(recipe)
     cpu = time.process_time()
     energy = Energy()
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
@@ -297,8 +301,6 @@ def tune(
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     sharded = None
     if recipe.fsdp:
-        from tunewell.train.sharding import Sharded
-
         model.to(arguments.device)
         sharded = Sharded(model, bf16=bf16, strategies=strategies)
         sharded.share_out(strategies)
