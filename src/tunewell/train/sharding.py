@@ -11,6 +11,7 @@ Checkpoints hold the parts, a safetensors file of each process, which any number
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tunewell.train.hooks import Weights
 
 PARTS = "parts"  # of a checkpoint: the folder with the parts of its weights and moments
+M_MMAP_THRESHOLD, LARGE = -3, 2**18  # glibc's number of the setting; blocks from 256 KB on
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -67,6 +69,7 @@ class Sharded:
 
     Args:
         plain: the model; it is empty from now on, except within `whole` and after `settle`.
+        device: where this process computes.
         bf16: layers compute in bfloat16; weights, sums of gradients and moments stay float32.
         strategies: what the twin's hooks may belong to, which must not be copied.
 
@@ -74,16 +77,18 @@ class Sharded:
         model: the twin, whose weights are DTensors, (n / processes, …) at each process; names are those of `plain`.
     """
 
-    def __init__(self, plain: Any, *, bf16: bool, strategies: Sequence[Any] = ()) -> None:
+    def __init__(self, plain: Any, *, device: torch.device, bf16: bool = False, strategies: Sequence[Any] = ()) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        self.plain = plain
+        if device.type == "cpu":
+            give_back_memory()
+        self.plain = plain.to(device)
         memo: dict[int, Any] = {id(s): s for s in strategies}
         memo |= {id(b): b for b in plain.buffers()}
         memo |= {id(p): torch.nn.Parameter(p.data, requires_grad=p.requires_grad) for p in plain.parameters()}
         self.model: Any = copy.deepcopy(plain, memo)
-        mesh = init_device_mesh(next(plain.parameters()).device.type, (processes.size(),))
+        mesh = init_device_mesh(device.type, (processes.size(),))
         low, high = (torch.bfloat16, torch.float32) if bf16 else (None, None)
         for block in blocks(self.model):
             fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=low, reduce_dtype=high))
@@ -227,6 +232,18 @@ def blocks(model: Any) -> list[Any]:
             seen.append(name)
             found += [m for m in module if any(True for _ in m.parameters())]
     return found
+
+
+def give_back_memory() -> None:
+    """Let glibc return what is freed to the system at once, in this process and from now on; no other library is asked.
+
+    It keeps freed blocks below a threshold that grows with them, to 32 MB, for later use. The weights of a layer are
+    such blocks, which come and go at every pass: what was kept of them was larger than what `fsdp` saves.
+    """
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

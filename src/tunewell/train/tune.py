@@ -301,8 +301,7 @@ def tune(
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     sharded = None
     if recipe.fsdp:
-        model.to(arguments.device)
-        sharded = Sharded(model, bf16=bf16, strategies=strategies)
+        sharded = Sharded(model, device=arguments.device, bf16=bf16, strategies=strategies)
         sharded.share_out(strategies)
         echo(f"tune: weights, gradients and moments are in {processes.size()} parts")
     guard = None
