@@ -1,8 +1,8 @@
 """Several processes that tune one model: `torchrun --nproc-per-node 2 -m tunewell run …`.
 
 Process 0 does the whole run and alone writes the run folder; the others wait, and take part in each tuning. A step's
-rows are those of one process, dealt out; gradients are averaged (DDP), and what process 0 decides is told to all.
-Nothing is pickled: decisions travel as JSON, numbers as tensors.
+rows are those of one process, dealt out; gradients are averaged (DDP; with `fsdp` in parts, see train/sharding.py), and
+what process 0 decides is told to all. Decisions travel as JSON, numbers as tensors.
 """
 
 from __future__ import annotations
@@ -81,15 +81,17 @@ def refuse(job: Job) -> None:
     """Raises RecipeError where a job cannot be tuned by several processes."""
     if not _begun:
         return
-    from tunewell.tasks import by_likelihood
-
+    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if os.environ.get(name, "false").lower() in ("true", "1"):
+            raise RecipeError(
+                f"`accelerate launch` asks for its own {what}, which would shard the model a second time",
+                where=name,
+                expected="`torchrun`, or `accelerate launch` without it",
+                remedy="leave it out; `fsdp: true` in the recipe shards the model",
+            )
     recipe = job.recipe
     problem = ""
-    if job.spec.name not in ("text-classification", "text-regression"):
-        problem = f"`task: {job.spec.name}`"
-    elif by_likelihood.chosen(job):
-        problem = "classes by the likelihood of their names"
-    elif held := [s for s in recipe.strategies if s in ("sam", "prompt", "fewshot", "auto")]:
+    if held := [s for s in recipe.strategies if s in ("sam", "prompt", "fewshot", "auto")]:
         problem = f"`strategy: {held[0]}`"
     elif "freeze" in recipe.strategies and recipe.freeze == "gradual":
         problem = "`freeze: gradual`"
@@ -105,8 +107,7 @@ def refuse(job: Job) -> None:
         raise RecipeError(
             f"{problem} is tuned by one process, and {size()} were started",
             where="torchrun",
-            expected="text-classification or text-regression, without sam, prompt, fewshot, auto, augment, unlabelled "
-            "texts and gradual thawing",
+            expected="a run without sam, prompt, fewshot, auto, augment, unlabelled texts and gradual thawing",
             remedy="start it without torchrun",
         )
 
@@ -139,6 +140,16 @@ def total(values: Sequence[float]) -> list[float]:
     numbers = torch.tensor(list(values), dtype=torch.float64)
     dist.all_reduce(numbers)
     return numbers.tolist()
+
+
+def share(count: float) -> float:
+    """What a mean over `count` items of this process is to be multiplied by, so that the mean of it over processes,
+    as gradients are averaged, is the mean over the items of all.
+
+    >>> share(3)
+    1.0
+    """
+    return count * size() / max(total([count])[0], 1.0) if _begun else 1.0
 
 
 def wait() -> None:
@@ -232,10 +243,14 @@ class Dealt:
 
 
 class DealtCollator:
-    """Another collator, which says with `idle` that a batch does not count."""
+    """Another collator, which says with `idle` that a batch does not count.
 
-    def __init__(self, collate: Any, batches: Dealt) -> None:
-        self.collate, self.batches = collate, batches
+    Args:
+        ignored: the label of a token without loss, where the loss is one of tokens; an idle batch has no others.
+    """
+
+    def __init__(self, collate: Any, batches: Dealt, ignored: int | None = None) -> None:
+        self.collate, self.batches, self.ignored = collate, batches, ignored
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         import torch
@@ -243,11 +258,15 @@ class DealtCollator:
         out = self.collate(rows)
         if self.batches.idle:
             out["idle"] = torch.ones(1)
+            if self.ignored is not None:
+                out["labels"] = torch.full_like(out["labels"], self.ignored)
         return out
 
 
 def summon(job: Job, folder: Path) -> None:
     """Ask the other processes to take part in the tuning that process 0 is about to begin."""
+    from tunewell.stages.rewrite import ROWS, wanted
+
     if _begun and rank() == 0:
         told(
             {
@@ -255,6 +274,7 @@ def summon(job: Job, folder: Path) -> None:
                 "max_length": job.max_length,
                 "candidate": job.candidate,
                 "folder": str(folder.absolute()),
+                "rewritten": str((job.folder / ROWS).absolute()) if wanted(job.recipe) else None,
             }
         )
 
@@ -270,6 +290,7 @@ def assist() -> str:
             with Job(Recipe(**asked["recipe"]), output_dir=None, progress=False) as job:
                 job.candidate = asked["candidate"]
                 job.__dict__["max_length"] = asked["max_length"]
+                job.rewritten = Path(asked["rewritten"]) if asked["rewritten"] else None
                 tuned_in(job, Path(asked["folder"]))
     return str(asked["done"])
 

@@ -480,6 +480,11 @@ class Recipe(BaseModel):
         ge=1,
     )
     gradient_accumulation_steps: int = _key(1, "training", "Batches whose gradients are added up before a step.", ge=1)
+    fsdp: bool = _key(
+        False,
+        "training",
+        "Under `torchrun` each process holds its part of weights, gradients and AdamW's moments (FSDP2), not all.",
+    )
     per_device_eval_batch_size: int = _key(64, "training", "Rows a batch in evaluation and prediction.", ge=1)
     warmup_ratio: float = _key(
         0.1, "training", "Share of the steps over which the rate climbs to its peak.", ge=0, le=1

@@ -153,6 +153,21 @@ def test_two_processes_give_what_one_gives_for_each(place, name, more, train):
 
 
 @pytest.mark.slow
+def test_a_model_in_parts_leaves_the_same_run(place):
+    """With `fsdp` the run folder holds the same files, the weights whole, and says the same."""
+    one = finish(place, line("together", "--strategy", "l2sp"), 1)
+    two = finish(place, line("parts", "--strategy", "l2sp", "--fsdp"), 2)
+    same_within_noise(one, two)
+    files = [sorted(str(f.relative_to(run)) for f in run.rglob("*") if f.is_file()) for run in (one, two)]
+    assert files[1] == files[0]
+    tests = [json.loads((run / "summary.json").read_text())["test"] for run in (one, two)]
+    assert tests[1] == tests[0]
+    said = (place / "parts.txt").read_text()
+    assert said.count("tune: weights, gradients and moments are in 2 parts") == 1
+    assert "Warning" not in said
+
+
+@pytest.mark.slow
 def test_killed_and_stopped_it_goes_on(place):
     """SIGKILL to all, then SIGTERM to the launcher, then to the end: as if nothing had happened."""
     more = ("--num_train_epochs", "12")

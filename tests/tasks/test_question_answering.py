@@ -66,6 +66,22 @@ def test_which_rows_are_chinese():
     assert units("在 1964年，John Smith") == ["在", "1964", "年", "john", "smith"]
 
 
+def test_the_loss_of_a_span_by_hand():
+    """Two tokens of three are the row's own: uniform logits over them cost ln 2 nats, however far it is padded."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from tunewell.tasks.question_answering.task import span_loss
+
+    start = torch.tensor([[0.0, 0.0, 7.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    end = torch.tensor([[0.0, 0.0, 7.0], [0.0, 0.0, 0.0]])
+    losses = span_loss(SimpleNamespace(start_logits=start, end_logits=end), torch.tensor([[0, 1, 2], [0, 2, 3]]))
+    assert losses.tolist() == pytest.approx([np.log(2), np.log(3)])
+    losses.sum().backward()
+    assert start.grad[0].tolist() == pytest.approx([-0.25, 0.25, 0.0])
+
+
 # ---------------------------------------------------------------- windows and spans
 
 

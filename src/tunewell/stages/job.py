@@ -57,6 +57,7 @@ class Job:
     Attributes:
         hooks, callbacks: strategies and Trainer callbacks beside the recipe's (those of a sequence of tasks).
         adapted: weights that the base model begins with instead of its own (those of pretraining).
+        rewritten: the answers that process 0 has rewritten, at another process of the run.
         more: what tuning depends on beside recipe, rows and base model; part of its key.
     """
 
@@ -66,6 +67,7 @@ class Job:
     monitor: Any = None  # the one that watches the tuning at work
     pace: tuple[int, int] | None = None  # steps, and steps between validations, where they are not the recipe's to say
     adapted: Path | None = None
+    rewritten: Path | None = None
     more: tuple[Any, ...] = ()
 
     def __init__(

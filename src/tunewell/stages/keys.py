@@ -77,6 +77,8 @@ def keys_for(recipe: Recipe, rows: str, model_path: str, more: tuple[Any, ...] =
         training["augment"] = augment_key(recipe)
     if recipe.framework != "pytorch":
         training["framework"] = recipe.framework
+    if recipe.fsdp:  # its checkpoints are in parts
+        training["fsdp"] = True
     training["general"] = _content(recipe.general_text)
     tune = fingerprint(data, training, *more)
     budget: tuple[Any, ...] = (recipe.keep, recipe.keep_worst, recipe.average_alphas, recipe.lines_alphas)

@@ -43,6 +43,10 @@ def preflight(job: Job) -> None:
         from tunewell.backends.tensorflow.fits import preflight as tensorflow_preflight
 
         tensorflow_preflight(job)
+    if recipe.fsdp:
+        from tunewell.train.sharding import check as shardable
+
+        shardable(recipe)
     trackers(recipe.report_to)
     if recipe.probe_files or recipe.probes not in (["auto"], ["none"]):
         job.task.suite(job, "select")

@@ -108,6 +108,8 @@ def with_answers(train: Any, found: Sequence[dict[str, Any]]) -> Any:
 
 def rows_of(job: Job) -> list[dict[str, Any]]:
     """The entries of sdft.jsonl, one a training row; made once and kept in the run folder."""
+    if job.rewritten is not None:
+        return _read(job.rewritten)
     recipe = job.recipe
     settings = {key: getattr(recipe, key) for key in STRATEGY_KEYS[SDFT]}
     rows = job.splits["train"]["messages"][:]
@@ -124,10 +126,11 @@ def rows_of(job: Job) -> list[dict[str, Any]]:
         shutil.rmtree(parts, ignore_errors=True)
         return entries
 
-    def read() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (job.folder / ROWS).read_text(encoding="utf-8").split("\n") if line]
+    return job.folder.step(SDFT, key, [FILE, ROWS], make, lambda: _read(job.folder / ROWS))
 
-    return job.folder.step(SDFT, key, [FILE, ROWS], make, read)
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def seconds(job: Job) -> float:

@@ -52,6 +52,9 @@ def monitor_of(job: Job) -> Any:
     mode = recipe.monitor or ("watch" if job.watched and recipe.probes != ["none"] else "off")
     if mode == "off":
         return None
+    if recipe.fsdp:
+        job.echo("monitor: off, since under `fsdp` no process holds the whole model while it is tuned")
+        return None
     if not job.task.watchable(job):
         if recipe.monitor is None:
             return None
@@ -111,8 +114,8 @@ def tuned_in(job: Job, folder: Path) -> tuple[Any, Training]:
     from tunewell import processes
     from tunewell.stages.rewrite import learned as on_learned_rows
 
-    processes.summon(job, folder)
     child = on_learned_rows(job)  # before the model is there, since it asks one of its own
+    processes.summon(job, folder)
     model, inputs = job.fresh_model(), job.task.inputs(child)
     learned = job.targets("train") if inputs is None else np.empty(0)
     if job.spec.regression:

@@ -55,18 +55,23 @@ class Anchor:
     def batch_loss(self, model: Any, inputs: dict[str, Any], outputs: Any, step: int) -> torch.Tensor | None:
         import torch
 
+        from tunewell import processes
+
         if not self.weight:
             return None
+        idle, inputs = "idle" in inputs, {k: v for k, v in inputs.items() if k != "idle"}
         with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             base = self.teacher(**inputs) if self.decoder else self.teacher.base_model(**inputs)
-        mask = inputs["attention_mask"]
+        mask = inputs["attention_mask"] * (not idle)
         if self.decoder:
-            return self.weight * divergence(base.logits, outputs.logits, mask)
+            part = processes.share(int(mask.sum()))
+            return self.weight * part * divergence(base.logits, outputs.logits, mask)
         from tunewell.models.embed import mean_pool
         from tunewell.strategies.distillation import relative_distance
 
         student, teacher = (mean_pool(h.float(), mask) for h in (self.hidden, base.last_hidden_state))
-        return self.weight * relative_distance(student, teacher)
+        part = processes.share(int(mask.any(dim=1).sum()))
+        return self.weight * part * relative_distance(student, teacher)
 
     def finish(self, model: Any) -> None:
         if self.weight and not self.decoder:

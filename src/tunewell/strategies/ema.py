@@ -45,6 +45,9 @@ class MovingAverage:
     def load_state(self, state: Weights) -> None:
         self.average = dict(state)
 
+    def shard(self, place: Any) -> None:
+        self.average = {name: place(name, w) for name, w in self.average.items()}
+
     def finish(self, model: Any) -> None:
         put(model, self.average)
 

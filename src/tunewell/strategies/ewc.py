@@ -65,6 +65,12 @@ class ElasticWeights:
 
             self.importance = cached(tuning, "ewc", measure)
 
+    def shard(self, place: Any) -> None:
+        if self.weight:
+            self.anchor, self.importance = (
+                {name: place(name, w) for name, w in held.items()} for held in (self.anchor, self.importance)
+            )
+
     def after_backward(self, model: Any, step: int) -> None:
         from tunewell.strategies.quadratic import pull
 

@@ -25,6 +25,9 @@ class L2SP:
 
         self.anchor = anchors(tuning.model) if self.weight else {}
 
+    def shard(self, place: Any) -> None:
+        self.anchor = {name: place(name, w) for name, w in self.anchor.items()}
+
     def after_backward(self, model: Any, step: int) -> None:
         from tunewell.strategies.quadratic import pull
 

@@ -33,6 +33,9 @@ class RecallAndLearn:
         self.t0 = self.share * tuning.steps
         self.anchor = anchors(tuning.model) if self.pull else {}
 
+    def shard(self, place: Any) -> None:
+        self.anchor = {name: place(name, w) for name, w in self.anchor.items()}
+
     def before_step(self, model: Any, step: int) -> None:
         if self.pull:
             self.before = {n: p.detach().clone() for n, p in model.named_parameters() if n in self.anchor}

@@ -59,6 +59,9 @@ class StochasticWeightAveraging:
         self.count = int(state["count"])
         self.mean = {n.removeprefix("mean."): w for n, w in state.items() if n != "count"}
 
+    def shard(self, place: Any) -> None:
+        self.mean = {name: place(name, w) for name, w in self.mean.items()}
+
     def finish(self, model: Any) -> None:
         from tunewell.strategies.ema import put
 

@@ -130,12 +130,10 @@ def inputs(job: Job) -> Inputs:
     writer = CausalWriter(None, job.tokenizer, max(len(row.ids) for row in rows))
 
     def tokens(model: Any) -> TokenLoss:
-        return token_loss(model, writer, packing=job.recipe.packing, echo=job.echo)
+        whole = "anchor" in job.recipe.strategies  # compares whole logits, which the fast way never makes
+        return token_loss(model, writer, packing=job.recipe.packing, whole=whole, echo=job.echo)
 
-    whole = "anchor" in job.recipe.strategies  # compares whole logits, which the fast way never makes
-    return Inputs(
-        Dataset.from_dict(inputs_of(rows)), writer.collate, writer.loss, writer.max_length, None if whole else tokens
-    )
+    return Inputs(Dataset.from_dict(inputs_of(rows)), writer.collate, writer.loss, writer.max_length, tokens)
 
 
 def zero_shot(job: Job) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ from tunewell import processes
 from tunewell.errors import TrainingError
 from tunewell.results import GuardEvent, GuardRecord
 from tunewell.train.hooks import hooks
+from tunewell.train.sharding import local
 from tunewell.train.signs import signs, slope
 
 if TYPE_CHECKING:
@@ -169,9 +170,11 @@ class Guard(TrainerCallback):
         """How far the trained weights are from the last good state, relative to their size."""
         away = size = 0.0
         for name, p in self._trained():
-            before = self._good[name].to(p.device)
-            away += float((p.detach() - before).square().sum())
+            now, before = local(p.detach()), local(self._good[name]).to(p.device)
+            away += float((now - before).square().sum())
             size += float(before.square().sum())
+        if self.trainer is not None and self.trainer.sharded is not None:
+            away, size = processes.total([away, size])
         return math.sqrt(away / max(size, 1e-12))
 
     @property
@@ -282,6 +285,9 @@ class Guard(TrainerCallback):
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self._found = state
 
+    def shard(self, place: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+        self._found = {k: place(_weight(k), v) for k, v in self._found.items()}
+
     def _restore(self, state: dict[str, torch.Tensor]) -> None:
         figures = state["guard.figures"].tolist()
         self._level, seen, self._first, self._best, since, bad, self._good_level, step, self.factor = figures
@@ -311,6 +317,16 @@ class Guard(TrainerCallback):
             factor=self.factor,
             signs=signs(self.losses, self.rates, warmup=self.warmup, thrown=bool(self.events)),
         )
+
+
+def _weight(key: str) -> str:
+    """The name of the weight that a tensor of the last good state belongs to, a strategy's among them.
+
+    >>> _weight("strategy.swa.mean.head.bias"), _weight("strategy.ema.head.bias"), _weight("head.bias")
+    ('head.bias', 'head.bias', 'head.bias')
+    """
+    own = key.split(".", 2)[2] if key.startswith("strategy.") else key
+    return own.removeprefix("mean.")
 
 
 KINDS = ("not finite", "blown up", "fell back", "stuck", "oscillating", "creeping")

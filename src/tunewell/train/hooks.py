@@ -13,6 +13,7 @@
     after_backward  gradients are there and not yet clipped: add to them
     before_step, after_step  around the optimiser's update
     validating    a context manager around validation: which weights are scored
+    shard         where each process holds a part of every weight (`fsdp`): cut whole tensors that belong to weights
     state, load_state  tensors that a checkpoint must hold, so that a resumed run equals an uninterrupted one
     finish        after tuning, the best weights in the model: merge adapters, put averages in place
     variants      after tuning: other weights worth considering, such as averages with the base model
@@ -103,7 +104,11 @@ class Hooks(Protocol):
     def batch_loss(
         self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], outputs: Any, step: int
     ) -> torch.Tensor | None:
-        """As `extra_loss`, with the batch (labels taken out) and the model's outputs at hand."""
+        """As `extra_loss`, with the batch (labels taken out) and the model's outputs at hand.
+
+        With several processes it is the part of the batch that this one has, and the term is to be its part of the
+        whole batch's (`processes.share`); `inputs` holds `idle` where that part does not count.
+        """
         ...
 
     def labelled_loss(
@@ -129,6 +134,11 @@ class Hooks(Protocol):
         ...
 
     def validating(self, model: PreTrainedModel) -> AbstractContextManager[Any]: ...
+
+    def shard(self, place: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+        """`place(name, tensor)` is this process's part of a tensor of the shape of the weight `name`. Called once
+        after `prepare`, and after `load_state` when a tuning goes on; from then on weights are DTensors."""
+        ...
 
     def state(self) -> Weights: ...
 

@@ -115,13 +115,16 @@ def _file(folder: str | Path, strategy: Strategy) -> Path:
 
 
 def save_states(strategies: Sequence[Strategy], folder: str | Path) -> None:
-    """Write what strategies carry into a checkpoint."""
+    """Write what strategies carry into a checkpoint; called by all processes where tensors are in parts."""
     from safetensors.torch import save_file
+
+    from tunewell import processes
+    from tunewell.train.sharding import whole_state
 
     for strategy in strategies:
         for state in hooks([strategy], "state"):
-            tensors = {k: v.detach().cpu().contiguous() for k, v in state().items()}
-            if tensors:
+            tensors = {k: v.detach().cpu().contiguous() for k, v in whole_state(state()).items()}
+            if tensors and processes.rank() == 0:
                 save_file(tensors, str(_file(folder, strategy)))
 
 

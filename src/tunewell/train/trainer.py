@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from tunewell.train.frozen import Kept
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
+    from tunewell.train.sharding import Sharded
 
+SCHEDULER = "scheduler.pt"  # Trainer's name
 MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
 
 
@@ -67,8 +69,10 @@ class TunewellTrainer(Trainer):
         guard: Guard | None = None,
         kept: Kept | None = None,
         optim: str = ADAMW,
+        sharded: Sharded | None = None,
         **options: Any,
     ) -> None:
+        self.sharded = sharded
         super().__init__(**options)
         self.loop_state = LoopState(self)
         self.carried = [*strategies, *carried, self.loop_state]  # whose state a checkpoint holds
@@ -126,7 +130,42 @@ class TunewellTrainer(Trainer):
             self.optimizer = grouped(self, self.model, factors)
         return super().create_optimizer(model)
 
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if self.sharded is None:  # parts are where they belong
+            super()._move_model_to_device(model, device)
+
     # ------------------------------------------------------------ checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.sharded is None:
+            super().save_model(output_dir, _internal_call)
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.sharded.save(folder, self.optimizer)
+        save_states(self.carried, folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.sharded is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:  # the moments stand beside the weights
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)  # type: ignore[union-attr]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.sharded is None or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        self.sharded.load_moments(Path(checkpoint), self.optimizer)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER, weights_only=True))
+        for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _load_best_model(self) -> None:
+        if self.sharded is None:
+            super()._load_best_model()
+        else:
+            self.sharded.load(Path(str(self.state.best_model_checkpoint)))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """The model and what strategies carry, by process 0; Trainer calls it at all."""
@@ -159,8 +198,13 @@ class TunewellTrainer(Trainer):
         processes.wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.sharded is not None:
+            self.sharded.load(Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_states(self.carried, resume_from_checkpoint)
+        if self.sharded is not None:
+            self.sharded.share_out(self.carried)
 
     def _init_training_state(self, *arguments: Any, **options: Any) -> Any:
         """Trainer's, after which the best checkpoint is one of this folder, and a tuning that had ended has."""
@@ -188,6 +232,7 @@ class TunewellTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        idle = inputs.pop("idle", None)
         if self.token_loss is not None:
             assert num_items_in_batch is not None
             with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
@@ -195,8 +240,8 @@ class TunewellTrainer(Trainer):
             self._tell_guard(model, nats, lambda: int(self.token_loss.count(inputs["labels"])))  # type: ignore[union-attr]
             # processes average their gradients, and each has only its own tokens above the line
             loss = nats * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
-            return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs)
-        labels, rows, idle = inputs.pop("labels"), inputs.pop("row", None), inputs.pop("idle", None)
+            return self._with_terms(model, loss, inputs, outputs, None, None, return_outputs, counted=idle is None)
+        labels, rows = inputs.pop("labels"), inputs.pop("row", None)
         with self._from_memory(model, inputs, rows):
             outputs = model(**inputs)
         rows_a_step = self.batches.rows * self.args.gradient_accumulation_steps
@@ -243,15 +288,14 @@ class TunewellTrainer(Trainer):
             if counted and not self._climbed:  # the same rows again are not new rows
                 if BOUNDS in inputs:
                     tokens, bounds = inputs["input_ids"].numel(), inputs[BOUNDS]
-                    pairs = int(bounds.diff().square().sum())
-                    self.counts.add(rows=len(bounds) - 1, tokens=tokens, cells=tokens, pairs=pairs)
+                    found = (len(bounds) - 1, tokens, tokens, int(bounds.diff().square().sum()))
                 else:
                     mask = inputs["attention_mask"]
                     found = (len(mask), int(mask.sum()), mask.numel(), mask.numel() * mask.shape[-1])
-                    if processes.together():
-                        self.seen = [a + b for a, b in zip(self.seen, found, strict=True)]
-                    else:
-                        self.counts.add(**dict(zip(SEEN, found, strict=True)))
+                if processes.together():
+                    self.seen = [a + b for a, b in zip(self.seen, found, strict=True)]
+                else:
+                    self.counts.add(**dict(zip(SEEN, found, strict=True)))
                 if rows is not None and self.dynamics is not None:
                     self.dynamics.add(rows, outputs.logits, labels)
             step = self.state.global_step
@@ -262,7 +306,8 @@ class TunewellTrainer(Trainer):
                     if term is not None:
                         loss = loss + term
                 for batch_loss in hooks(self.strategies, "batch_loss"):
-                    term = batch_loss(self.accelerator.unwrap_model(model), inputs, outputs, step)
+                    seen = {k: v for k, v in inputs.items() if k != "labels"} | ({} if counted else {"idle": True})
+                    term = batch_loss(self.accelerator.unwrap_model(model), seen, outputs, step)
                     if term is not None:
                         loss = loss + term
                 for labelled_loss in hooks(self.strategies, "labelled_loss"):
@@ -323,12 +368,14 @@ class TunewellTrainer(Trainer):
         """Validation by our own scorer: length-sorted, the task's metrics; by process 0, which tells the others."""
         assert self.validate is not None
         metrics: dict[str, float] = {}
-        if self.args.process_index == 0:
+        if self.sharded is not None:
+            metrics = self.sharded.validated(self.strategies, self.validate)
+        elif self.args.process_index == 0:
             with contextlib.ExitStack() as stack:
                 for validating in hooks(self.strategies, "validating"):
                     stack.enter_context(validating(self.model))
-                metrics = {f"{metric_key_prefix}_{k}": float(v) for k, v in self.validate(self.model).items()}
-        metrics = processes.told(metrics)
+                metrics = self.validate(self.model)
+        metrics = processes.told({f"{metric_key_prefix}_{k}": float(v) for k, v in metrics.items()})
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if processes.together():

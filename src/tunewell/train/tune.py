@@ -137,6 +137,7 @@ def tune(
     from transformers import EarlyStoppingCallback, TrainingArguments
 
     from tunewell import processes
+    from tunewell.tasks.generation.loss import IGNORED
     from tunewell.train.accounting import Energy, account, work_of
     from tunewell.train.agree import Agree
     from tunewell.train.attention import attention_dropout
@@ -156,6 +157,10 @@ def tune(
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
 
+    if recipe.fsdp:
+        from tunewell.train.sharding import Sharded, check
+
+        check(recipe)
     cpu = time.process_time()
     energy = Energy()
     started = time.perf_counter()  # teachers are counted, see Counts for what a resumed run adds
@@ -194,7 +199,7 @@ def tune(
     deal: Any = planned.batches
     if processes.together():
         deal = processes.Dealt(deal, place=processes.rank(), of=processes.size())
-        collate = processes.DealtCollator(collate, deal)
+        collate = processes.DealtCollator(collate, deal, IGNORED if tokens is not None else None)
     checkpoints = folder / "checkpoints"
     with processes.zero_first():  # it removes what is not whole
         resume = last_whole(checkpoints, echo)
@@ -248,7 +253,7 @@ def tune(
         lr_scheduler_type="constant" if averaged is not None else recipe.lr_scheduler_type,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        bf16=bf16,
+        bf16=bf16 and not recipe.fsdp,  # layers in parts have their own
         optim="adamw_torch_fused",
         eval_strategy="steps" if validate else "no",
         eval_steps=planned.every,
@@ -270,6 +275,9 @@ def tune(
         dataloader_num_workers=0,
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available() and not _mps(),
+        # the answers' hidden states are no outputs, from which alone DDP would see what is in use
+        ddp_find_unused_parameters=False if tokens is not None else None,
+        ddp_broadcast_buffers=False,
     )
     dynamics = RecordDynamics(len(encoded), -(-steps // planned.steps_an_epoch), spec.problem_type, folder / FILE)
     counts = Counts()
@@ -291,6 +299,11 @@ def tune(
         watchers.insert(2, monitor)
     if recipe.early_stopping_patience and validate is not None:
         watchers.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+    sharded = None
+    if recipe.fsdp:
+        sharded = Sharded(model, device=arguments.device, bf16=bf16, strategies=strategies)
+        sharded.share_out(strategies)
+        echo(f"tune: weights, gradients and moments are in {processes.size()} parts")
     guard = None
     if recipe.guard != "off" and not own:  # a strategy with batches of its own does not learn by the task's loss
         guard = Guard(recipe.guard, steps=steps, warmup=int(arguments.warmup_steps), rows=rows * accumulate, echo=echo)
@@ -299,7 +312,7 @@ def tune(
     agree = Agree(stop)
     watchers += [stop, agree] if processes.together() else [stop]
     trainer = TunewellTrainer(
-        model=model,
+        model=model if sharded is None else sharded.model,
         args=arguments,
         train_dataset=encoded,
         eval_dataset=encoded,
@@ -320,6 +333,7 @@ def tune(
         guard=guard,
         kept=kept,
         optim=recipe.optim,
+        sharded=sharded,
         validate=validate,
         callbacks=watchers,
     )
@@ -346,6 +360,8 @@ def tune(
             expected="free disk space and a folder that can be written",
             remedy="free some space and run the same command again; it goes on where it was",
         ) from error
+    if sharded is not None:
+        sharded.settle(strategies)
     model.eval()
     if guard is not None:
         guard.tell()
@@ -353,7 +369,7 @@ def tune(
     if monitor is not None and validate is not None and monitor.roll_back(model):
         finish(model, strategies, None)
         state.best_global_step, state.best_metric = monitor.kept_step, validate(model)[spec.metric]
-    else:
+    elif sharded is None or processes.rank() == 0:  # the others have no whole model
         finish(model, strategies, state.best_model_checkpoint)
     if monitor is not None:
         monitor.close(model)

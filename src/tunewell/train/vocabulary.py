@@ -80,7 +80,8 @@ def only_used_rows(model: Any, used: np.ndarray) -> Iterator[int]:
     try:
         yield whole.weight.numel() - part.weight.numel()
     finally:
-        with torch.no_grad():
-            whole.weight[ids] = part.weight.detach().to(whole.weight.dtype)
+        if part.weight.numel():  # weights in parts are whole at process 0 alone (train/sharding.py)
+            with torch.no_grad():
+                whole.weight[ids] = part.weight.detach().to(whole.weight.dtype)
         whole.weight.requires_grad_(part.weight.requires_grad)
         model.set_input_embeddings(whole)

@@ -16,22 +16,30 @@ if TYPE_CHECKING:
 
 
 def token_loss(
-    model: Any, writer: Writer, *, packing: bool | None, echo: Callable[[str], None] = lambda line: None
+    model: Any,
+    writer: Writer,
+    *,
+    packing: bool | None,
+    whole: bool = False,
+    echo: Callable[[str], None] = lambda line: None,
 ) -> TokenLoss:
     """How a model learns answers.
 
     Args:
         packing: rows of a batch stand behind one another; None where the model gives the same answers that way.
+        whole: the outputs hold the logits of every token, which a strategy reads; then rows are padded.
 
     Raises:
         ModelError: packing is asked for, and the model answers packed rows otherwise.
     """
+    import torch.nn.functional as F
+
     from tunewell.tasks.generation.head import answer_nats, plain_head
     from tunewell.train import packing as pack
 
-    plain = plain_head(model)
+    plain = not whole and plain_head(model)
     packs = False
-    if writer.shift and packing is not False:
+    if writer.shift and packing is not False and not whole:
         packs = pack.exact(model)
         if packing and not packs:
             raise ModelError(
@@ -52,6 +60,9 @@ def token_loss(
                 return pack.forward(called, inputs)
             return called(**inputs, use_cache=False)
 
+        if whole:
+            outputs, keep = run(), wanted != IGNORED
+            return outputs, F.cross_entropy(outputs.logits[keep].float(), wanted[keep], reduction="sum")
         return answer_nats(bare, run, wanted, plain=plain)
 
     def count(labels: torch.Tensor) -> torch.Tensor:

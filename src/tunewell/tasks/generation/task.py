@@ -252,13 +252,15 @@ class Generation:
     def inputs(self, job: Job) -> Inputs:
         from datasets import Dataset
 
+        from tunewell import processes
         from tunewell.results import write_whole
         from tunewell.tasks.base import Inputs
         from tunewell.tasks.generation.audit import highlighted, inputs_of, sentence
         from tunewell.tasks.generation.learning import token_loss
 
         encoded, _, audit = self._encoded(job)
-        write_whole(job.folder / "audit.json", json.dumps(audit, ensure_ascii=False, indent=1) + "\n")
+        if processes.rank() == 0:
+            write_whole(job.folder / "audit.json", json.dumps(audit, ensure_ascii=False, indent=1) + "\n")
         job.echo(sentence(audit))
         colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         job.echo("audit: a row, what is learnt marked:\n" + highlighted(audit["sample"], colour=colour))
@@ -266,12 +268,10 @@ class Generation:
         longest = max(len(e.ids) for e in encoded)
 
         def tokens(model: Any) -> TokenLoss:
-            return token_loss(model, writer, packing=job.recipe.packing, echo=job.echo)
+            whole = "anchor" in job.recipe.strategies  # compares whole logits, which the fast way never makes
+            return token_loss(model, writer, packing=job.recipe.packing, whole=whole, echo=job.echo)
 
-        whole = "anchor" in job.recipe.strategies  # compares whole logits, which the fast way never makes
-        return Inputs(
-            Dataset.from_dict(inputs_of(encoded)), writer.collate, writer.loss, longest, None if whole else tokens
-        )
+        return Inputs(Dataset.from_dict(inputs_of(encoded)), writer.collate, writer.loss, longest, tokens)
 
     # ------------------------------------------------------------ answers
 

@@ -378,15 +378,20 @@ def load_answerer(path: Path, *, batch_size: int = 64) -> Answerer:
 
 
 def span_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Mean of the cross-entropies of first and last token.
+    """Mean of the cross-entropies of first and last token, over a row's own tokens: how far it is padded is no matter.
 
-    Outputs with start and end logits (B, T), labels (B, 2) of token numbers -> (B,).
+    Outputs with start and end logits (B, T); labels (B, 3): the numbers of the two tokens, and how many tokens the row
+    has -> (B,).
     """
+    import torch
     import torch.nn.functional as F
 
-    first = F.cross_entropy(outputs.start_logits.float(), labels[:, 0], reduction="none")
-    last = F.cross_entropy(outputs.end_logits.float(), labels[:, 1], reduction="none")
-    return (first + last) / 2
+    padding = torch.arange(outputs.start_logits.shape[1], device=labels.device) >= labels[:, 2:]
+
+    def one(logits: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits.float().masked_fill(padding, -torch.inf), place, reduction="none")
+
+    return (one(outputs.start_logits, labels[:, 0]) + one(outputs.end_logits, labels[:, 1])) / 2
 
 
 def row_scores(rows: Dataset, predictions: Sequence[str]) -> np.ndarray:
@@ -463,7 +468,7 @@ def _collator(tokenizer: Any) -> Callable[[list[dict[str, Any]]], dict[str, torc
         import torch
 
         batch = pad([Window(0, r["input_ids"], r.get("token_type_ids"), []) for r in rows], tokenizer)
-        return {**batch, "labels": torch.tensor([r["labels"] for r in rows])}
+        return {**batch, "labels": torch.tensor([[*r["labels"], len(r["input_ids"])] for r in rows])}
 
     return collate
 
