@@ -1,0 +1,107 @@
+"""Jobs on Ray: the same results as here, a killed worker replaced, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunewell.errors import DataError, WorkerError
+from tunewell.workers import Workers, done
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+
+def values(*args: Any, **options: Any) -> list[Any]:
+    return [one.result() for one in done(*args, **options)]
+
+
+def test_results_are_those_of_this_process(chores, shared, ray_here, tmp_path):
+    said: list[str] = []
+    here = values(chores.double, range(6), shared())
+    there = values(chores.double, range(6), shared(), ray_here, threads=1, in_order=True, echo=said.append)
+    assert [row[0] for row in there] == [row[0] for row in here]
+    assert {row[1] for row in there} == {1}
+    assert os.getpid() not in {row[2] for row in there}
+    assert len((tmp_path / "opened").read_text().split()) == len({row[2] for row in there}) <= 2
+    assert said == ["workers: Ray on this machine: 2 jobs at once, each with 1 thread"]
+
+
+def test_order_is_kept(chores, shared, ray_here):
+    assert values(chores.late_first, range(4), shared(), ray_here, threads=1, in_order=True, ahead=2) == [0, 1, 2, 3]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_counted_twice(chores, shared, ray_here, tmp_path):
+    said: list[str] = []
+    found = [
+        (one.at, one.result())
+        for one in done(
+            chores.dies_once, range(4), shared(), ray_here, threads=1, echo=said.append, name=lambda i: f"item {i}"
+        )
+    ]
+    assert sorted(found) == [(0, 0), (1, 10), (2, 20), (3, 30)]
+    assert sorted((tmp_path / "begun").read_text().split()) == ["0", "1", "1", "2", "3"]
+    assert "a worker on Ray has died (WorkerCrashedError); item 1 is done again, 1 of 2 times" in "\n".join(said)
+
+
+def test_mistakes_and_faults_are_told(chores, shared, ray_here):
+    found = {one.at: one for one in done(chores.mistaken, range(2), shared(), ray_here, threads=1)}
+    assert isinstance(found[1].error, DataError) and found[1].error.remedy == "double it"
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        values(chores.at_fault, [0], shared(), ray_here, threads=1)
+
+
+def test_more_threads_than_any_machine_has(chores, shared, ray_here):
+    with pytest.raises(WorkerError, match="a job takes 64 processors, and the largest machine .* has 2"):
+        values(chores.double, [1], shared(), ray_here, threads=64)
+
+
+def test_a_ray_of_its_own_ends_with_the_command(tmp_path: Path):
+    """Ctrl-C in the middle of a job: no process and no file of Ray is left, and nothing of Ray's was printed."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import chores\n"
+        "from tunewell.workers import Shared, Workers, done\n"
+        "about = {'folder': sys.argv[1]}\n"
+        "shared = Shared(lambda: about, chores.opened, about)\n"
+        "list(done(chores.sleeps, [0], shared, Workers(ray='local'), threads=1))\n"
+    )
+    place = tmp_path / "short"
+    place.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(place), str(Path(__file__).parent)], stderr=subprocess.PIPE, text=True
+    )
+    import time
+
+    until = time.monotonic() + 240
+    while not (place / "pid-0").exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.2)
+    assert (place / "pid-0").exists(), process.communicate()[1]
+    import psutil
+
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert any("raylet" in p.name() for p in started)
+    folder = next(a for p in started for a in p.cmdline() if "/tw-" in a)
+    folder = folder[folder.index("/tmp/tw-") :].split("/session")[0]
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert "KeyboardInterrupt" in told.splitlines()[-1]
+    assert not [line for line in told.splitlines() if "ray." in line.lower() and "File" not in line]
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert not alive
+    assert not Path(folder).exists()
+
+
+def test_settings(ray_here: Workers):
+    import ray
+    from ray._private.usage import usage_lib
+
+    assert not usage_lib.usage_stats_enabled()
+    assert ray.cluster_resources()["CPU"] == 2
+    assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert not (Path.home() / ".ray" / "auth_token").exists()
