@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -52,11 +53,7 @@ class RayPool:
         self._running: dict[Any, int] = {}
         self._waiting: list[tuple[int, str]] = []
         self._folder: Path | None = None
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
-        import ray
-
-        self._ray = ray
+        self._ray = ray = _loaded(address)
         self._own = not ray.is_initialized()  # one that this process has begun already is used, and left running
         try:
             if self._own:
@@ -77,9 +74,6 @@ class RayPool:
         if address != LOCAL:
             self._join(address, quiet)
             return
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ["RAY_AUTH_MODE"] = "token"
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         count = jobs * self.threads if jobs else max(processors(), self.threads)
         for last in (False, True):
             # a short path, since Ray keeps sockets there
@@ -165,6 +159,19 @@ class RayPool:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _loaded(address: str) -> Any:
+    """The package, set up as we want it: it reads its environment when it is imported."""
+    if "ray" not in sys.modules:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
+            os.environ["RAY_AUTH_MODE"] = "token"
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    return ray
 
 
 def reach(address: str) -> None:
