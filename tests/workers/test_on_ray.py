@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,41 +57,6 @@ def test_mistakes_and_faults_are_told(chores, shared, ray_here):
 def test_more_threads_than_any_machine_has(chores, shared, ray_here):
     with pytest.raises(WorkerError, match="a job takes 64 processors, and the largest machine .* has 2"):
         values(chores.double, [1], shared(), ray_here, threads=64)
-
-
-def test_a_ray_of_its_own_ends_with_the_command(tmp_path: Path):
-    """Ctrl-C in the middle of a job: no process and no file of Ray is left, and nothing of Ray's was printed."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import chores\n"
-        "from tunewell.workers import Shared, Workers, done\n"
-        "about = {'folder': sys.argv[1]}\n"
-        "shared = Shared(lambda: about, chores.opened, about)\n"
-        "list(done(chores.sleeps, [0], shared, Workers(ray='local'), threads=1))\n"
-    )
-    place = tmp_path / "short"
-    place.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(place), str(Path(__file__).parent)], stderr=subprocess.PIPE, text=True
-    )
-    import time
-
-    until = time.monotonic() + 240
-    while not (place / "pid-0").exists() and time.monotonic() < until and process.poll() is None:
-        time.sleep(0.2)
-    assert (place / "pid-0").exists(), process.communicate()[1]
-    import psutil
-
-    started = psutil.Process(process.pid).children(recursive=True)
-    assert any("raylet" in p.name() for p in started)
-    folder = next(a for p in started for a in p.cmdline() if "/tw-" in a)
-    folder = folder[folder.index("/tmp/tw-") :].split("/session")[0]
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
-    assert "KeyboardInterrupt" in told.splitlines()[-1]
-    assert not [line for line in told.splitlines() if "ray." in line.lower() and "File" not in line]
-    _, alive = psutil.wait_procs(started, timeout=60)
-    assert not alive
-    assert not Path(folder).exists()
 
 
 def test_settings(ray_here: Workers):

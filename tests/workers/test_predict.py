@@ -96,6 +96,29 @@ def test_row_groups_are_of_many_chunks_and_still_bounded(tmp_path, monkeypatch) 
     assert out.read()["answer"].to_pylist() == [f"T{i}" for i in range(350)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="tells how much was read on Linux only")
+def test_a_large_row_group_is_read_bit_by_bit(tmp_path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tunewell.data.rows import open_rows
+
+    texts = [f"{i * 7919 % 10_007:0300d}" for i in range(30_000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet", compression="none", use_dictionary=False)
+    size = (tmp_path / "in.parquet").stat().st_size
+    assert pq.ParquetFile(tmp_path / "in.parquet").num_row_groups == 1 and size > 9_000_000
+
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = read()
+    with open_rows(str(tmp_path / "in.parquet")) as rows:
+        first = next(iter(rows))
+        assert read() - before < size / 2
+        assert first.texts("text") + [t for chunk in rows for t in chunk.texts("text")] == texts
+    assert read() - before >= size
+
+
 def test_without_ray_nothing_is_written(tiny_classifier, big, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tunewell.extras.find_spec", lambda name: None)
     result = predict(tiny_classifier, big, "--ray", "local", "-o", tmp_path / "out.parquet")

@@ -310,7 +310,7 @@ def _columnar(name: str, format: str, path: Path, chunk_rows: int) -> RowSource:
     file, total = path.open("rb"), None
     try:
         if format == "parquet":
-            parquet = pq.ParquetFile(file, buffer_size=READ_AHEAD)  # else a whole column of a row group is read
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_AHEAD)  # else a whole row group is read
             total = parquet.metadata.num_rows
             bounds.bounded_parquet(parquet.metadata, path.stat().st_size, name)
             schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=chunk_rows)
