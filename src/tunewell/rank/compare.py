@@ -154,7 +154,7 @@ def _measured(
 
         made = done(one_here, missing, Shared(lambda: None, open_sample, {}), workers)
     else:
-        about = {"recipe": recipe.model_dump(mode="json", exclude_unset=True), "rows": rows}
+        about: dict[str, Any] = {"recipe": recipe.model_dump(mode="json", exclude_unset=True), "rows": rows}
         about["fingerprint"] = sample.prepared.fingerprint
         files = [getattr(recipe, name) for name in sample.prepared.files]
         shared = Shared(lambda: (sample, recipe), open_sample, about, files)
