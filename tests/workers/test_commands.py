@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +120,15 @@ def test_other_rows_are_noticed(keys, tmp_path):
     from tunewell.stages.job import Job
     from tunewell.workers.job import open_job, shared_job
 
+    keys["model"] = str(shutil.copytree(keys["model"], tmp_path / "model"))
     recipe = load_recipe(None, **{k: v for k, v in keys.items() if k not in ("echo", "progress")})
     with Job(recipe, output_dir=tmp_path / "run") as job:
         job.begin()
         shared = shared_job(job)
         assert {Path(p).name for p in shared.sees} == {"recipe.yaml", "train.csv", "validation.csv", "test.csv"}
+        os.utime(Path(keys["model"]) / "config.json", (1, 1))  # on another machine, times of files are others
         assert open_job(shared.about).keys == job.keys
+        assert Path(shared.about["folder"]) == job.folder.path
         file = Path(keys["train"])
         file.write_text(file.read_text().replace("good", "fine"))
         with pytest.raises(WorkerError, match="has read other rows"):

@@ -6,6 +6,7 @@ import contextlib
 import platform
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def shared_job(job: Job) -> Shared:
         "max_length": job.max_length,
         "rows": job.prepared.fingerprint,
         "model": _model(job.model_path),
+        "keys": asdict(job.keys),
     }
     return Shared(lambda: job, open_job, about, [str(job.folder / "recipe.yaml"), *files])
 
@@ -54,6 +56,7 @@ def open_job(about: dict[str, Any]) -> Job:
     """
     from tunewell.recipe import Recipe
     from tunewell.stages.job import Job
+    from tunewell.stages.keys import Keys
 
     job = Job(Recipe(**about["recipe"]), output_dir=None, progress=False)
     for what, mine in (("rows", job.prepared.fingerprint), ("model", _model(job.model_path))):
@@ -65,6 +68,7 @@ def open_job(about: dict[str, Any]) -> Job:
                 remedy="put data and models on a file system that all machines share",
             )
     job.__dict__["max_length"] = about["max_length"]
+    job.__dict__["keys"] = Keys(**about["keys"])  # by which finished steps are known; files' times may differ here
     job._folder = Borrowed(about["folder"])
     return job
 

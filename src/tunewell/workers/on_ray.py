@@ -32,7 +32,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning at every task without a GPU
     "RAY_agent_register_timeout_ms": "120000",  # a busy machine starts slowly
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # as urgent as this command: a worker of 15 starves on a busy machine
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 
