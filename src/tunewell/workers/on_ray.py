@@ -26,12 +26,13 @@ from tunewell.extras import need
 from tunewell.workers import LOCAL, processors
 
 ANSWERS_WITHIN = 10.0  # seconds that an address has to answer
+TRIES = 4  # to start Ray on this machine
 STORE = 100 * 2**20  # bytes of the object store on this machine, and
 STORE_A_WORKER = 12 * 2**20  # so many more for each worker: two blocks of rows with their answers
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning at every task without a GPU
-    "RAY_agent_register_timeout_ms": "120000",  # a busy machine starts slowly
+    "RAY_agent_register_timeout_ms": "150000",  # a busy machine starts slowly
     "RAY_worker_niceness": "0",  # as urgent as this command: a worker of 15 starves on a busy machine
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
@@ -75,7 +76,7 @@ class RayPool:
             self._join(address, quiet)
             return
         count = jobs * self.threads if jobs else max(processors(), self.threads)
-        for last in (False, True):
+        for left in range(TRIES - 1, -1, -1):  # Ray gives its parts 15 s to start, and a busy machine needs longer
             # a short path, since Ray keeps sockets there
             self._folder = Path(tempfile.mkdtemp(prefix="tw-", dir="/tmp" if os.path.isdir("/tmp") else None))
             try:
@@ -90,7 +91,7 @@ class RayPool:
                 return
             except Exception as error:
                 self._end()
-                if last:
+                if not left:
                     raise WorkerError(
                         f"Ray cannot be started: {_line(error)}",
                         where=f"--ray {LOCAL}",
@@ -157,6 +158,7 @@ class RayPool:
         with contextlib.suppress(Exception):
             self._ray.shutdown()
         if self._folder is not None:
+            _end_parts(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
@@ -199,6 +201,16 @@ def _unreachable(address: str, why: str) -> WorkerError:
         remedy="`ray start --head` on one machine, `ray start --address HOST:PORT` on the others and on this one; "
         "or --ray local",
     )
+
+
+def _end_parts(folder: Path) -> None:
+    """End what is left of a Ray that has not started: its other parts know it by its folder."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(str(folder) in part for part in child.cmdline()):
+                child.kill()
 
 
 def _task() -> Any:
