@@ -8,6 +8,7 @@
     ├── RunFolderError       the run folder is locked, not writable, or holds another run
     │   └── DamagedRecordError    a file of the run folder is cut short or not what was written (also a ValueError)
     ├── TrainingError        tuning cannot go on (non-finite loss, memory)
+    ├── WorkerError          workers (`--jobs`, `--ray`) cannot be reached, differ, do not see the data, or die
     └── GateError            a gate such as `keep` was not met; exit code 3
 
 Anything else that escapes is a fault of ours: exit code 1.
@@ -79,6 +80,10 @@ class DamagedRecordError(RunFolderError, ValueError):
 
 class TrainingError(TunewellError):
     """Tuning cannot go on."""
+
+
+class WorkerError(TunewellError):
+    """Workers cannot be reached, differ from this machine, do not see what they must, or die again and again."""
 
 
 class GateError(TunewellError):

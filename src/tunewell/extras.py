@@ -16,6 +16,7 @@ EXTRAS = {
     "mlflow": ("mlflow", "alembic", "sqlalchemy"),
     "optim": ("schedulefree", "prodigyopt"),
     "quantize": ("bitsandbytes",),
+    "ray": ("ray",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorflow": ("tensorflow",),
 }

@@ -269,6 +269,23 @@ def load_predictor(
     return Predictor.load(path, batch_size=batch_size, task_name=task_name)
 
 
+def open_predictor(about: dict[str, Any]) -> Any:
+    """What predicts, from its description: `run`, and the options of `load_predictor` and of `SetPredictor`."""
+    coverage, conformal = about.get("coverage"), about.get("conformal", "lac")
+    predictor = load_predictor(about["run"], **{k: about[k] for k in ("batch_size", "task_name", "framework")})
+    if coverage is None:
+        return predictor
+    from tunewell.prediction_sets import SetPredictor
+
+    return SetPredictor(predictor, coverage, conformal)
+
+
+def predict_rows(predictor: Any, rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """Answers to one block of rows, `texts` and `pairs` (or None), in a process of its own or here."""
+    answers: list[dict[str, Any]] = predictor.predict_batch(rows["texts"], rows["pairs"])
+    return answers
+
+
 def decide(spec: TaskSpec, scores: np.ndarray) -> list[Any]:
     """Answers of scores: the likeliest label, all labels above 0.5, or the value."""
     if spec.regression:

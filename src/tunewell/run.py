@@ -253,6 +253,8 @@ def run(
     progress: bool = True,
     command: str = "",
     raise_on_gate: bool = True,
+    jobs: int | None = None,
+    ray: str | None = None,
     **keys: Any,
 ) -> Run:
     """The main job: tune a model on labelled data and report what was gained, kept, needed, and why.
@@ -262,6 +264,8 @@ def run(
         keys: recipe keys; they take precedence over the file's.
         echo: called with one line a stage; by default lines go to stderr. progress: show bars.
         raise_on_gate: raise GateError (the run is complete and saved) when `keep` is not met.
+        jobs, ray: with `seeds`, where further seeds are tuned: so many processes side by side; on Ray, "local" or
+            the address of a cluster. Results do not depend on it, given `threads`.
 
     Returns:
         The finished run.
@@ -280,9 +284,12 @@ def run(
     from tunewell.stages.probe import probe_base, probe_tuned
     from tunewell.stages.search import tune_and_choose
     from tunewell.stages.seeds import over_seeds
+    from tunewell.stages.seeds import preflight as repeatable
     from tunewell.stages.slices import slices_tuned
     from tunewell.stages.tell import summarise, tell
+    from tunewell.workers import Workers
 
+    workers = Workers(jobs, ray)
     recipe = (
         recipe
         if isinstance(recipe, Recipe) and not keys
@@ -303,6 +310,7 @@ def run(
         command=command,
     ) as job:
         preflight(job)
+        repeatable(job, workers)
         processes.refuse(job)
         job.begin()
         check(job)
@@ -311,7 +319,7 @@ def run(
         training, choice = tune_and_choose(job)
         evaluation = evaluate_tuned(job)
         retention = probe_tuned(job)
-        seeds = over_seeds(job, training, choice, evaluation, retention)
+        seeds = over_seeds(job, training, choice, evaluation, retention, workers)
         explain_tuned(job)
         drift_tuned(job)
         slices_tuned(job)

@@ -158,7 +158,7 @@ def check_call(node: ast.Call, known: dict[str, Any]) -> None:
             target = getattr(target, part, None)
     given = {k.arg for k in node.keywords if k.arg}
     if name == "tunewell.run":
-        assert given <= {*Recipe.model_fields, "echo", "progress", "raise_on_gate"}
+        assert given <= {*Recipe.model_fields, "echo", "progress", "raise_on_gate", "jobs", "ray"}
         validate({k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg in Recipe.model_fields})
     elif getattr(target, "__module__", "").startswith("tunewell") and target is not None:
         parameters = inspect.signature(target).parameters

@@ -44,7 +44,7 @@ def go(tasks, keys) -> Callable[..., Any]:
     from tunewell.sequence.run import run_sequence
 
     def call(**over: Any) -> Any:
-        given = {**keys, "tasks": tasks, **over}
-        return run_sequence(given, echo=lambda line: None, progress=False)
+        own = {"echo": lambda line: None, **{k: over.pop(k) for k in ("jobs", "ray", "echo") if k in over}}
+        return run_sequence({**keys, "tasks": tasks, **over}, progress=False, **own)
 
     return call

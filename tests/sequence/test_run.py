@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from tunewell.errors import RunFolderError
+from tunewell.errors import RecipeError, RunFolderError
 from tunewell.results import Training
 from tunewell.sequence.extend import continue_run
 from tunewell.sequence.run import load_sequence
@@ -213,3 +213,21 @@ def test_joint_with_a_temperature(go, tasks, tmp_path):
         rows.append(training.examples / training.steps)
     assert 4 < rows[0] <= 16 / 3 < rows[1]  # of the task with the most rows: a step is shared by three, or fewer
     assert not torch.allclose(*weights)
+
+
+def test_separate_tasks_side_by_side_are_the_same_bits(go, tmp_path):
+    """Workers tune ahead; what is measured afterwards is the same, and nothing is tuned twice."""
+    alone = go(strategy="separate", num_train_epochs=1, output_dir=str(tmp_path / "alone"))
+    said: list[str] = []
+    many = go(strategy="separate", num_train_epochs=1, output_dir=str(tmp_path / "many"), jobs=2, echo=said.append)
+    assert sum("tuned in" in line for line in said) == 3 and not any("] tune: " in line for line in said)
+    assert many.summary.matrix == alone.summary.matrix
+    weights = "models/{}/model/model.safetensors"
+    for task in many.summary.tasks:
+        assert (many.dir / weights.format(task)).read_bytes() == (alone.dir / weights.format(task)).read_bytes()
+
+
+def test_tasks_that_build_on_each_other_take_no_workers(go, tmp_path):
+    with pytest.raises(RecipeError, match="--jobs 2: `replay` learns one task after the other"):
+        go(strategy="replay", output_dir=str(tmp_path / "no"), jobs=2)
+    assert not (tmp_path / "no").exists()

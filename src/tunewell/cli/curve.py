@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tunewell.cli.base import Command, command_line, say, show_progress
-from tunewell.cli.options import recipe_from, recipe_options
+from tunewell.cli.options import recipe_from, recipe_options, worker_options
 from tunewell.recipe import SECTIONS
 
 _EXAMPLES = (
@@ -15,6 +15,7 @@ _EXAMPLES = (
     "tunewell curve reviews.csv --text review --label stars --cost_per_label 0.08 --labels_per_hour 150",
     "tunewell curve reviews.csv --by probe --repeats 5 --sizes 50,100,200,400",
     "tunewell curve reviews.csv --test held_out.csv --runs runs/few --runs runs/selected",
+    "tunewell curve reviews.csv --threads 2 --ray auto",
 )
 
 
@@ -45,6 +46,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 @click.option("--cost_per_label", type=float, metavar="NUMBER", help="Give the answers in money too.")
 @click.option("--labels_per_hour", type=float, metavar="NUMBER", help="Give the answers in hours of labelling too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@worker_options
 @recipe_options(
     tuple(s for s in SECTIONS if s != "unlabelled"),
     without=("train", "keep", "keep_worst", "probes", "probe_files", "explain", "strict", "source", "target"),
@@ -62,7 +64,18 @@ def command(data: str, as_json: bool, **keys: Any) -> None:
 
     own = {
         k: keys.pop(k)
-        for k in ("sizes", "repeats", "by", "target", "more", "runs", "cost_per_label", "labels_per_hour")
+        for k in (
+            "sizes",
+            "repeats",
+            "by",
+            "target",
+            "more",
+            "runs",
+            "cost_per_label",
+            "labels_per_hour",
+            "jobs",
+            "ray",
+        )
     }
     is_recipe = data.endswith((".yaml", ".yml"))
     recipe = recipe_from(data if is_recipe else None, keys, **({} if is_recipe else {"train": data}))

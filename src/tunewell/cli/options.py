@@ -15,6 +15,8 @@ import click
 from tunewell.recipe import SECTIONS, Recipe, keys_of, yaml_value
 from tunewell.recipe_file import load_recipe
 
+WORKERS = "Independent jobs side by side"
+
 
 class RecipeOption(click.Option):
     """An option that stands under its section's heading in `--help`."""
@@ -40,6 +42,25 @@ def recipe_options(
         return command
 
     return decorate
+
+
+def worker_options(command: Any) -> Any:
+    """`--jobs` and `--ray`: where many independent jobs are done."""
+    command = click.option(
+        "--ray",
+        metavar="ADDRESS",
+        cls=RecipeOption,
+        section=WORKERS,
+        help="Do them on Ray: `local` starts it here, `auto` or HOST:PORT joins a cluster.",
+    )(command)
+    return click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        metavar="INTEGER",
+        cls=RecipeOption,
+        section=WORKERS,
+        help="So many at once, in processes of this machine; on Ray all that fit by default. [1]",
+    )(command)
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:

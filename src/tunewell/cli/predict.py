@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunewell.cli.base import Command, keep_input, say, show_progress
+from tunewell.cli.options import worker_options
 from tunewell.errors import DataError, ModelError, nearest
+from tunewell.workers import HERE, Shared, Workers
 
 if TYPE_CHECKING:
-    from tunewell.data.rows import RowSource
+    from tunewell.data.rows import Chunk, RowSource
 
 _EXAMPLES = (
     "tunewell predict runs/reviews new.csv -o labelled.csv",
@@ -21,7 +26,9 @@ _EXAMPLES = (
     "echo 'what a lovely day' | tunewell predict runs/reviews -",
     "tunewell predict runs/reviews new.csv -o labelled.csv --coverage 0.9",
     "zcat new.jsonl.gz | tunewell predict runs/reviews - --format jsonl | head",
+    "tunewell predict runs/reviews big.parquet --ray auto -o labelled.parquet",
 )
+AHEAD = 2  # blocks of rows a worker: the one that it labels and the next
 _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
 
 
@@ -54,6 +61,8 @@ _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
     metavar="NAME",
     help="With --coverage: lac (smallest sets) or aps (sets that adapt to the row). [lac]",
 )
+@click.option("--threads", type=click.IntRange(1), metavar="INTEGER", help="Processor threads, of each worker if any.")
+@worker_options
 def command(
     run: str,
     data: str,
@@ -67,6 +76,9 @@ def command(
     batch_size: int,
     coverage: float | None,
     conformal: str,
+    threads: int | None,
+    jobs: int | None,
+    ray: str | None,
 ) -> None:
     """Label a file, or standard input, with a tuned model; files may be larger than memory.
 
@@ -75,6 +87,9 @@ def command(
     `-`). The output has the same rows, columns and format, with `prediction` and a probability for each
     label added; another ending of -o asks for another format. A row with an empty text gets an empty
     prediction. The output file appears whole or not at all.
+
+    With --jobs or --ray blocks of rows are labelled side by side, each by a worker that holds the model; rows are
+    read and written here, in their order.
     """
     from tunewell.data.rows import STDIN, open_rows
     from tunewell.data.write_rows import format_of
@@ -85,6 +100,11 @@ def command(
     if data == STDIN and sys.stdin.isatty():
         say("reading from the terminal, one text a line; Ctrl-D ends")
     waits = data == STDIN and sys.stdin.isatty()
+    workers = Workers(jobs, ray)
+    if threads and workers.here:
+        import torch
+
+        torch.set_num_threads(threads)
     if coverage is not None:
         from tunewell.evaluate.conformal import check_coverage
 
@@ -92,45 +112,77 @@ def command(
     with open_rows(data, format=format_ or "auto", encoding=encoding, chunk_rows=1 if waits else 1024) as rows:
         target = format_of(output, rows.format)
         _check_output(output)
-        from tunewell.predict import load_predictor
+        from tunewell.predict import open_predictor
 
-        predictor = load_predictor(run, batch_size=batch_size, task_name=task_name, framework=framework)
-        if coverage is not None:
-            from tunewell.prediction_sets import SetPredictor
-
-            predictor = SetPredictor(predictor, coverage, conformal)
+        about = {"run": str(Path(run).absolute()), "batch_size": batch_size, "task_name": task_name}
+        about |= {"framework": framework, "coverage": coverage, "conformal": conformal}
+        predictor = open_predictor({**about, "run": run})
         column = column_of(rows, text, predictor, "text")
         pair = None
         if predictor.pair or text_pair is not None:
             pair = column_of(rows, text_pair, predictor, "text_pair")
-        label(predictor, rows, output, target, column, pair)
+        shared = Shared(lambda: predictor, open_predictor, about, model_files(run))
+        label(predictor, rows, output, target, column, pair, shared, workers, threads)
 
 
-def label(predictor: Any, rows: RowSource, output: str, format_: str, column: str, pair: str | None) -> None:
-    """Predict chunk by chunk and say on stderr how many rows there were."""
+def model_files(run: str) -> list[str]:
+    """What a worker must see to predict as we do: the folder, its files of weights and what is said of them."""
+    found = [p for p in sorted(Path(run).rglob("*")) if p.suffix in (".safetensors", ".json", ".npz") and p.is_file()]
+    return [run, *(str(p) for p in found if "train" not in p.parts)]
+
+
+def label(
+    predictor: Any,
+    rows: RowSource,
+    output: str,
+    format_: str,
+    column: str,
+    pair: str | None,
+    shared: Shared,
+    workers: Workers = HERE,
+    threads: int | None = None,
+) -> None:
+    """Predict chunk by chunk and say on stderr how many rows there were.
+
+    Raises:
+        DataError: the file holds another number of rows than it says.
+    """
     from tqdm import tqdm
 
     from tunewell.data.write_rows import RowWriter
+    from tunewell.predict import predict_rows
+    from tunewell.workers import done
 
     added = predictor.added(rows.columns)
     if added.suffix:
         say(f"{rows.name}: has a column of our name already; ours are called {', '.join(added.flat[:2])}, ...")
     started, count, empty = time.perf_counter(), 0, 0
     show = show_progress() and rows.name != "standard input"
-    with (
-        RowWriter(output, format_, rows, added) as writer,
-        tqdm(unit=" rows", file=sys.stderr, disable=not show, leave=False) as bar,
-    ):
+    read: deque[tuple[Chunk, list[int]]] = deque()  # chunks that are being labelled, with the places of their texts
+
+    def blocks() -> Iterator[dict[str, Any]]:
         for chunk in rows:
             texts, pairs = chunk.texts(column), chunk.texts(pair) if pair else None
             full = [i for i, text in enumerate(texts) if text.strip()]
-            answers: list[dict | None] = [None] * len(texts)
-            found = predictor.predict_batch([texts[i] for i in full], [pairs[i] for i in full] if pairs else None)
-            for i, answer in zip(full, found, strict=True):
+            read.append((chunk, full))
+            yield {"texts": [texts[i] for i in full], "pairs": [pairs[i] for i in full] if pairs else None}
+
+    options: dict[str, Any] = {"threads": threads, "echo": say, "name": lambda _: "a block of rows"}
+    with (
+        RowWriter(output, format_, rows, added) as writer,
+        tqdm(total=rows.total, unit=" rows", file=sys.stderr, disable=not show, leave=False) as bar,
+        closing(done(predict_rows, blocks(), shared, workers, in_order=True, ahead=AHEAD, **options)) as results,
+    ):
+        for one in results:
+            chunk, full = read.popleft()
+            answers: list[dict | None] = [None] * len(chunk.rows)
+            for i, answer in zip(full, one.result(), strict=True):
                 answers[i] = answer
             writer.write(chunk, answers)
-            count, empty = count + len(texts), empty + len(texts) - len(full)
-            bar.update(len(texts))
+            count, empty = count + len(answers), empty + len(answers) - len(full)
+            bar.update(len(answers))
+        if rows.total is not None and rows.total != count:
+            raise DataError(f"says that it has {rows.total:,} rows, and holds {count:,}", where=rows.name)
     for notice in rows.notices:
         say(notice)
     seconds = time.perf_counter() - started

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunewell.cli.base import Command, say, show_progress
-from tunewell.cli.options import given, recipe_options
+from tunewell.cli.options import given, recipe_options, worker_options
 
 if TYPE_CHECKING:
     from tunewell.rank.records import Ranking
@@ -77,6 +77,7 @@ class _Models(Command):
 @click.option("--rows", type=int, metavar="N", help="Look at so many training rows at most. [512]")
 @click.option("--fresh", is_flag=True, help="Measure again what the cache knows.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@worker_options
 @recipe_options(("data",), without=("train", "strict", "duplicates"))
 @recipe_options(("model", "training"), only=("max_length", "trust_remote_code", *_TRAINING))
 def command(
@@ -86,6 +87,8 @@ def command(
     rows: int | None,
     fresh: bool,
     as_json: bool,
+    jobs: int | None,
+    ray: str | None,
     **keys: Any,
 ) -> None:
     """Compare base models on your data without tuning them: how well each would do, and what it would cost here.
@@ -108,6 +111,8 @@ def command(
         fresh=fresh,
         echo=say,
         progress=show_progress(),
+        jobs=jobs,
+        ray=ray,
         **given(keys),
     )
     click.echo(json.dumps(ranking.to_dict(), indent=1, ensure_ascii=False) if as_json else ranking_table(ranking))

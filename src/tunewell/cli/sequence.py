@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunewell.cli.base import Command, command_line, say, show_progress
-from tunewell.cli.options import given, recipe_options
+from tunewell.cli.options import given, recipe_options, worker_options
 from tunewell.cli.show import DASH, duration, number, table
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ def keys_from(values: dict[str, Any]) -> dict[str, Any]:
 @click.command("sequence", cls=Command, examples=_EXAMPLES)
 @click.argument("file")
 @own_options
+@worker_options
 @recipe_options(only=SHARED)
-def command(file: str, **keys: Any) -> None:
+def command(file: str, jobs: int | None, ray: str | None, **keys: Any) -> None:
     """Tune one model on task after task; measure after each what became of the others.
 
     FILE is YAML with `strategy`, `output_dir` and `tasks`, a list of `name`, `train`, `test`, `text`, `label`.
@@ -72,14 +73,16 @@ def command(file: str, **keys: Any) -> None:
     first task is tuned.
 
     A sequence that was stopped goes on where it was when the same command is given again. Tasks may be
-    added at the end of the file, or with `tunewell continue`.
+    added at the end of the file, or with `tunewell continue`. --jobs and --ray are for `strategy: separate`, whose
+    tasks are independent.
     """
     from tunewell.sequence.run import run_sequence
     from tunewell.sequence.spec import load_spec
 
     spec = load_spec(file, **keys_from(keys))
+    options: dict[str, Any] = {"echo": say, "progress": show_progress(), "command": command_line()}
     try:
-        done = run_sequence(spec, echo=say, progress=show_progress(), command=command_line())
+        done = run_sequence(spec, **options, jobs=jobs, ray=ray)
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise

@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from tunewell.errors import RecipeError
 from tunewell.folder import fingerprint
 from tunewell.results import write_whole
 from tunewell.stages.job import Job, silent
+from tunewell.workers import HERE, Workers, done
+from tunewell.workers.job import alone_in, shared_job
 
 MIN_STEPS = 60  # of the smallest subsets
 LEAST_VALIDATION = 16
@@ -118,7 +121,7 @@ def subset(job: Job, size: int, repeat: int) -> Job:
     return other
 
 
-def measure(job: Job, sizes: Sequence[int], repeats: int, by: str) -> list[CurvePoint]:
+def measure(job: Job, sizes: Sequence[int], repeats: int, by: str, workers: Workers = HERE) -> list[CurvePoint]:
     """All points; those that `points.jsonl` in the job's folder holds already are not measured again."""
     path = job.folder / "points.jsonl"
     key = fingerprint(job.keys.tune, by, job.recipe.strategies, MIN_STEPS)
@@ -130,7 +133,7 @@ def measure(job: Job, sizes: Sequence[int], repeats: int, by: str) -> list[Curve
                 point = CurvePoint.model_validate(row)
                 known[point.size, point.repeat] = point
     wanted = [(size, repeat) for repeat in range(repeats) for size in sizes]
-    work = [job.recipe.num_train_epochs * size + MIN_STEPS for size, _ in wanted]  # in proportion to the time
+    work = {w: round(job.recipe.num_train_epochs * w[0] + MIN_STEPS) for w in wanted}  # in proportion to the time
     from tqdm import tqdm
 
     job.echo(
@@ -138,18 +141,49 @@ def measure(job: Job, sizes: Sequence[int], repeats: int, by: str) -> list[Curve
         f"repeat{'s' if repeats > 1 else ''} by {'tuning' if by == 'tune' else 'a linear probe'}"
         + (f"; {sum(w in known for w in wanted)} are there already" if known else "")
     )
-    with tqdm(total=round(sum(work)), desc="curve", disable=not job.progress, bar_format=BAR) as bar:
-        for (size, repeat), amount in zip(wanted, work, strict=True):
-            if (size, repeat) not in known:
-                started = time.perf_counter()
-                small = subset(job, size, repeat)
-                score = _tuned(small) if by == "tune" else _probed(small, job)
-                seconds = round(time.perf_counter() - started, 2)
-                known[size, repeat] = CurvePoint(size=size, repeat=repeat, score=score, seconds=seconds)
+    missing = [w for w in wanted if w not in known]
+    if not workers.here:
+        missing.sort(key=lambda w: -work[w])  # the longest first, so that none is left over at the end
+    options: dict[str, Any] = {
+        "threads": job.recipe.threads,
+        "echo": job.echo,
+        "name": lambda item: f"{item[0]:,} labels, repeat {item[1] + 1}",
+    }
+    items = [[*w, by] for w in missing]
+    with (
+        tqdm(total=sum(work.values()), desc="curve", disable=not job.progress, bar_format=BAR) as bar,
+        closing(done(measure_point, items, shared_job(job), workers, **options)) as results,
+    ):
+        bar.update(sum(work[w] for w in wanted if w in known))
+        try:
+            for one in results if missing else ():
+                size, repeat = missing[one.at]
+                known[size, repeat] = point = CurvePoint(size=size, repeat=repeat, **one.result())
                 write_whole(path, "".join(_line(p, key) for p in known.values()))
-                job.echo(f"curve: {size:,} labels, repeat {repeat + 1}: {job.spec.metric} {score:.4f}, {seconds:.0f} s")
-            bar.update(round(amount))
+                if job.folder.steps.get("points") != key:
+                    job.folder.mark("points", key)  # else the folder of a stopped curve would be taken for empty
+                job.echo(
+                    f"curve: {size:,} labels, repeat {repeat + 1}: {job.spec.metric} {point.score:.4f}, "
+                    f"{point.seconds:.0f} s" + (f" on {one.where}" if one.where else "")
+                )
+                bar.update(work[size, repeat])
+        finally:
+            results.close()
+            shutil.rmtree(job.folder / "tuning", ignore_errors=True)
     return [known[w] for w in wanted]
+
+
+def measure_point(job: Job, item: Sequence[Any]) -> dict[str, float]:
+    """One point, in a process of its own or here: the score, and the seconds that it took.
+
+    Args:
+        item: size, repeat, and `tune` or `probe`.
+    """
+    size, repeat, by = item
+    started = time.perf_counter()
+    small = subset(job, size, repeat)
+    score = _tuned(small, f"tuning-{size}-{repeat}") if by == "tune" else _probed(small, job)
+    return {"score": score, "seconds": round(time.perf_counter() - started, 2)}
 
 
 BAR = "{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}"
@@ -166,14 +200,15 @@ def score_on_test(job: Job, scores: np.ndarray) -> float:
     return float(score(job.spec.metric, job.spec, scores, job.targets("test")))
 
 
-def _tuned(job: Job) -> float:
+def _tuned(job: Job, place: str) -> float:
     from tunewell.stages.tune import tuned_in
 
-    folder = job.folder / "tuning"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = job.folder / "tuning" / place
     try:
-        model, _ = tuned_in(job, folder)
-        return score_on_test(job, job.scores(model, "test"))
+        with alone_in(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            model, _ = tuned_in(job, folder)
+            return score_on_test(job, job.scores(model, "test"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

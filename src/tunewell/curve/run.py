@@ -39,6 +39,8 @@ def learning_curve(
     echo: Callable[[str], None] | None = None,
     progress: bool = True,
     command: str = "",
+    jobs: int | None = None,
+    ray: str | None = None,
     **keys: Any,
 ) -> LearningCurve:
     """How the score grows with the number of labels, and what more of them would bring.
@@ -53,6 +55,8 @@ def learning_curve(
         target: a score; the answer is how many labels reach it. more: numbers of further labels to ask for.
         runs: finished runs on labels of the same kind; the answer is how many labels their scores are worth.
         cost_per_label, labels_per_hour: give the answers in money and hours too.
+        jobs, ray: where points are tuned: so many processes side by side; on Ray, "local" or the address of a
+            cluster. Scores do not depend on it, given `threads`.
 
     Returns:
         The curve; also written to `curve.json` and `report.html` in the output folder. The same call goes on
@@ -65,9 +69,19 @@ def learning_curve(
     from tunewell.curve.worth import comparable
     from tunewell.stages.job import ROWS_EMBEDDED, Job
     from tunewell.stages.preflight import preflight
+    from tunewell.workers import Workers
+    from tunewell.workers.job import refuse
 
+    workers = Workers(jobs, ray)
     given = recipe.model_dump(exclude_unset=True) if isinstance(recipe, Recipe) else {}
     recipe = load_recipe(None if isinstance(recipe, Recipe) else recipe, **{**given, **keys})
+    if by == "probe" and not workers.here:
+        raise RecipeError(
+            "linear probes are fitted here, in seconds",
+            where=workers.told,
+            expected="by: tune, or no workers",
+            remedy="leave it out",
+        )
     _check(recipe, repeats, cost_per_label, labels_per_hour, more)
     started = time.perf_counter()
     place = recipe.output_dir or str(Path("runs") / f"{Path(recipe.train or 'data').name.split('.')[0]}-curve")
@@ -91,9 +105,10 @@ def learning_curve(
         n, classes = len(job.splits["train"]), max(len(job.spec.labels), 1)
         ladder = check_sizes(sizes or default_sizes(n, classes), n, classes)
         preflight(job)
+        refuse(job, workers)
         held = [comparable(job, run) for run in runs]  # before anything is measured
         job.begin()
-        points = measure(job, ladder, repeats, by)
+        points = measure(job, ladder, repeats, by, workers)
         curve = _curve(
             job,
             points,

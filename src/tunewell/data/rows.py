@@ -31,6 +31,7 @@ KINDS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
 STDIN = "-"
 CHUNK_ROWS, CHUNK_CHARACTERS = 1024, 4_000_000
 SNIFFED = 1 << 16
+READ_AHEAD = 1 << 20  # bytes of each Parquet column
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -69,6 +70,7 @@ class RowSource:
         dialect: what to write again for delimited text: delimiter, lineterminator, bom.
         schema: the pyarrow schema of files with typed columns.
         notices: what had to be guessed; may grow until the last row is read.
+        total: how many rows the file says that it has, None where it does not.
     """
 
     name: str
@@ -79,6 +81,7 @@ class RowSource:
     schema: Any = None
     notices: list[str] = field(default_factory=list)
     close: Callable[[], Any] = lambda: None
+    total: int | None = None
 
     def __iter__(self) -> Iterator[Chunk]:
         return self.chunks
@@ -304,10 +307,11 @@ def _columnar(name: str, format: str, path: Path, chunk_rows: int) -> RowSource:
     def explain(what: str, error: Exception) -> DataError:
         return DataError(f"{what}: {str(error).splitlines()[0]}", where=name, expected=f"a whole {format.title()} file")
 
-    file = path.open("rb")
+    file, total = path.open("rb"), None
     try:
         if format == "parquet":
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_AHEAD)  # else a whole row group is read
+            total = parquet.metadata.num_rows
             bounds.bounded_parquet(parquet.metadata, path.stat().st_size, name)
             schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=chunk_rows)
         else:
@@ -331,7 +335,7 @@ def _columnar(name: str, format: str, path: Path, chunk_rows: int) -> RowSource:
         except (pa.ArrowException, OSError, MemoryError) as error:
             raise explain("damaged", error) from None
 
-    return RowSource(name, format, schema.names, chunks(), schema=schema, close=file.close)
+    return RowSource(name, format, schema.names, chunks(), schema=schema, close=file.close, total=total)
 
 
 __all__ = ["KINDS", "STDIN", "SUFFIXES", "Chunk", "RowSource", "open_rows"]

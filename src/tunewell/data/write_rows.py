@@ -18,6 +18,7 @@ from tunewell.errors import DataError
 
 STDOUT = "-"
 PROBABILITY_COLUMNS = 50  # with more labels a table gets only the answer's own probability
+GROUP_ROWS, GROUP_BYTES = 1 << 16, 64_000_000  # of a Parquet row group, whichever comes first
 BINARY = ("parquet", "arrow")
 
 
@@ -227,6 +228,7 @@ class RowWriter:
         self.file = WholeFile(target)
         self.rows = 0
         self._arrow: Any = None
+        self._held: list[Any] = []  # tables that are not yet a row group
         self._schema: Any = None
         self._text: io.StringIO | None = None if format in BINARY else io.StringIO(newline="")
 
@@ -295,8 +297,21 @@ class RowWriter:
             table = table.append_column(name, pa.array([c[i] for c in cells], type=kinds[i]))
         if self._arrow is None:
             self._arrow = self._open_arrow(table.schema)
-        self._arrow.write_table(table)
         self.rows += table.num_rows
+        if self.format != "parquet":
+            self._arrow.write_table(table)
+            return
+        self._held.append(table)
+        if sum(t.num_rows for t in self._held) >= GROUP_ROWS or sum(t.nbytes for t in self._held) >= GROUP_BYTES:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """One row group of the chunks so far: a group a chunk would be many, and all are listed at the end."""
+        import pyarrow as pa
+
+        if self._held:
+            self._arrow.write_table(pa.concat_tables(self._held))
+            self._held.clear()
 
     def _typed(self, chunk: Chunk) -> Any:
         """Untyped rows as a table, in the types of the first chunk."""
@@ -330,6 +345,7 @@ class RowWriter:
                 else:
                     if self._arrow is None:  # no rows: the columns alone
                         self._write_table(Chunk([], 1, self.source.schema.empty_table()), [])
+                    self._write_held()
                     self._arrow.close()
                 self.file.commit()
         finally:

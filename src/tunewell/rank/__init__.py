@@ -25,6 +25,8 @@ def rank(
     fresh: bool = False,
     echo: Callable[[str], None] | None = None,
     progress: bool = True,
+    jobs: int | None = None,
+    ray: str | None = None,
     **keys: Any,
 ) -> Ranking:
     """Compare base models on labelled data without tuning them.
@@ -43,6 +45,8 @@ def rank(
         recipe: a Recipe or the path of a YAML file; its keys say what tuning is to be. keys: recipe keys.
         fresh: measure again what the cache knows.
         echo: called with one line a candidate; by default lines go to stderr. progress: show a bar.
+        jobs, ray: where candidates are measured: so many processes side by side; on Ray, "local" or the address of a
+            cluster. Scores do not depend on it; costs are those of a machine with that much else to do.
 
     Returns:
         The candidates, best first, each with its scores, its cost and a reason; and those that were skipped.
@@ -51,12 +55,15 @@ def rank(
         TunewellError: the data does not serve, or no candidate could be measured.
     """
     from tunewell.rank.compare import compare
+    from tunewell.workers import Workers
 
+    workers = Workers(jobs, ray)
     if isinstance(recipe, Recipe):
         keys = {**recipe.model_dump(exclude_unset=True), **keys}
         recipe = None
     made = load_recipe(recipe, **{**keys, "train": train})
-    return compare(made, models=models, runs=runs, rows=rows, fresh=fresh, echo=echo or _to_stderr, progress=progress)
+    options: dict[str, Any] = {"models": models, "runs": runs, "rows": rows, "fresh": fresh, "workers": workers}
+    return compare(made, **options, echo=echo or _to_stderr, progress=progress)
 
 
 def _to_stderr(line: str) -> None:

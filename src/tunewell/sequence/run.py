@@ -93,6 +93,8 @@ def run_sequence(
     echo: Echo | None = None,
     progress: bool = True,
     command: str = "",
+    jobs: int | None = None,
+    ray: str | None = None,
     **keys: Any,
 ) -> Sequence:
     """Tune one model on task after task, and measure after each what became of the others.
@@ -101,16 +103,21 @@ def run_sequence(
         source: a YAML file with `strategy`, `output_dir` and `tasks`, or the same keys as a mapping.
         keys: keys that take precedence over the file's.
         echo: called with one line a stage; by default lines go to stderr. progress: show bars.
+        jobs, ray: with `strategy: separate`, where tasks are tuned: so many processes side by side; on Ray, "local" or
+            the address of a cluster.
 
     Raises:
         TunewellError: the user's mistakes; those in any task are found before the first is tuned.
     """
+    from tunewell.sequence.ahead import refuse, tune_ahead
     from tunewell.sequence.prepare import prepare_all
     from tunewell.sequence.reference import reference
     from tunewell.sequence.work import Work
+    from tunewell.workers import Workers
 
-    started = time.perf_counter()
+    started, workers = time.perf_counter(), Workers(jobs, ray)
     spec = source if isinstance(source, Spec) else load_spec(source, **keys)
+    refuse(spec, workers)
     echo = echo or _to_stderr
     prepared = prepare_all(spec, echo)
     with RunFolder(spec.output_dir, overwrite=bool(spec.recipe.get("overwrite_output_dir"))) as folder:
@@ -119,6 +126,8 @@ def run_sequence(
         work.begin()
         work.base()
         if spec.strategy in (("joint",), ("separate",)):
+            if not workers.here:
+                tune_ahead(work, workers)
             reference(work)
         else:
             for i in range(len(spec.tasks)):

@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
 
 from tunewell.errors import RecipeError
 from tunewell.evaluate.statistics import mean_interval
@@ -18,20 +20,30 @@ from tunewell.folder import fingerprint
 from tunewell.results import Choice, Estimate, Evaluation, Retention, SeedResult, Seeds, Training
 from tunewell.stages.job import Job
 from tunewell.strategies import AUTO
+from tunewell.workers import HERE, Workers, done
+from tunewell.workers.job import alone_in, refuse, shared_job
 
 CONSTANT = ("majority", "mean")
 FILE = "seeds.json"
 
 
-def preflight(job: Job) -> None:
+def preflight(job: Job, workers: Workers = HERE) -> None:
     """Refuse what cannot be repeated.
 
     Raises:
-        RecipeError: a task whose answers are texts, or a search instead of a strategy.
+        RecipeError: a task whose answers are texts, a search instead of a strategy, or workers without work.
     """
     from tunewell.stages.calibrate import CALIBRATED
 
+    refuse(job, workers)
     if job.recipe.seeds == 1:
+        if not workers.here:
+            raise RecipeError(
+                "a run with one seed is one job",
+                where=workers.told,
+                expected="seeds: N, whose further tunings workers do side by side",
+                remedy="leave it out; several processes share one tuning with torchrun",
+            )
         return
     if job.spec.name not in CALIBRATED:
         raise RecipeError(
@@ -48,7 +60,12 @@ def preflight(job: Job) -> None:
 
 
 def over_seeds(
-    job: Job, training: Training, choice: Choice, evaluation: Evaluation, retention: Retention | None
+    job: Job,
+    training: Training,
+    choice: Choice,
+    evaluation: Evaluation,
+    retention: Retention | None,
+    workers: Workers = HERE,
 ) -> Seeds | None:
     """Tune with the further seeds and write seeds.json; None where there is one seed only."""
     path = job.folder / FILE
@@ -63,7 +80,7 @@ def over_seeds(
         steps=training.steps,
         seconds=round(training.seconds, 2),
     )
-    results = [own, *(_further(job, job.recipe.seed + i) for i in range(1, job.recipe.seeds))]
+    results = [own, *_further(job, range(job.recipe.seed + 1, job.recipe.seed + job.recipe.seeds), workers)]
     made = gathered(results, metric=job.spec.metric, constant=_constant(job))
     made.write(path)
     spread = f"{made.test.value:.4f} ± {made.sd:.4f}" if made.test.value is not None else "–"
@@ -108,26 +125,62 @@ def _constant(job: Job) -> Estimate | None:
     return next((b.evaluation.headline for b in read_baselines(job.folder.path) if b.name in CONSTANT), None)
 
 
-def _further(job: Job, seed: int) -> SeedResult:
-    """One more tuning, measured as the run's own was; kept in seeds/, its weights are not."""
+def _further(job: Job, seeds: Sequence[int], workers: Workers) -> list[SeedResult]:
+    """More tunings, measured as the run's own was; kept in seeds/, their weights are not."""
+    from tqdm import tqdm
+
+    from tunewell.stages.tune import place
+
+    keys = {seed: fingerprint(_child(job, seed).keys.tune, job.keys.choice) for seed in seeds}
+    found = {seed: result for seed in seeds if (result := _known(job, seed, keys[seed])) is not None}
+    wanted = [seed for seed in seeds if seed not in found]
+    if not wanted:
+        return [found[seed] for seed in seeds]
+    options: dict[str, Any] = {"threads": job.recipe.threads, "echo": job.echo, "name": lambda seed: f"seed {seed}"}
+    bar = tqdm(total=len(wanted), desc="seeds", unit="tuning", leave=False, disable=workers.here or not job.progress)
+    with bar, closing(done(measure_seed, wanted, shared_job(job), workers, **options)) as results:
+        for one in results:
+            seed, result = wanted[one.at], SeedResult.model_validate(one.result())
+            result.write(job.folder / "seeds" / f"{seed}.json")
+            job.folder.mark(f"seed-{seed}", keys[seed], [f"seeds/{seed}.json"])
+            folder = job.folder / place(_child(job, seed))
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
+            found[seed] = result
+            bar.update()
+            if not workers.here:
+                value = "–" if result.test.value is None else f"{result.test.value:.4f}"
+                at = f" on {one.where}" if one.where else ""
+                job.echo(f"seeds: {seed}: test {job.spec.metric} {value}, {result.seconds:.0f} s{at}")
+    return [found[seed] for seed in seeds]
+
+
+def _known(job: Job, seed: int, key: str) -> SeedResult | None:
+    """The result of an earlier run of the same tuning."""
+    if not job.folder.done(f"seed-{seed}", key, [f"seeds/{seed}.json"]):
+        return None
+    try:
+        return SeedResult.load(job.folder / "seeds" / f"{seed}.json")
+    except (OSError, ValueError, KeyError):  # damaged: made again
+        return None
+
+
+def _child(job: Job, seed: int) -> Job:
+    """The run's job under another seed, at the rate and with the copies that were chosen."""
     from tunewell.stages.augment import followed
     from tunewell.stages.rates import chosen_for
+
+    return chosen_for(job, followed(job, job.with_keys(f"seed-{seed}", seed=seed)))
+
+
+def measure_seed(job: Job, seed: int) -> dict[str, Any]:
+    """One more tuning, in a process of its own or here: a SeedResult as JSON."""
     from tunewell.stages.tune import place, tune
 
-    child = chosen_for(job, followed(job, job.with_keys(f"seed-{seed}", seed=seed)))
-    path = job.folder / "seeds" / f"{seed}.json"
-
-    def make() -> SeedResult:
-        job.echo(f"seeds: {seed}")
-        training = tune(child)
-        result = _measured(job, child, training)
-        result.write(path)
-        return result
-
-    key = fingerprint(child.keys.tune, job.keys.choice)
-    found = job.folder.step(f"seed-{seed}", key, [f"seeds/{seed}.json"], make, lambda: SeedResult.load(path))
-    shutil.rmtree(job.folder / place(child), ignore_errors=True)
-    return found
+    child = _child(job, seed)
+    job.echo(f"seeds: {seed}")
+    with alone_in(job.folder / place(child)):
+        return _measured(job, child, tune(child)).model_dump(mode="json")
 
 
 def _measured(job: Job, child: Job, training: Training) -> SeedResult:
