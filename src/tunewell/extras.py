@@ -18,6 +18,7 @@ EXTRAS = {
     "quantize": ("bitsandbytes",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorflow": ("tensorflow",),
+    "track": ("tensorboard",),
 }
 
 
