@@ -58,7 +58,7 @@ TESTS = {
     "optim": Tests(("tests/strategies/test_optimisers.py",)),
     "quantize": Tests(("tests/strategies/test_quantised.py",)),
     "serve": Tests(("tests/serving", "tests/selection/test_label.py", "tests/ui")),
-    "tensorflow": Tests(("tests/tensorflow",)),
+    "tensorflow": Tests(("tests/tensorflow", "tests/export")),  # those of `make test-tensorflow`
     "track": Tests(("tests/bad_input/test_recipes.py",), "tracker"),
     "notebooks": Tests(("tests/test_notebooks.py",), slow=True),
     "fuzz": Tests(("tests/serving/test_schema_fuzz.py",), slow=True),

@@ -90,6 +90,12 @@ with sync_playwright() as p:
     assert "run" in page.content(), page.content()
     browser.close()
 """
+OWN = """
+from pathlib import Path
+from playwright.sync_api import sync_playwright
+with sync_playwright() as p:
+    print(Path(p.chromium.executable_path).exists())
+"""
 PEERS = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -319,6 +325,7 @@ def fuzz(env: Environment, place: Path, shared: Path) -> str:
 
 def browser(env: Environment, place: Path, shared: Path) -> str:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+    check(chromium or env.run("-c", OWN).strip() == "True", "no Chromium: `playwright install chromium`, or CHROMIUM=…")
     with env.server("ui", shared, "--port", "0", "--no-browser") as address:
         env.run("-c", WINDOW, address, chromium)
     return "a page of tunewell ui in Chromium"

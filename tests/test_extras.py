@@ -133,3 +133,17 @@ def test_a_tracker_that_is_missing(tracker: str, line: str, monkeypatch: pytest.
     with pytest.raises(RecipeError, match=f"the tracker `{tracker}` is not installed") as caught:
         preflight.trackers([tracker])
     assert caught.value.remedy == f"pip install {line}"
+
+
+def test_a_translation_without_its_measures(tiny_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before anything is written, not after it has been tuned."""
+    import tunewell
+
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("source,target\n" + "".join(f"room {i},Zimmer {i}\n" for i in range(40)), encoding="utf-8")
+    monkeypatch.setattr("tunewell.extras.find_spec", lambda name: None)
+    with pytest.raises(tunewell.TunewellError, match="sacrebleu is not installed") as caught:
+        tunewell.run(train=str(pairs), model=str(tiny_t5), probes="none", output_dir=str(tmp_path / "run"),
+                     echo=lambda line: None, progress=False)  # fmt: skip
+    assert (caught.value.where, caught.value.remedy) == ("task: translation", "pip install 'tunewell[generate]'")
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
