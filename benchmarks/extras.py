@@ -170,7 +170,7 @@ def megabytes(folder: Path) -> float:
 def run_tests(env: Environment, tests: Tests, place: Path) -> dict[str, int]:
     """passed, skipped, failed (errors included), by pytest's own last line."""
     chosen = ["-k", tests.chosen] if tests.chosen else []
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(place), "-rf", *chosen,
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(place), "-rf", *chosen,
                *(["-m", ""] if tests.slow else []), *tests.paths]  # fmt: skip
     done = subprocess.run(
         [str(env.python), *command], cwd=ROOT, env=env.variables(), capture_output=True, text=True, check=False

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-QUICK = ("--model", "splade-tiny", "--probes", "none", "--explain", "0", "--max_steps", "8", "--task",
+QUICK = ("--model", "splade-tiny", "--probes", "none", "--explain", "0", "--max_steps", "24",
+         "--learning_rate", "1e-3", "--task",
          "text-classification", "--strategy")  # fmt: skip
 WORDS = {"bad": ("awful", "broken", "rude", "dirty"), "good": ("lovely", "kind", "superb", "bright")}
 THINGS = ("crew", "seat", "meal", "room", "phone", "screen", "flight", "hotel", "price", "desk")
