@@ -8,7 +8,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 DATA   ?= data
 
-.PHONY: help demo test test-all test-tensorflow lint format types cover bench audit docs dist clean
+.PHONY: help demo test test-all test-tensorflow extras lint format types cover bench audit docs dist clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -49,6 +49,10 @@ TENSORFLOW = .venv-tensorflow/bin
 
 test-tensorflow: .venv-tensorflow/.installed
 	$(TENSORFLOW)/pytest tests/tensorflow tests/export
+
+# make extras   each extra alone with the core, in an environment of its own: its example and its tests (2 GB, 6 with TensorFlow)
+extras:
+	$(PYTHON) benchmarks/extras.py
 
 cover: $(STAMP)
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered

@@ -225,6 +225,8 @@ def test_recipe() -> None:
 
 
 def test_ui_strings(few_rows: Any, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("babel")
+    pytest.importorskip("sacrebleu")
     entries = "".join(f'msgid "Light {i} of {{room}}"\nmsgstr "Luz {i} de {{room}}"\n\n' for i in range(60))
     Path("app.po").write_text('msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n' + entries, "utf-8")
     few_rows(

@@ -168,11 +168,17 @@ def _caches() -> list[Finding]:
 
 
 WHAT_FOR = {
-    "data": "spreadsheets and databases",
+    "data": "spreadsheets, databases and URLs",
+    "eval": "tasks of lm-eval as probes",
     "export": "ONNX",
-    "generate": "translation and decoders in GGUF",
-    "serve": "the service, and the page to label",
+    "generate": "translation, and reading packaged decoders",
+    "gguf": "writing GGUF for llama.cpp",
+    "mlflow": "the tracker, and models that MLflow serves",
+    "optim": "schedule-free AdamW and Prodigy",
+    "quantize": "adapters over weights in 4 bits",
+    "serve": "the service, the app in the browser and the page to label",
     "tensorflow": "tuning and SavedModel in TensorFlow",
+    "track": "TensorBoard",
 }
 
 
@@ -184,9 +190,7 @@ def _extras() -> list[Finding]:
             Finding(
                 topic="extras",
                 name=extra,
-                found=(
-                    f"{WHAT_FOR.get(extra, extra)}: " + (f"without {', '.join(missing)}" if missing else "installed")
-                ),
+                found=(f"{WHAT_FOR[extra]}: " + (f"without {', '.join(missing)}" if missing else "installed")),
                 level="note" if missing else "ok",
                 remedy=f"pip install 'tunewell[{extra}]'" if missing else "",
             )

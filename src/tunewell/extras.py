@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from tunewell.errors import TunewellError
@@ -19,16 +20,20 @@ EXTRAS = {
     "ray": ("ray",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorflow": ("tensorflow",),
+    "track": ("tensorboard",),
 }
 
 
-def need(extra: str, where: str) -> None:
+def need(extra: str, where: str, *, modules: Sequence[str] | None = None) -> None:
     """Make sure that an extra is installed.
+
+    Args:
+        where: the command or key that asks for it. modules: those of the extra that are needed here, else all.
 
     Raises:
         TunewellError: with the install line.
     """
-    missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
+    missing = [module for module in modules or EXTRAS[extra] if find_spec(module) is None]
     if missing:
         raise TunewellError(
             f"{', '.join(missing).replace('_', '-')} {'is' if len(missing) == 1 else 'are'} not installed",

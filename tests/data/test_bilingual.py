@@ -26,6 +26,7 @@ CATALOGUE = (
 
 
 def po(path, text, encoding="utf-8"):
+    pytest.importorskip("babel")
     path.write_bytes(text.encode(encoding))
     return path
 

@@ -186,3 +186,21 @@ def test_both_readmes_say_the_same() -> None:
     for text in (english, chinese):
         ticks = [line for line in text.splitlines() if "✓" in line or "◐" in line]
         assert [[c.strip()[:1] in "✓◐" and c.strip()[:1] for c in line.split("|")] for line in ticks[1:]]
+
+
+# ---------------------------------------------------------------- installing
+
+
+def test_pytorch_is_installed_in_the_version_that_the_constraints_name() -> None:
+    """Another version from the index of CPU builds would be replaced by the next line with one of gigabytes."""
+    pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert pinned is not None
+    lines = [
+        line
+        for snippet in snippets("bash")
+        if snippet.page.is_relative_to(ROOT / "docs")
+        for line in snippet.text.splitlines()
+        if "download.pytorch.org" in line
+    ]
+    assert lines
+    assert {line.split()[2] for line in lines} == {f"torch=={pinned[1]}"}

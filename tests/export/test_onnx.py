@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -16,13 +17,27 @@ from tunewell.export.parity import SAMPLE, rows_of
 from tunewell.export.run import export
 from tunewell.predict import Predictor
 
+SAID: list[str] = []
+
 
 @pytest.fixture(scope="module")
 def onnx(tiny_classifier, tmp_path_factory):
     """The tiny classifier as ONNX; traced once for this file."""
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("onnx") / "out"
-    return folder, export(tiny_classifier, folder)
+    handler = logging.Handler()
+    handler.emit = lambda record: SAID.append(record.getMessage())
+    logging.getLogger("torch.onnx").addHandler(handler)
+    try:
+        return folder, export(tiny_classifier, folder)
+    finally:
+        logging.getLogger("torch.onnx").removeHandler(handler)
+
+
+def test_the_tracer_says_nothing_that_a_user_cannot_mend(onnx):
+    """Four lines of warnings about torchvision, which a model of texts does not need."""
+    assert SAID == []
+    assert logging.getLogger("torch.onnx").level == logging.NOTSET
 
 
 def test_another_runtime_gives_the_same_answers(onnx, tiny_classifier, make_reviews):

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from fastapi.testclient import TestClient
 
 from tunewell.cli import app
 from tunewell.errors import DataError
-from tunewell.selection.service import create_app
 from tunewell.selection.sheet import Sheet
+
+pytest.importorskip("fastapi")
+from fastapi.testclient import TestClient
+
+from tunewell.selection.service import create_app
 
 HEADER = ("rank", "row", "text", "label", "prediction", "probability")
 ROWS = [

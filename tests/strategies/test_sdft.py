@@ -357,6 +357,7 @@ def test_a_row_that_would_lose_its_beginning_keeps_its_answer(keys, stub):
 
 
 def test_a_decoder_that_translates_is_asked_with_its_instruction(tiny_decoder, tmp_path, stub):
+    pytest.importorskip("sacrebleu")
     import tunewell
 
     path = tmp_path / "pairs.jsonl"
@@ -415,6 +416,7 @@ def test_a_class_has_no_other_words(tiny_model, tiny_decoder, tiny_csv, tmp_path
 
 
 def test_an_encoder_decoder_follows_no_request(tiny_t5, tmp_path):
+    pytest.importorskip("sacrebleu")
     import tunewell
 
     path = tmp_path / "pairs.jsonl"

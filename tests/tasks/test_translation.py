@@ -18,6 +18,7 @@ from tunewell.recipe import Recipe
 from tunewell.tasks.generation import translation as t
 from tunewell.tasks.generation.pair_checks import findings
 
+pytest.importorskip("sacrebleu")
 WRITTEN = ["the cat sat on the mat", "a dog", "there is a house on the hill there", ""]
 REFERENCES = ["the cat sat on a mat", "the dog barks loudly", "there is a house on the hill", "nothing"]
 

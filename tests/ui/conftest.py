@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
-from starlette.testclient import TestClient
 
 from tunewell.results import Estimate
 from tunewell.sequence.records import SequenceSummary
-from tunewell.ui.app import create_app
-from tunewell.ui.places import Place
+
+if find_spec("fastapi") is None:  # tunewell[serve]
+    collect_ignore_glob = ["test_*.py"]
 
 TOKEN, BASE = "key", "http://127.0.0.1:8765"
 NASTY = '<img src=x onerror="alert(1)">'
 
 
-def session(folder, **options) -> TestClient:
+def session(folder, **options):
     """A client that has opened the printed address, and whose posts come from the app's own pages."""
+    from starlette.testclient import TestClient
+
+    from tunewell.ui.app import create_app
+    from tunewell.ui.places import Place
+
     client = TestClient(create_app(Place(folder), token=TOKEN, **options), base_url=BASE, headers={"origin": BASE})
     assert client.get(f"/?token={TOKEN}", follow_redirects=False).status_code == 303
     return client

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunewell.data.header import refuse_no_header, refuse_second_header
 from tunewell.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def resolve(
                 notices.append(f"text pair column: {text_pair!r}")
     if not label:
         label = (label_column(names, text, text_pair, source),)
+        if label[0].casefold() not in LABELS:
+            values = (_name(v) for v in dataset[label[0]][:LOOKED_AT] if not isinstance(v, list))
+            refuse_no_header(label[0], values, names, source=source)
         notices.append(f"label column: {label[0]!r} (name another with `label`)")
     if text in label or text_pair in label:
         raise DataError(
@@ -94,6 +98,7 @@ def resolve(
             expected="two columns",
         )
     few = dataset.select(range(min(len(dataset), LOOKED_AT)))
+    refuse_second_header(text, label[0], few[text], few[label[0]], source=source)
     lists = len(label) == 1 and any(_listed(v) is not None for v in few[label[0]][:200])
     several = len(label) > 1 or lists or label_separator is not None
     if multi_label is None:

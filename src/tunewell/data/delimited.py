@@ -19,7 +19,9 @@ import pyarrow as pa
 
 from tunewell.data.arrow import BATCH_ROWS
 from tunewell.data.bounds import LINE, bounded_columns, long_line
+from tunewell.data.columns import LABELS, TEXTS
 from tunewell.data.encoding import Encoding, Opener
+from tunewell.data.header import LOOKED_AT, refuse_title
 from tunewell.errors import DataError
 from tunewell.shown import cut
 
@@ -136,6 +138,7 @@ class Delimited:
         if header is None:
             raise DataError("is empty", where=self.source, expected="a header line with column names, then rows")
         bounded_columns(header, self.source)
+        self._refuse_title()
         names = [name.strip() for name in header]
         for place, name in enumerate(names):
             if not name:
@@ -150,6 +153,12 @@ class Delimited:
                 remedy="rename the columns in the header line",
             )
         return tuple(names)
+
+    def _refuse_title(self) -> None:
+        first = self._sample(self.delimiter, self.quoting)[:LOOKED_AT]
+        others = {"\t", ";", "|"} - {self.delimiter} if all(len(row) == 1 for row in first) else ()
+        for rows in (first, *(self._sample(delimiter)[:LOOKED_AT] for delimiter in others)):
+            refuse_title(rows, {*TEXTS, *LABELS}, source=self.source)
 
     # -- structure
 

@@ -20,10 +20,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from tunewell.cache import cache_folder
+from tunewell.data.columns import LABELS, TEXTS
+from tunewell.data.header import LOOKED_AT, refuse_title
 from tunewell.errors import DataError, nearest
 
 DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "duckdb", "snowflake",
@@ -148,8 +151,12 @@ def _convert_book(path: Path, sheet: str | None, source: str, target: Path) -> N
         page = book[sheet] if sheet is not None else book.worksheets[0]
         with target.open("w", encoding="utf-8", newline="") as file:
             writer, width = csv.writer(file), 0
-            for row in page.iter_rows(values_only=True):
-                cells = [_cell(value) for value in row]
+            written = ([_cell(value) for value in row] for row in page.iter_rows(values_only=True))
+            filled = (cells for cells in written if any(cells))
+            first = list(islice(filled, LOOKED_AT))
+            most = max(map(len, first), default=0)
+            refuse_title([row + [""] * (most - len(row)) for row in first], {*TEXTS, *LABELS}, source=source)
+            for cells in chain(first, filled):
                 if not width:
                     while cells and not cells[-1]:
                         cells.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ def write_onnx(predictor: Predictor, path: Path) -> None:
 
     batch = torch.export.Dim("batch", min=1, max=65_536)
     length = torch.export.Dim("length", min=2, max=int(predictor.max_length))
+    logger = logging.getLogger("torch.onnx")  # it tells of every operator of torchvision that it does not need
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -66,12 +70,12 @@ def write_onnx(predictor: Predictor, path: Path) -> None:
             where=predictor.source,
             expected="an encoder or decoder of Transformers with a classification head",
         ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def write_int8(source: Path, target: Path) -> None:
     """Weights in 8 bits, a scale for each output channel; activations are quantised as they come."""
-    import logging
-
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -62,6 +62,8 @@ def _gained(records: Records, w: dict[str, str]) -> str:
     elif judged:
         key = "v_unclear"
         strongest = max(judged, key=lambda b: b.evaluation.headline.value or 0.0)
+        if (strongest.evaluation.headline.value or 0.0) > (own.value or 0.0):
+            key = "v_below"
     else:
         key = "v_better"
     return w[key].format(**figures, other=strongest.title, other_value=number(strongest.evaluation.headline.value))

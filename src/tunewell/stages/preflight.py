@@ -15,7 +15,13 @@ from tunewell.strategies import AUTO
 if TYPE_CHECKING:
     from tunewell.stages.job import Job
 
-TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", "trackio": "trackio"}
+# name -> its module, and what pip is asked for
+TRACKERS = {
+    "tensorboard": ("tensorboard", "'tunewell[track]'"),
+    "mlflow": ("mlflow", "'tunewell[mlflow]'"),
+    "wandb": ("wandb", "wandb"),
+    "trackio": ("trackio", "trackio"),
+}
 
 
 def preflight(job: Job) -> None:
@@ -72,12 +78,13 @@ def trackers(names: list[str]) -> None:
                 expected=", ".join((*TRACKERS, "none")),
                 remedy=nearest(name, TRACKERS),
             )
-        if find_spec(TRACKERS[name]) is None:
+        module, what = TRACKERS[name]
+        if find_spec(module) is None:
             raise RecipeError(
                 f"the tracker `{name}` is not installed",
                 where="report_to",
                 expected="an installed package",
-                remedy=f"pip install {TRACKERS[name]}",
+                remedy=f"pip install {what}",
             )
         if name == "mlflow":
             from tunewell.export.mlflow import quiet

@@ -125,8 +125,12 @@ class Generation:
 
     def preflight(self, job: Job) -> None:
         from tunewell.errors import ModelError, RecipeError
+        from tunewell.extras import need
+        from tunewell.tasks.generation.translation import MEASURES
 
         recipe, kind = job.recipe, self._kind(job)
+        if self.pairs:
+            need("generate", f"task: {self.name}", modules=MEASURES)
         for key in ("loss", "class_weight", "label_smoothing_factor"):
             if getattr(recipe, key) != type(recipe).model_fields[key].default:
                 raise RecipeError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from tunewell.errors import DataError, nearest
 from tunewell.evaluate.answers import Figures, ratio
+from tunewell.extras import need
 from tunewell.tasks.generation.conversations import canonical
 from tunewell.tasks.generation.instructions import BOUNDS as LIKELIHOOD_BOUNDS
 from tunewell.tasks.generation.instructions import likelihood_metrics
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tunewell.recipe import Recipe
     from tunewell.tasks.generation.writers import Likelihood
 
+MEASURES = ("sacrebleu",)  # of the extra `generate`
 HEADLINES = ("chrf", "bleu", "token_accuracy")
 BOUNDS = {**LIKELIHOOD_BOUNDS, "chrf": (0.0, 100.0), "bleu": (0.0, 100.0), "length_ratio": (0.0, np.inf)}
 USUAL = (("source", "target"), ("src", "tgt"), ("translation", "translation"))
@@ -211,6 +213,7 @@ def chrf_of(statistics: np.ndarray, beta: float = 2.0) -> Callable[[np.ndarray],
 
 def statistics_of(written: Sequence[str], references: Sequence[str]) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """sacreBLEU's counts of each row, for BLEU and chrF++, and the signatures (Post, 2018)."""
+    need("generate", "BLEU and chrF++", modules=MEASURES)
     from sacrebleu.metrics import BLEU, CHRF
 
     bleu, chrf = BLEU(tokenize=tokenizer_for(references)), CHRF(word_order=2)
