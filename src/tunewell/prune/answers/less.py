@@ -60,7 +60,9 @@ def scores(job: Job, encoded: Sequence[Encoded], target: Target, share: float) -
         share: of the pool that is tuned on first.
     """
     warm = warm_up(job, share)
-    wanted = [writer_of(job).encode(talk) for talk in job.task.messages(job, target.rows)]
+    task: Any = job.task  # of answers that are written
+    writer = writer_of(job)
+    wanted = [writer.encode(talk) for talk in task.messages(job, target.rows)]
     steps, aims = [], []
     for number, path in enumerate(warm.moments, 1):
         pool = _Part(job, path, f"epoch-{number}", encoded, adam=True)
