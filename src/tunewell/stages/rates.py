@@ -182,8 +182,8 @@ def name_of(rate: float) -> str:
 def rounded(rate: float) -> float:
     """Two significant digits: what is said is what is used.
 
-    >>> rounded(0.04 / 384), rounded(3.3e-5 / 2)
-    (0.0001, 1.6e-05)
+    >>> rounded(0.04 / 384), rounded(3.33e-5 / 2)
+    (0.0001, 1.7e-05)
     """
     return float(f"{rate:.1e}")
 

@@ -54,7 +54,7 @@ def place(names: Iterable[str]) -> dict[str, int]:
 def factor(layer: int, layers: int, alpha: float) -> float:
     """λ(l), the share of its change that layer l (from 1) of `layers` keeps.
 
-    >>> [factor(l, 5, 0.2) for l in (1, 3, 5)]
+    >>> [round(factor(l, 5, 0.2), 2) for l in (1, 3, 5)]
     [0.2, 0.6, 1.0]
     """
     return alpha + (1 - alpha) * (layer - 1) / max(layers - 1, 1) if layers > 1 else 1.0

@@ -93,7 +93,7 @@ def refuses(text: str) -> float:
 def repetition(text: str) -> float:
     """Share of an answer's runs of four units that stood there before (rep-4 of Welleck et al., 2020); 0 without any.
 
-    >>> repetition("a b c d a b c d"), repetition("one two three")
+    >>> round(repetition("a b c d a b c d"), 2), repetition("one two three")
     (0.2, 0.0)
     """
     units = words(text)
