@@ -173,8 +173,9 @@ def error_norm(kind: str, logits: torch.Tensor, labels: torch.Tensor) -> np.ndar
     """(B,) ‖p − y‖₂ of each row of a batch, see `Dynamics`: 0 where the label is certain, √2 where another one is.
 
     >>> import torch
-    >>> error_norm("single_label_classification", torch.tensor([[0.0, 0.0]]), torch.tensor([1])).round(2).astype(float)
-    array([0.71])
+    >>> norms = error_norm("single_label_classification", torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    >>> [round(float(norm), 4) for norm in norms]
+    [0.7071]
     """
     import torch
 
