@@ -60,8 +60,8 @@ def scores(job: Job, encoded: Sequence[Encoded], target: Target, share: float) -
         share: of the pool that is tuned on first.
     """
     warm = warm_up(job, share)
-    task: Any = job.task  # of answers that are written
-    writer = writer_of(job)
+    task: Any = job.task
+    writer = task.writer(job, None)  # that only encodes
     wanted = [writer.encode(talk) for talk in task.messages(job, target.rows)]
     steps, aims = [], []
     for number, path in enumerate(warm.moments, 1):
@@ -72,11 +72,6 @@ def scores(job: Job, encoded: Sequence[Encoded], target: Target, share: float) -
         steps.append(pool.read())
         aims.append(np.asarray(aim.read(), dtype=np.float32))
     return less_by_subtask(steps, aims, warm.rates, target.group), warm
-
-
-def writer_of(job: Job) -> Any:
-    """A writer that only encodes."""
-    return job.task.writer(job, None)  # type: ignore[attr-defined]
 
 
 def warm_up(job: Job, share: float) -> Warmup:
