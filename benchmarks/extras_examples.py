@@ -283,7 +283,7 @@ def optim(env: Environment, place: Path, shared: Path) -> str:
 
 
 def quantize(env: Environment, place: Path, shared: Path) -> str:
-    tune(env, place, shared, "lora", "--load_in_4bit", "true")
+    tune(env, place, shared, "lora", "--load_in_4bit")
     return "load_in_4bit"
 
 

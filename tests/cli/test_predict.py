@@ -181,3 +181,18 @@ def test_stopped_half_way_leaves_nothing(tiny_classifier: Path, tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
     if number == signal.SIGINT:
         assert error.decode().endswith("stopped; nothing half-written stays\n")
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        ((5000, 0, 2.0, "out.csv"), "5,000 rows labelled in out.csv, 2,500 rows/s"),
+        ((3, 1, 60.0, "out.csv"), "3 rows labelled in out.csv; 1 without text, left without a prediction"),
+        ((1, 0, 0.5, "-"), "1 row labelled, 2 rows/s"),
+        ((0, 0, 0.0, "-"), "0 rows labelled"),
+    ],
+)
+def test_what_is_told_at_the_end(done: tuple, said: str) -> None:
+    from tunewell.cli.predict import _told
+
+    assert _told(*done) == said

@@ -185,10 +185,20 @@ def label(
             raise DataError(f"says that it has {rows.total:,} rows, and holds {count:,}", where=rows.name)
     for notice in rows.notices:
         say(notice)
-    seconds = time.perf_counter() - started
-    note = f"; {empty:,} without text, left without a prediction" if empty else ""
+    say(_told(count, empty, time.perf_counter() - started, output))
+
+
+def _told(count: int, empty: int, seconds: float, output: str) -> str:
+    """What was done, in one line; the rate of a few rows that took seconds tells nothing.
+
+    >>> _told(3, 1, 60.0, "out.csv")
+    '3 rows labelled in out.csv; 1 without text, left without a prediction'
+    """
+    rate = count / max(seconds, 1e-9)
     place = f" in {output}" if output != "-" else ""
-    say(f"{count:,} rows labelled{place}, {count / max(seconds, 1e-9):,.0f} rows/s{note}")
+    speed = f", {rate:,.0f} rows/s" if rate >= 1 else ""
+    note = f"; {empty:,} without text, left without a prediction" if empty else ""
+    return f"{count:,} row{'s' * (count != 1)} labelled{place}{speed}{note}"
 
 
 def _check_output(output: str) -> None:
