@@ -77,6 +77,8 @@ def same(one: Path, two: Path, *, weights: float = 2e-4, losses: float = 1e-4, n
     first, second = (load_file(str(run / "train" / "tuned.safetensors")) for run in (one, two))
     assert list(second) == list(first)
     for name, array in first.items():
+        if name.endswith("key.bias"):  # without effect: its gradient is noise, which Adam makes steps of
+            continue
         np.testing.assert_allclose(second[name], array, atol=weights, err_msg=name)
     records = [record(run) for run in (one, two)]
     for key in ("steps", "epochs", "examples", "tokens", "padding_share", "best_step", "trainable_parameters"):

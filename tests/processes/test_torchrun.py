@@ -80,6 +80,8 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 def same_within_noise(one: Path, two: Path, tolerance: float = 2e-4) -> None:
     first, second = weights(one), weights(two)
     for name, array in first.items():
+        if name.endswith("key.bias"):  # without effect: its gradient is noise, which Adam makes steps of
+            continue
         np.testing.assert_allclose(second[name], array, atol=tolerance, err_msg=name)
     records: list[dict[str, Any]] = [json.loads((r / "train" / "training.json").read_text()) for r in (one, two)]
     for key in ("steps", "epochs", "examples", "tokens", "best_step", "stopped_early"):
