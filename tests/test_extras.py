@@ -147,3 +147,16 @@ def test_a_translation_without_its_measures(tiny_t5: Path, tmp_path: Path, monke
                      echo=lambda line: None, progress=False)  # fmt: skip
     assert (caught.value.where, caught.value.remedy) == ("task: translation", "pip install 'tunewell[generate]'")
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
+
+
+def test_what_tensorboard_shows_outlives_the_checkpoints(tmp_path: Path) -> None:
+    """It was removed with them, and `tensorboard --logdir` had nothing to show of a finished run."""
+    from tunewell.train.tune import _keep_events
+
+    _keep_events(tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+    file = tmp_path / "checkpoints" / "runs" / "Nov28_host" / "events.out.tfevents.1"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    _keep_events(tmp_path)
+    assert (tmp_path / "tensorboard" / "Nov28_host" / "events.out.tfevents.1").read_bytes() == b"x"

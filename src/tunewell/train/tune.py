@@ -442,4 +442,12 @@ def peak_memory_mb() -> float:
 
 def clear_checkpoints(folder: Path) -> None:
     """Remove the checkpoints once the tuned weights are saved elsewhere."""
+    _keep_events(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _keep_events(folder: Path) -> None:
+    """TensorBoard's files, which Transformers writes beside the checkpoints, outlive these: in `tensorboard`."""
+    events = folder / "checkpoints" / "runs"
+    if events.is_dir():
+        shutil.copytree(events, folder / "tensorboard", dirs_exist_ok=True)
