@@ -176,6 +176,7 @@ WHAT_FOR = {
     "mlflow": "the tracker, and models that MLflow serves",
     "optim": "schedule-free AdamW and Prodigy",
     "quantize": "adapters over weights in 4 bits",
+    "ray": "many jobs at once on a Ray cluster",
     "serve": "the service, the app in the browser and the page to label",
     "tensorflow": "tuning and SavedModel in TensorFlow",
     "track": "TensorBoard",

@@ -62,8 +62,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict:
     """Recipes and options that reach `tunewell.run.run`."""
     calls: dict = {"kept": True}
 
-    def run(recipe, *, echo, progress, command, raise_on_gate):
-        calls.update(recipe=recipe, progress=progress, command=command)
+    def run(recipe, *, echo, progress, command, raise_on_gate, jobs=None, ray=None):
+        calls.update(recipe=recipe, progress=progress, command=command, workers=(jobs, ray))
         echo("a stage")
         return FakeRun(recipe, calls["kept"])
 
@@ -97,6 +97,13 @@ def test_keys_reach_the_recipe_typed(seen: dict) -> None:
     assert (recipe.strict, recipe.bf16, recipe.average_alphas) == (True, False, [0.5, 1.0])
     assert recipe.probe_files == ["p.csv", "q.csv"]
     assert seen["command"].startswith("tunewell run --train 'a b.csv' --learning-rate 2e-5")
+
+
+def test_workers_reach_the_run(seen: dict) -> None:
+    assert invoke("--train", "a.csv", "--label", "a", "--seeds", "3", "--jobs", "2").exit_code == 0
+    assert seen["workers"] == (2, None)
+    assert invoke("--train", "a.csv", "--label", "a", "--seeds", "3", "--ray", "local").exit_code == 0
+    assert seen["workers"] == (None, "local")
 
 
 def test_options_take_precedence_over_the_file(tmp_path: Path, seen: dict) -> None:

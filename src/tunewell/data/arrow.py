@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tunewell.cache import cache_folder
-from tunewell.data.bounds import bounded_columns, bounded_parquet
+from tunewell.data.bounds import READ_AHEAD, bounded_columns, bounded_parquet
 from tunewell.errors import DataError
 from tunewell.seal import sha256_of
 
@@ -171,7 +171,7 @@ def parquet_batches(path: Path, source: str) -> tuple[Iterator[pa.RecordBatch], 
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_AHEAD)
         bounded_parquet(file.metadata, path.stat().st_size, source)
         return (plain(b) for b in _checked(file.iter_batches(BATCH_ROWS), source, "Parquet")), plain_schema(
             file.schema_arrow

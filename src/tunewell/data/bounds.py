@@ -17,6 +17,7 @@ COLUMNS = 10_000
 DOCUMENT = 512 << 20  # characters of a JSON document that is no array and no lines
 UNPACKED = 256 << 20  # bytes that any compressed file may unpack to ...
 RATIO = 200  # ... and beyond that, times its own size; text packs 3 to 20 times
+READ_AHEAD = 1 << 20  # bytes of each column of a Parquet file; without a bound a whole row group is read
 ROWS = 10_000_000  # rows that any Parquet file may claim ...
 ROWS_A_BYTE = 100  # ... and beyond that, times its bytes
 

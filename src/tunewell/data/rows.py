@@ -31,7 +31,6 @@ KINDS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
 STDIN = "-"
 CHUNK_ROWS, CHUNK_CHARACTERS = 1024, 4_000_000
 SNIFFED = 1 << 16
-READ_AHEAD = 1 << 20  # bytes of each Parquet column
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -310,7 +309,7 @@ def _columnar(name: str, format: str, path: Path, chunk_rows: int) -> RowSource:
     file, total = path.open("rb"), None
     try:
         if format == "parquet":
-            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_AHEAD)  # else a whole row group is read
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=bounds.READ_AHEAD)
             total = parquet.metadata.num_rows
             bounds.bounded_parquet(parquet.metadata, path.stat().st_size, name)
             schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=chunk_rows)
