@@ -118,8 +118,6 @@ def _read_answers(data: str, writer: Any, text: str | None, answer: str | None) 
     from tunewell.cli.predict import column_of
     from tunewell.data.rows import open_rows
 
-    texts: list[str] = []
-    answers: list[str] = []
     with open_rows(data) as rows:
         column = column_of(rows, text, writer, "text")
         if answer is not None and answer not in rows.columns:
@@ -129,13 +127,7 @@ def _read_answers(data: str, writer: Any, text: str | None, answer: str | None) 
                 expected="one of " + ", ".join(rows.columns),
                 remedy=nearest(answer, rows.columns),
             )
-        for chunk in rows:
-            found = chunk.texts(column)
-            others = chunk.texts(answer) if answer else found
-            full = [i for i, one in enumerate(found) if one.strip() and others[i].strip()]
-            texts += [found[i] for i in full]
-            answers += [others[i] for i in full]
-    return texts, answers if answer else None
+        return _filled(rows, column, answer)
 
 
 def _shown_answer(found: Any) -> str:
@@ -172,18 +164,23 @@ def _read(data: str, predictor: Any, text: str | None, pair: str | None) -> tupl
     from tunewell.cli.predict import column_of
     from tunewell.data.rows import open_rows
 
-    texts: list[str] = []
-    pairs: list[str] = []
     with open_rows(data) as rows:
         column = column_of(rows, text, predictor, "text")
         second = column_of(rows, pair, predictor, "text_pair") if predictor.spec.pair else None
-        for chunk in rows:
-            found = chunk.texts(column)
-            others = chunk.texts(second) if second else found
-            full = [i for i, one in enumerate(found) if one.strip() and others[i].strip()]
-            texts += [found[i] for i in full]
-            pairs += [others[i] for i in full]
-    return texts, pairs if predictor.spec.pair else None
+        return _filled(rows, column, second)
+
+
+def _filled(rows: Any, column: str, second: str | None) -> tuple[list[str], list[str] | None]:
+    """The cells of one column, and of a second one where it is named, of the rows that have both."""
+    texts: list[str] = []
+    others: list[str] = []
+    for chunk in rows:
+        first = chunk.texts(column)
+        more = chunk.texts(second) if second else first
+        full = [i for i, one in enumerate(first) if one.strip() and more[i].strip()]
+        texts += [first[i] for i in full]
+        others += [more[i] for i in full]
+    return texts, others if second else None
 
 
 def _shown(found: Any) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunewell.errors import RecipeError
 from tunewell.prune.records import MapPoint, Pruning
 from tunewell.report import charts
-from tunewell.report.engine import engine, environment_of
+from tunewell.report.engine import page_of
 from tunewell.report.words import WORDS
 from tunewell.results import write_whole
 
@@ -31,22 +30,10 @@ def render(folder: Path, record: Pruning, lang: str = "en") -> str:
     """
     from markupsafe import Markup
 
-    if lang not in WORDS:
-        raise RecipeError(f"`lang: {lang}`", where="lang", expected=" or ".join(WORDS))
-    w = WORDS[lang]
-    return (
-        engine()
-        .get_template("datamap.html")
-        .render(
-            w=w,
-            lang=lang,
-            p=record,
-            name=folder.resolve().name,
-            verdict=sentences(record, lang),
-            chart=Markup(_map(record, w)),
-            environment=environment_of(folder),
-        )
-    )
+    def parts(w: dict[str, str]) -> dict[str, Any]:
+        return {"verdict": sentences(record, lang), "chart": Markup(_map(record, w))}
+
+    return page_of("datamap.html", folder, record, lang, parts)
 
 
 def sentences(record: Pruning, lang: str = "en") -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from tunewell.errors import RecipeError
 from tunewell.prune.records import Selection
 from tunewell.report import charts
-from tunewell.report.engine import engine, environment_of
+from tunewell.report.engine import page_of
 from tunewell.report.words import WORDS
 from tunewell.results import write_whole
 
@@ -32,23 +32,14 @@ def render(folder: Path, record: Selection, lang: str = "en") -> str:
     """
     from markupsafe import Markup
 
-    if lang not in WORDS:
-        raise RecipeError(f"`lang: {lang}`", where="lang", expected=" or ".join(WORDS))
-    w = WORDS[lang]
-    return (
-        engine()
-        .get_template("selection.html")
-        .render(
-            w=w,
-            lang=lang,
-            p=record,
-            name=folder.resolve().name,
-            verdict=sentences(record, lang),
-            chart=Markup(_histogram(record, w)),
-            score=w[f"sel_score_{record.method}"],
-            environment=environment_of(folder),
-        )
-    )
+    def parts(w: dict[str, str]) -> dict[str, Any]:
+        return {
+            "verdict": sentences(record, lang),
+            "chart": Markup(_histogram(record, w)),
+            "score": w[f"sel_score_{record.method}"],
+        }
+
+    return page_of("selection.html", folder, record, lang, parts)
 
 
 def sentences(record: Selection, lang: str = "en") -> list[str]:

@@ -287,7 +287,7 @@ def _build(rows: FileRows, predictor: Predictor, folder: Path, key: str, echo: E
     (folder / "index.json").unlink(missing_ok=True)
     with Projector(predictor.model, side=SIDE, seed=SEED) as projector:
         passes = _Passes(projector, predictor, rows.texts, rows.pairs, rows.targets())
-        done, total = _progress(folder, key, passes.shapes), len(passes.batches)
+        done, total = done_before(folder, key, passes.shapes, "batches"), len(passes.batches)
         arrays = {
             name: np.lib.format.open_memmap(
                 folder / f"{name}.npy", mode="r+" if done else "w+", dtype=kind, shape=shape
@@ -311,15 +311,15 @@ def _build(rows: FileRows, predictor: Predictor, folder: Path, key: str, echo: E
     (folder / "progress.json").unlink(missing_ok=True)
 
 
-def _progress(folder: Path, key: str, shapes: dict[str, Any]) -> int:
-    """Batches that an interrupted build has finished."""
+def done_before(folder: Path, key: str, shapes: dict[str, Any], unit: str) -> int:
+    """Batches or rows (`unit`, as progress.json calls them) that an interrupted build has finished."""
     try:
         noted = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         fits = all(
             np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False).shape == shape
             for n, (shape, _) in shapes.items()
         )
-        return int(noted["batches"]) if noted["key"] == key and fits else 0
+        return int(noted[unit]) if noted["key"] == key and fits else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

@@ -89,20 +89,10 @@ def read_rows(run: str | Path, train: str | None = None) -> FileRows:
     """
     from tunewell.data.columns import canonical, resolve
     from tunewell.data.load import load
-    from tunewell.recipe_file import load_recipe
     from tunewell.tasks import TaskSpec
 
     run = Path(run)
-    needed = ("recipe.yaml", "split.json", "task.json", "model/config.json")
-    missing = [name for name in needed if not (run / name).is_file()]
-    if missing:
-        raise RunFolderError(
-            f"is not a finished run: {missing[0]} is missing",
-            where=str(run),
-            expected="a folder that `tunewell run` has finished",
-        )
-    recipe = load_recipe(run / "recipe.yaml")
-    division, described = read_json(run / "split.json"), read_json(run / "task.json")
+    recipe, division, described = records_of(run)
     task = described.get("spec", {}).get("name")
     if task in WRITTEN:
         raise RunFolderError(
@@ -135,6 +125,25 @@ def read_rows(run: str | Path, train: str | None = None) -> FileRows:
     return FileRows(
         run, recipe, spec, file.dataset, dataset, split, described["max_length"], file.source, tuple(columns.label)
     )
+
+
+def records_of(run: Path) -> tuple[Recipe, dict[str, Any], dict[str, Any]]:
+    """The recipe of a run, how its rows were divided, and what its task is.
+
+    Raises:
+        RunFolderError: it is not finished.
+    """
+    from tunewell.recipe_file import load_recipe
+
+    needed = ("recipe.yaml", "split.json", "task.json", "model/config.json")
+    missing = [name for name in needed if not (run / name).is_file()]
+    if missing:
+        raise RunFolderError(
+            f"is not a finished run: {missing[0]} is missing",
+            where=str(run),
+            expected="a folder that `tunewell run` has finished",
+        )
+    return load_recipe(run / "recipe.yaml"), read_json(run / "split.json"), read_json(run / "task.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from tunewell.explain.influence.answers.gradients import Moments, Pull, Pulls, unit
 from tunewell.explain.influence.answers.sketch import BLOCKS, SIZE, Sketch
 from tunewell.explain.influence.answers.weights import ADAPTERS, weights_of
-from tunewell.explain.influence.index import FOLDER, Echo, file_hash_of, is_whole
+from tunewell.explain.influence.index import FOLDER, Echo, done_before, file_hash_of, is_whole
 from tunewell.folder import RunFolder, file_hash, fingerprint
 from tunewell.results import write_whole
 from tunewell.train.trace import FILE, Adapters
@@ -202,7 +202,7 @@ def fill(
 
     folder.mkdir(parents=True, exist_ok=True)
     shapes = shapes_of(len(encoded), hidden=hidden, plain=plain, adam=pulls.moments is not None)
-    done = done_before(folder, key, shapes)
+    done = done_before(folder, key, shapes, "rows")
     arrays: dict[str, np.ndarray] = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+" if done else "w+", dtype=kind, shape=shape)
         for name, (shape, kind) in shapes.items()
@@ -219,19 +219,6 @@ def fill(
                 for array in arrays.values():
                     array.flush()  # type: ignore[attr-defined]
                 write_whole(folder / "progress.json", json.dumps({"key": key, "rows": i + 1}) + "\n")
-
-
-def done_before(folder: Path, key: str, shapes: dict[str, Any]) -> int:
-    """Rows that an interrupted build has finished."""
-    try:
-        noted = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        fits = all(
-            np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False).shape == shape
-            for n, (shape, _) in shapes.items()
-        )
-        return int(noted["rows"]) if noted["key"] == key and fits else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
 
 
 def _build(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.errors import DataError, ModelError, RunFolderError
+from tunewell.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,22 +79,12 @@ def read_answer_rows(run: str | Path, train: str | None = None) -> AnswerRows:
     from datasets import Dataset
 
     from tunewell.data.load import load
-    from tunewell.explain.influence.rows import check_source, read_json, splits_of
-    from tunewell.recipe_file import load_recipe
+    from tunewell.explain.influence.rows import check_source, records_of, splits_of
     from tunewell.tasks.generation import translation
     from tunewell.tasks.generation.conversations import conversations
 
     run = Path(run)
-    needed = ("recipe.yaml", "split.json", "task.json", "model/config.json")
-    missing = [name for name in needed if not (run / name).is_file()]
-    if missing:
-        raise RunFolderError(
-            f"is not a finished run: {missing[0]} is missing",
-            where=str(run),
-            expected="a folder that `tunewell run` has finished",
-        )
-    recipe = load_recipe(run / "recipe.yaml")
-    division, described = read_json(run / "split.json"), read_json(run / "task.json")
+    recipe, division, described = records_of(run)
     task = described.get("spec", {}).get("name")
     if task not in TASKS:
         raise ModelError(f"this is a run of {task}", where=str(run), expected=" or ".join(TASKS))
