@@ -61,7 +61,7 @@ def test_more_threads_than_any_machine_has(chores, shared, ray_here):
 
 def test_settings(ray_here: Workers):
     import ray
-    from ray._private.usage import usage_lib
+    from ray._common.usage import usage_lib
 
     assert not usage_lib.usage_stats_enabled()
     assert ray.cluster_resources()["CPU"] == 2
