@@ -57,6 +57,7 @@ TESTS = {
     "mlflow": Tests(("tests/export/test_mlflow.py",)),
     "optim": Tests(("tests/strategies/test_optimisers.py",)),
     "quantize": Tests(("tests/strategies/test_quantised.py",)),
+    "ray": Tests(("tests/workers/test_on_ray.py", "tests/workers/test_alone_on_ray.py"), slow=True),
     "serve": Tests(("tests/serving", "tests/selection/test_label.py", "tests/ui")),
     "tensorflow": Tests(("tests/tensorflow", "tests/export")),  # those of `make test-tensorflow`
     "track": Tests(("tests/bad_input/test_recipes.py",), "tracker"),

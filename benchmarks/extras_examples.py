@@ -287,6 +287,16 @@ def quantize(env: Environment, place: Path, shared: Path) -> str:
     return "load_in_4bit"
 
 
+def ray(env: Environment, place: Path, shared: Path) -> str:
+    (place / "new.csv").write_text("review\na kind crew\na rude crew\n", encoding="utf-8")
+    answers = place / "answers.csv"
+    env.tunewell(
+        "predict", shared / "run", place / "new.csv", "--ray", "local", "--threads", 1, "-o", answers, cwd=place
+    )
+    check(len(answers.read_text(encoding="utf-8").splitlines()) == 3, "not two rows with answers")
+    return "predict --ray local"
+
+
 def serve(env: Environment, place: Path, shared: Path) -> str:
     with env.server("serve", shared / "run", "--port", "0") as address:
         request = urllib.request.Request(
@@ -351,6 +361,6 @@ def dev(env: Environment, place: Path, shared: Path) -> str:
 
 EXAMPLES: dict[str, Callable[[Environment, Path, Path], str]] = {
     "core": core, "data": data, "eval": eval_, "export": export, "generate": generate, "gguf": gguf, "mlflow": mlflow,
-    "optim": optim, "quantize": quantize, "serve": serve, "tensorflow": tensorflow, "track": track,
+    "optim": optim, "quantize": quantize, "ray": ray, "serve": serve, "tensorflow": tensorflow, "track": track,
     "notebooks": notebooks, "fuzz": fuzz, "browser": browser, "bench": bench, "docs": docs, "dev": dev,
 }  # fmt: skip

@@ -69,6 +69,7 @@ class Scripted:
         self.accelerator = SimpleNamespace(unwrap_model=lambda m: m)
         self.args = SimpleNamespace(learning_rate=rate)
         self.strategies: list = []
+        self.sharded = None
         self.step_dropped = False
         self.guard, self.loss = guard, loss
         guard.trainer = self
