@@ -319,6 +319,9 @@ def test_the_command(chosen: tuple[Any, Path, list[str]], pool: Path, tiny_decod
     assert result.exit_code == 0, result.output
     assert f"page: {tmp_path / 'run' / 'selection.html'}" in result.stdout
     assert "next: tunewell run --task text-generation --train" in result.stdout
+    page = (tmp_path / "run" / "selection.html").read_text(encoding="utf-8")
+    assert "First of the order" in page and "Last of the order" not in page, "a draw wants no row more than another"
+    assert ">score<" not in page
     found = CliRunner().invoke(app, [*line, "--overwrite", "--json"])
     assert json.loads(found.stdout)["kept"] == 8
 
