@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tunewell.strategies import ema, ewc, freezing, l2sp, lines, lpft, mas, quadratic, recadam, sam, swa
-from tunewell.strategies.layers import depths
+from tunewell.strategies.layers import depths, head_depth, shared
 
 
 @pytest.fixture
@@ -56,6 +56,59 @@ def test_places_of_parameters(model):
 def test_what_is_frozen(model, mode, tuned):
     freezing.Freezing({"freeze": mode}).prepare(SimpleNamespace(model=model, steps=10))
     assert {place for name, place in depths(model).items() if model.get_parameter(name).requires_grad} == tuned
+
+
+@pytest.fixture
+def tied(tiny_decoder):
+    """A decoder of two layers whose head is its embeddings."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_decoder)
+
+
+def tuned_names(model) -> set[str]:
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_a_head_without_weights_of_its_own_is_above_the_layers(tied):
+    assert head_depth(tied) == 3
+    assert max(depths(tied).values()) == 2
+    assert {name for name, _ in shared(tied)} == set(depths(tied)), "the last layer is no head"
+
+
+@pytest.mark.parametrize(("mode", "untouched"), [("last_1", ("embed", "layers.0")), ("last_2", ("embed",))])
+def test_last_layers_of_a_model_without_a_head(tied, mode, untouched):
+    freezing.Freezing({"freeze": mode}).prepare(SimpleNamespace(model=tied, steps=10))
+    frozen = set(depths(tied)) - tuned_names(tied)
+    assert frozen == {name for name in depths(tied) if any(part in name for part in untouched)}
+
+
+def test_gradual_thawing_begins_with_the_last_layer_where_there_is_no_head(tied):
+    strategy = freezing.Freezing({"freeze": "gradual"})
+    strategy.prepare(SimpleNamespace(model=tied, steps=16))
+    strategy.begin_step(tied, 0)
+    assert tuned_names(tied) == {name for name, place in depths(tied).items() if place == 2}
+
+
+@pytest.mark.parametrize("mode", ["head_only", "bitfit"])
+def test_what_would_leave_nothing_to_tune_is_refused(tied, mode):
+    from tunewell.errors import RecipeError
+
+    with pytest.raises(RecipeError, match="leaves nothing to tune"):
+        freezing.Freezing({"freeze": mode}).prepare(SimpleNamespace(model=tied, steps=10))
+
+
+def test_lora_on_a_model_without_a_head_tunes_adapters_alone(tied):
+    from tunewell.strategies import lora
+
+    options = {
+        "lora_variant": "lora", "lora_rank": 2, "lora_alpha": 4.0, "lora_targets": ["all-linear"],
+        "lora_rate_factor": 1.0, "load_in_4bit": False, "general_text": None, "general_samples": 8,
+    }  # fmt: skip
+    strategy = lora.LowRank(options)
+    strategy.prepare(SimpleNamespace(model=tied, seed=1, bf16=False, echo=lambda line: None))
+    assert all("lora_" in name for name in tuned_names(tied))
+    assert tuned_names(tied)
 
 
 def test_bitfit_tunes_biases_and_the_head(model):

@@ -3,7 +3,8 @@
 `freeze` in the recipe says which: `embeddings` (the token embeddings; Lee et al., 2019, What would
 Elsa do?), `last_K` (all but the last K layers and the head), `head_only`, `bitfit` (all but the bias
 terms and the head; Ben Zaken et al., 2022), `gradual` (one layer more from the top at a time, all by
-the middle of tuning; Howard & Ruder, 2018, with steps for epochs). The head is always tuned.
+the middle of tuning; Howard & Ruder, 2018, with steps for epochs). The head is always tuned, where it has weights of
+its own.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ class Freezing:
         self.mode = str(options["freeze"])
 
     def prepare(self, tuning: Tuning) -> None:
-        from tunewell.strategies.layers import depths
+        from tunewell.strategies.layers import depths, head_depth
 
         self.places = depths(tuning.model)
-        self.layers = max(self.places.values()) - 1
+        self.layers = head_depth(tuning.model) - 1
+        self.headless = max(self.places.values()) <= self.layers
         self.steps = tuning.steps
         if self.mode == "gradual":
             return  # the optimiser must know all parameters; begin_step holds them back
@@ -40,6 +42,14 @@ class Freezing:
                 self.places[name] > self.layers or name.endswith("bias")
                 if self.mode == "bitfit"
                 else self.places[name] >= lowest
+            )
+        if not any(p.requires_grad for p in tuning.model.parameters()):
+            raise RecipeError(
+                f"`freeze: {self.mode}` leaves nothing to tune: this model has "
+                + ("no bias terms, and " if self.mode == "bitfit" else "")
+                + "no head with weights of its own",
+                where="freeze",
+                expected=f"last_1 to last_{self.layers}, or embeddings, gradual",
             )
 
     def _lowest(self) -> int:
@@ -61,7 +71,7 @@ class Freezing:
 
     def begin_step(self, model: Any, step: int) -> None:
         if self.mode == "gradual":
-            lowest = thawed(step, self.steps, self.layers)
+            lowest = min(thawed(step, self.steps, self.layers), self.layers + (not self.headless))
             for name, p in model.named_parameters():
                 p.requires_grad_(self.places[name] >= lowest)
 

@@ -16,11 +16,22 @@ def depths(model: Any) -> dict[str, int]:
     it, and other families of encoders keep the same layer in their head. What stands after the last
     layer within the encoder (a final norm) belongs to that layer.
     """
+    found = _found(model)
+    last = head_depth(model) - 1
+    names = [name for name, _ in model.named_parameters()]
+    return {name: last + 1 if name not in found else _place(found[name], name, last) for name in names}
+
+
+def head_depth(model: Any) -> int:
+    """L + 1, where the head stands, also of a decoder whose head is its embeddings and has no parameters of its own."""
+    return max((d for d in _found(model).values() if d is not None), default=0) + 1
+
+
+def _found(model: Any) -> dict[str, int | None]:
+    """The numbers of the layers that the base model's parameters belong to."""
     prefix = model.base_model_prefix + "."
     names = [name for name, _ in model.named_parameters()]
-    found = {name: within(name.removeprefix(prefix)) for name in names if name.startswith(prefix)}
-    last = max((d for d in found.values() if d is not None), default=0)
-    return {name: last + 1 if name not in found else _place(found[name], name, last) for name in names}
+    return {name: within(name.removeprefix(prefix)) for name in names if name.startswith(prefix)}
 
 
 def within(name: str) -> int | None:
@@ -44,5 +55,5 @@ def _place(number: int | None, name: str, last: int) -> int:
 def shared(model: Any) -> list[tuple[str, Any]]:
     """(name, parameter) of what the base model and the tuned one share: all but the head, and only what is tuned."""
     places = depths(model)
-    head = max(places.values())
+    head = head_depth(model)
     return [(name, p) for name, p in model.named_parameters() if places[name] < head and p.requires_grad]

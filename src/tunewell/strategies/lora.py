@@ -53,10 +53,10 @@ class LowRank:
         from peft.tuners.lora import LoraModel
         from peft.tuners.lora.config import CordaConfig
 
-        from tunewell.strategies.layers import depths
+        from tunewell.strategies.layers import depths, head_depth
 
-        places = depths(tuning.model)
-        head = [name for name, place in places.items() if place == max(places.values())]
+        top = head_depth(tuning.model)
+        head = [name for name, place in depths(tuning.model).items() if place == top]
         modules = self._modules(tuning.model)
         if self.quantised:
             from tunewell.strategies.quantised import quantise

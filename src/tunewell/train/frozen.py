@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.strategies.layers import depths, within
+from tunewell.strategies.layers import depths, head_depth, within
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ ROWS, TOKENS = 64, 8192  # of a batch at the most
 def frozen_layers(model: Any) -> int:
     """How many of the first layers are not tuned; 0 where the embeddings are."""
     places = depths(model)
-    last = max(places.values()) - 1
+    last = head_depth(model) - 1
     tuned = min((places[name] for name, p in model.named_parameters() if p.requires_grad), default=last + 1)
     return max(0, min(tuned - 1, last))
 
