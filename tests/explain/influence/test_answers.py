@@ -50,8 +50,9 @@ def tuned_run(folder: Path, model: Path, **keys: Any) -> Path:
     path.write_text("\n".join(json.dumps(r) for r in rows_of_two_topics(60)), encoding="utf-8")
     tune_only(
         load_recipe(
-            train=str(path), model=str(model), output_dir=str(folder / "run"), num_train_epochs=2, bf16=False,
-            learning_rate=1e-2, per_device_train_batch_size=4, threads=1, monitor="off", **keys,
+            train=str(path), model=str(model), output_dir=str(folder / "run"), bf16=False,
+            per_device_train_batch_size=4, threads=1, monitor="off",
+            **{"learning_rate": 1e-2, "num_train_epochs": 2, **keys},
         ),
         echo=lambda line: None, progress=False,
     )  # fmt: skip
@@ -62,7 +63,12 @@ def tuned_run(folder: Path, model: Path, **keys: Any) -> Path:
 def adapted(tiny_decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run tuned by LoRA on two topics."""
     return tuned_run(
-        tmp_path_factory.mktemp("adapted"), tiny_decoder, strategy=["lora"], lora_rank=4, lora_rate_factor=1.0
+        tmp_path_factory.mktemp("adapted"),
+        tiny_decoder,
+        strategy=["lora"],
+        lora_rank=4,
+        lora_rate_factor=1.0,
+        num_train_epochs=6,
     )
 
 
