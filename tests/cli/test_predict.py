@@ -196,3 +196,14 @@ def test_what_is_told_at_the_end(done: tuple, said: str) -> None:
     from tunewell.cli.predict import _told
 
     assert _told(*done) == said
+
+
+def test_what_workers_must_see_of_a_run(tmp_path: Path) -> None:
+    """Weights and what is said of them, not what tuning left; also where the run lies below a folder called train."""
+    from tunewell.cli.predict import model_files
+
+    run = tmp_path / "train" / "run"
+    for name in ("model/model.safetensors", "task.json", "train/tuned.safetensors", "report.html"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    assert model_files(str(run)) == [str(run), str(run / "model" / "model.safetensors"), str(run / "task.json")]

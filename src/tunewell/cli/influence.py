@@ -66,16 +66,17 @@ def command(
     """
     if sum(given is not None for given in (text, data, label_errors)) != 1:
         raise click.UsageError("give one of: a TEXT, --data FILE, --label-errors OUT")
-    from tunewell.explain.influence.answers.rows import TASKS, task_at
+    from tunewell.explain.influence.answers.rows import task_at
+    from tunewell.tasks.spec import WRITING
 
-    if task_at(run) in TASKS:
+    if task_at(run) in WRITING:
         _answers(run, text, data, text_column, text_pair, label, answer, method, top, label_errors, train, as_json)
         return
     if answer is not None:
         raise RecipeError(
             "--answer is for runs that write answers",
             where="answer",
-            expected="a run of " + " or ".join(TASKS),
+            expected="a run of " + " or ".join(WRITING),
             remedy="--label names the label to explain",
         )
     if label_errors is not None:

@@ -121,14 +121,14 @@ def command(
         pair = None
         if predictor.pair or text_pair is not None:
             pair = column_of(rows, text_pair, predictor, "text_pair")
-        shared = Shared(lambda: predictor, open_predictor, about, model_files(run))
+        shared = Shared(lambda: predictor, open_predictor, about, () if workers.here else model_files(run))
         label(predictor, rows, output, target, column, pair, shared, workers, threads)
 
 
 def model_files(run: str) -> list[str]:
     """What a worker must see to predict as we do: the folder, its files of weights and what is said of them."""
     found = [p for p in sorted(Path(run).rglob("*")) if p.suffix in (".safetensors", ".json", ".npz") and p.is_file()]
-    return [run, *(str(p) for p in found if "train" not in p.parts)]
+    return [run, *(str(p) for p in found if "train" not in p.relative_to(run).parts)]
 
 
 def label(

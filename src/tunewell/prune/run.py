@@ -100,8 +100,8 @@ def prune(
         TunewellError: the user's mistakes; nothing is written then.
     """
     from tunewell.explain.influence.answers.rows import task_at
-    from tunewell.prune.answers import ANSWERS
     from tunewell.prune.pool import of_file, of_run, recipe_for, refuse
+    from tunewell.tasks.spec import WRITING
 
     echo = echo or (lambda line: print(line, file=sys.stderr, flush=True))
     _check(keep_share, method, balance, duplicates, tunings)
@@ -110,7 +110,7 @@ def prune(
     options = (keep_share, method, balance, duplicates, splits, overwrite, out, echo)
     wanted = {"target_rows": target_rows, "subtask": subtask}
     if place.is_dir() and (place / "recipe.yaml").is_file():
-        if task_at(place) in ANSWERS:
+        if task_at(place) in WRITING:
             raise RecipeError(
                 "this run writes answers, and has recorded nothing that tells its rows apart",
                 where=str(place),
@@ -134,7 +134,7 @@ def prune(
     from tunewell.stages.prepare import choose_task
 
     recipe = _recipe(place, keys)
-    if (task := choose_task(recipe)) in ANSWERS:
+    if (task := choose_task(recipe)) in WRITING:
         from tunewell.prune.answers.run import Options, prune_answers
 
         asked = Options(keep_share, method, duplicates, target_rows, subtask, warm_share)

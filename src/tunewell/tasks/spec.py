@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from datasets import Dataset
 
+WRITING = ("text-generation", "translation")  # tasks whose answers a model writes itself
+
 
 @dataclass(frozen=True)
 class TaskSpec:

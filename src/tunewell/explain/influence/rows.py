@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tunewell.tasks import TaskSpec
 
 UNUSED = "unused"
-WRITTEN = ("question-answering", "text-generation", "translation")
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,12 @@ def read_rows(run: str | Path, train: str | None = None) -> FileRows:
     from tunewell.data.columns import canonical, resolve
     from tunewell.data.load import load
     from tunewell.tasks import TaskSpec
+    from tunewell.tasks.spec import WRITING
 
     run = Path(run)
     recipe, division, described = records_of(run)
     task = described.get("spec", {}).get("name")
-    if task in WRITTEN:
+    if task in (*WRITING, "question-answering"):
         raise RunFolderError(
             f"is a run of {task}, whose rows have texts for answers",
             where=str(run),

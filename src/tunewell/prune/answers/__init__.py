@@ -1,5 +1,4 @@
 """Which rows of a pool of instructions or translations to tune on: by gradients towards a target, by likelihood."""
 
-ANSWERS = ("text-generation", "translation")
 LESS, IFD, PERPLEXITY, RANDOM, AUTO = "less", "ifd", "perplexity", "random", "auto"
 METHODS = (LESS, IFD, PERPLEXITY, RANDOM, AUTO)

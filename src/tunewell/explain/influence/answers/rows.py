@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewell.errors import DataError, ModelError
+from tunewell.tasks.spec import WRITING
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from tunewell.recipe import Recipe
     from tunewell.tasks.generation.writers import Encoded, Writer
-
-TASKS = ("text-generation", "translation")
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ def read_answer_rows(run: str | Path, train: str | None = None) -> AnswerRows:
     run = Path(run)
     recipe, division, described = records_of(run)
     task = described.get("spec", {}).get("name")
-    if task not in TASKS:
-        raise ModelError(f"this is a run of {task}", where=str(run), expected=" or ".join(TASKS))
+    if task not in WRITING:
+        raise ModelError(f"this is a run of {task}", where=str(run), expected=" or ".join(WRITING))
     source = train or recipe.train
     if source is None:
         raise DataError(
