@@ -65,9 +65,9 @@ def write(path: Path, rows: int, seed: int) -> dict[str, int]:
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """One check of the whole file; runs in the child process."""
+    from tunewell.memory import peak_memory_mb
     from tunewell.recipe_file import load_recipe
     from tunewell.run import check_only
-    from tunewell.train.tune import peak_memory_mb
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(

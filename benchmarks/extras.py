@@ -175,7 +175,7 @@ def megabytes(folder: Path) -> float:
 def run_tests(env: Environment, tests: Tests, place: Path) -> dict[str, int]:
     """passed, skipped, failed (errors included), by pytest's own last line."""
     chosen = ["-k", tests.chosen] if tests.chosen else []
-    command = ["-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(place), "-rf", *chosen,
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(place), "-rfs", *chosen,
                *(["-m", ""] if tests.slow else []), *tests.paths]  # fmt: skip
     done = subprocess.run(
         [str(env.python), *command], cwd=ROOT, env=env.variables(), capture_output=True, text=True, check=False
@@ -188,7 +188,7 @@ def run_tests(env: Environment, tests: Tests, place: Path) -> dict[str, int]:
         "skipped": found.get("skipped", 0),
         "failed": found.get("failed", 0) + found.get("error", 0) + found.get("errors", 0),
     }
-    if done.returncode not in (0, 5) or counts["failed"]:  # 5: none to run
+    if done.returncode not in (0, 5) or counts["failed"] or not counts["passed"]:  # 5: none to run
         counts["failed"] = max(1, counts["failed"])
         print(f"{said[-6000:]}\n{done.stderr[-2000:]}", file=sys.stderr)
     return counts
@@ -278,6 +278,8 @@ def main() -> None:
         for done in as_completed(waiting):
             row = done.result()
             print(line(row), flush=True)
+            if row.get("passed") == 0:
+                faults.append(f"{row['extra']}: none of its tests was run")
             if row.get("failed"):
                 faults.append(f"{row['extra']}: {row['failed']} of its tests failed")
             elif "fault" in row:

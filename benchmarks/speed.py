@@ -27,8 +27,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from sklearn.metrics import accuracy_score, f1_score
 
     from tunewell.data.load import load
+    from tunewell.memory import peak_memory_mb
     from tunewell.models.embed import logits
-    from tunewell.train.tune import peak_memory_mb
 
     datasets.disable_progress_bars()
     train, test = (load(job[k]).dataset for k in ("train", "test"))

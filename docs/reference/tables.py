@@ -81,13 +81,15 @@ def cli() -> str:
 def _command(name: str, command: Any, ctx: Any) -> list[str]:
     import inspect
 
+    from tunewell.recipe import Recipe
+
     usage = " ".join(["tunewell", name, *command.collect_usage_pieces(ctx)])
     parts = [f"### tunewell {name}", "", f"`{usage}`", "", inspect.cleandoc(command.help or "").replace("\b\n", ""), ""]
     own, keys = [], []
     for param in command.get_params(ctx):
         if param.name in COMMON or "--help" in param.opts or param.param_type_name == "argument":
             continue
-        if getattr(param, "section", None):
+        if param.name in Recipe.model_fields and getattr(param, "section", None):
             keys.append(param.name)
         elif record := param.get_help_record(ctx):
             own.append(record)

@@ -82,6 +82,12 @@ def test_every_command_is_in_the_reference(tables: ModuleType) -> None:
                     assert f"--{param.name}" in text or param.opts[0] in text, f"{name} {param.opts}"
 
 
+def test_every_key_that_an_option_points_to_is_in_the_recipe(tables: ModuleType) -> None:
+    pointed = set(re.findall(r"\(recipe\.md#([^)]*)\)", tables.cli()))
+    assert "model" in pointed
+    assert pointed <= set(Recipe.model_fields)
+
+
 def test_marks_are_replaced(tables: ModuleType) -> None:
     for path in DOCS.rglob("*.md"):
         text = path.read_text(encoding="utf-8")

@@ -430,9 +430,9 @@ class Work:
 
     def finish(self, seconds: float) -> SequenceSummary:
         """The final model, and summary.json."""
+        from tunewell.memory import peak_memory_mb
         from tunewell.sequence.figures import figures
         from tunewell.sequence.model import save_models
-        from tunewell.train.tune import peak_memory_mb
 
         tasks = self.spec.tasks
         about = {t.name: self.about(j) for j, t in enumerate(tasks)}

@@ -332,8 +332,8 @@ class Loop:
 
         from tunewell.backends.tensorflow.checkpoint import best_file
         from tunewell.backends.tensorflow.parity import gate
+        from tunewell.memory import peak_memory_mb
         from tunewell.train.progress import plain
-        from tunewell.train.tune import peak_memory_mb
 
         written = load_file(str(best_file(self.folder / "checkpoints", self.state.best_global_step or 0)))
         self.model.load_state_dict(written, strict=False)  # what is no parameter stays as it was
