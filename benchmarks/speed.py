@@ -1,4 +1,4 @@
-"""Wall time and memory of plain tuning: `transformers.Trainer` with its defaults against tunewell.
+"""Wall time and memory of tuning: `transformers.Trainer` with its defaults against tunewell.
 
 Same model, rows, epochs and seed, in one run on one machine, each in a process of its own, in turn
 (A B A B …) so that drift of the machine falls on both. Time is that of tuning: `Trainer.train()`
@@ -6,7 +6,11 @@ there, tokenisation not counted; here `tune()` with tokenisation, validation and
 the training rows is held out for validation and learned by neither. The
 test metric is macro-F1 (or accuracy, printed beside it) of the final model in fp32.
 
+With `--freeze head_only last_2` the same parameters are held in both: those that tunewell's `strategy: freeze` holds.
+`--batch` gives both that many rows a step; without it each has its own default.
+
     python benchmarks/speed.py --data-root DATA
+    python benchmarks/speed.py --data-root DATA --freeze head_only last_2
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import random
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +79,26 @@ def with_trainer(job: dict[str, Any], train: Any, labels: list[str], folder: Pat
         },
         remove_columns=train.column_names,
     )
+    if job["freeze"] != "none":
+        hold(model, job["freeze"])
+    batch = {"per_device_train_batch_size": job["batch"]} if job["batch"] else {}
     arguments = TrainingArguments(
-        output_dir=str(folder), num_train_epochs=job["epochs"], seed=job["seed"], disable_tqdm=True
+        output_dir=str(folder), num_train_epochs=job["epochs"], seed=job["seed"], disable_tqdm=True, **batch
     )
     trainer = Trainer(model, arguments, train_dataset=rows, data_collator=DataCollatorWithPadding(tokenizer))
     started = time.perf_counter()
     trainer.train()
     return model.eval(), tokenizer, time.perf_counter() - started
+
+
+def hold(model: Any, freeze: str) -> None:
+    """Hold the parameters that `strategy: freeze` holds."""
+    from tunewell.strategies.layers import depths, head_depth
+
+    places, layers = depths(model), head_depth(model) - 1
+    lowest = layers + 1 - (0 if freeze == "head_only" else int(freeze.removeprefix("last_")))
+    for name, p in model.named_parameters():
+        p.requires_grad_(places[name] >= lowest)
 
 
 def with_tunewell(job: dict[str, Any], train: Any, labels: list[str], folder: Path) -> tuple[Any, Any, float]:
@@ -96,7 +114,8 @@ def with_tunewell(job: dict[str, Any], train: Any, labels: list[str], folder: Pa
         text="text",
         label="label",
         task="text-classification",
-        strategy="plain",
+        **({"strategy": "plain"} if job["freeze"] == "none" else {"strategy": "freeze", "freeze": job["freeze"]}),
+        **({"per_device_train_batch_size": job["batch"]} if job["batch"] else {}),
         probes="none",
         seed=job["seed"],
         num_train_epochs=job["epochs"],
@@ -116,22 +135,26 @@ def main() -> None:
     args.add_argument("--epochs", type=float, default=3.0)
     args.add_argument("--max-length", type=int, default=128)
     args.add_argument("--test-rows", type=int, default=2000)
+    args.add_argument("--rows", type=int, default=0, help="training rows at most; 0 for all")
+    args.add_argument("--freeze", nargs="+", default=["none"], help="none, head_only, last_K")
+    args.add_argument("--batch", type=int, default=0, help="rows a step in both; 0 for each one's own default")
     options = args.parse_args()
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
     print(
-        f"{'set':<10} {'seed':>4} {'Trainer s':>10} {'tunewell s':>10} {'ratio':>6} {'MB':>6} {'MB':>6} {'ratio':>6} "
-        f"{'F1':>7} {'F1':>7}"
+        f"{'set':<10} {'freeze':<10} {'seed':>4} {'Trainer s':>10} {'tunewell s':>10} {'ratio':>6} {'MB':>6} {'MB':>6} "
+        f"{'ratio':>6} {'F1':>7} {'F1':>7}"
     )
     with tempfile.TemporaryDirectory() as folder:
         compare(options, folder)
 
 
-def held_out(file: Path, seed: int, folder: Path) -> dict[str, str]:
+def held_out(file: Path, seed: int, folder: Path, most: int = 0) -> dict[str, str]:
     """A tenth of the rows for validation, the rest for training; the same files for both sides."""
     lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     random.Random(seed).shuffle(lines)
+    lines = lines[: most or None]
     cut = len(lines) // 10
     out = {}
     for split, part in (("validation", lines[:cut]), ("train", lines[cut:])):
@@ -142,31 +165,33 @@ def held_out(file: Path, seed: int, folder: Path) -> dict[str, str]:
 
 
 def compare(options: Any, folder: str) -> None:
-    for name in options.sets:
+    for name, freeze in product(options.sets, options.freeze):
         rows = []
         for seed in options.seeds:
             job = {
                 "model": options.model,
-                **held_out(file_of(options.data_root, name, "train"), seed, Path(folder)),
+                **held_out(file_of(options.data_root, name, "train"), seed, Path(folder), options.rows),
                 "test": str(file_of(options.data_root, name, "test")),
                 "epochs": options.epochs,
                 "seed": seed,
                 "max_length": options.max_length,
                 "test_rows": options.test_rows,
+                "freeze": freeze,
+                "batch": options.batch,
             }
             a, b = (child(__file__, {**job, "how": how}) for how in ("trainer", "tunewell"))
             rows.append((a, b))
             print(
-                f"{name:<10} {seed:>4} {a['seconds']:>10.1f} {b['seconds']:>10.1f} {a['seconds'] / b['seconds']:>6.2f} "
-                f"{a['peak_mb']:>6} {b['peak_mb']:>6} {b['peak_mb'] / a['peak_mb']:>6.2f} "
-                f"{a['f1_macro']:>7.4f} {b['f1_macro']:>7.4f}",
+                f"{name:<10} {freeze:<10} {seed:>4} {a['seconds']:>10.1f} {b['seconds']:>10.1f} "
+                f"{a['seconds'] / b['seconds']:>6.2f} {a['peak_mb']:>6} {b['peak_mb']:>6} "
+                f"{b['peak_mb'] / a['peak_mb']:>6.2f} {a['f1_macro']:>7.4f} {b['f1_macro']:>7.4f}",
                 flush=True,
             )
             for row in (a, b):
                 record(options.output, {"benchmark": "speed", "set": name, **row})
         print(
-            f"{name:<10} mean: time ratio {spread([a['seconds'] / b['seconds'] for a, b in rows])}, memory ratio "
-            f"{spread([b['peak_mb'] / a['peak_mb'] for a, b in rows])}, F1 difference "
+            f"{name:<10} {freeze:<10} mean: time ratio {spread([a['seconds'] / b['seconds'] for a, b in rows])}, "
+            f"memory ratio {spread([b['peak_mb'] / a['peak_mb'] for a, b in rows])}, F1 difference "
             f"{spread([b['f1_macro'] - a['f1_macro'] for a, b in rows])}",
             flush=True,
         )

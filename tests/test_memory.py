@@ -35,6 +35,14 @@ def test_the_peak_is_at_least_what_was_allocated() -> None:
     assert peak_memory_mb() >= before + 50
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where the system tells it")
+def test_the_peak_is_that_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    bytearray(int((peak_memory_mb() + 50) * 2**20))
+    program = "from tunewell.memory import peak_memory_mb; print(peak_memory_mb())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 60 < peak_memory_mb()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_what_is_freed_goes_back() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
