@@ -29,9 +29,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         task = "text-generation" if job["written"] else "text-classification"
         recipe = load_recipe(
-            model=job["model"], train=job["train"], task=task, text="text", label="label", strategy=[job["strategy"]], seed=job["seed"],
-            max_train_samples=job["rows"], num_train_epochs=job["epochs"], validation_size=0, probes="none",
-            threads=job["threads"] or None, output_dir=str(Path(folder) / "run"),
+            model=job["model"], train=job["train"], task=task, text="text", label="label",
+            strategy=[job["strategy"]], seed=job["seed"], max_train_samples=job["rows"], num_train_epochs=job["epochs"],
+            validation_size=0, probes="none", threads=job["threads"] or None, output_dir=str(Path(folder) / "run"),
         )  # fmt: skip
         tune_only(recipe, echo=lambda line: None, progress=False)
         training = json.loads((Path(folder) / "run" / "train" / "training.json").read_text())
