@@ -162,8 +162,8 @@ class Recipe(BaseModel):
     framework: Literal["pytorch", "tensorflow"] = _key(
         "pytorch",
         "model",
-        "What tunes: `tensorflow` (an extra) tunes encoders of the BERT family in fp32, and is held to PyTorch's "
-        "logits before and after.",
+        "What tunes: `tensorflow` (an extra) tunes encoders of the BERT family, GPT-2 and Llama in fp32, and is held "
+        "to PyTorch's logits before and after.",
     )
     trust_remote_code: bool = _key(False, "model", "Run code that comes with the model. Only for sources you trust.")
     max_length: int | None = _key(

@@ -199,8 +199,8 @@ def test_a_step_that_is_not_finite_changes_nothing(still_model, tuned, tmp_path)
 def test_a_twin_that_is_none_is_refused_with_the_figure(still_model, tuned, tmp_path, monkeypatch):
     """ReLU instead of GELU."""
     import tensorflow as tf
-    import tunewell.backends.tensorflow.model as twins
+    import tunewell.backends.tensorflow.encoders as layers
 
-    monkeypatch.setattr(twins, "activate", lambda name, x: tf.nn.relu(x))
+    monkeypatch.setattr(layers, "activate", lambda name, x: tf.nn.relu(x))
     with pytest.raises(ModelError, match=r"differ by 0\.\d+ in a logit before tuning, on 48 rows"):
         tuned("tensorflow", still_model, tmp_path / "a")

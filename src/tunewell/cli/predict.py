@@ -45,7 +45,7 @@ _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
     "--framework",
     type=click.Choice(["pytorch", "tensorflow"]),
     default="pytorch",
-    help="What computes; tensorflow for encoders of the BERT family. [pytorch]",
+    help="What computes; tensorflow for encoders of the BERT family, GPT-2 and Llama. [pytorch]",
 )
 @click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Rows a batch. [64]")
 @click.option(

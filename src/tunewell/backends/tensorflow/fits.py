@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 STRATEGIES = ("plain", "distill", "average", "lines")
 TASKS = ("text-classification", "text-regression", "sentiment")
 ROBERTA = ("roberta", "xlm-roberta", "camembert")
-MODELS = ("bert", "electra", *ROBERTA)
+ENCODERS = ("bert", "electra", *ROBERTA, "distilbert")
+DECODERS = ("gpt2", "llama", "mistral", "qwen2")
+MODELS = (*ENCODERS, *DECODERS)
+ROTARY = ("default", "linear", "llama3")  # rotary embeddings whose frequencies no length changes
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
 BACK = "framework: pytorch"
 
@@ -76,12 +79,33 @@ def refuse_model(config: Any, where: str = "model") -> None:
             expected=" or ".join(MODELS),
             remedy=f"`{BACK}`",
         )
-    if config.hidden_act not in ACTIVATIONS:
+    activation = next(
+        getattr(config, n) for n in ("activation_function", "hidden_act", "activation") if hasattr(config, n)
+    )
+    if activation not in ACTIVATIONS:
         raise ModelError(
-            f"has the activation {config.hidden_act}, which is not at hand in TensorFlow",
+            f"has the activation {activation}, which is not at hand in TensorFlow",
             where=where,
             expected=" or ".join(ACTIVATIONS),
             remedy=f"`{BACK}`",
         )
-    if getattr(config, "is_decoder", False):
+    if kind in ENCODERS and getattr(config, "is_decoder", False):
         raise ModelError("is a decoder", where=where, expected="an encoder", remedy=f"`{BACK}`")
+    if kind in DECODERS and (problem := _unlike(config)):
+        raise ModelError(f"has {problem}, which is not at hand in TensorFlow", where=where, remedy=f"`{BACK}`")
+
+
+def _unlike(config: Any) -> str:
+    """In what a decoder differs from those of decoders.py; empty for nothing."""
+    if config.model_type == "gpt2":
+        if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx or config.add_cross_attention:
+            return "attention of another kind than GPT-2's"
+        return ""
+    rotary = config.rope_parameters
+    if rotary["rope_type"] not in ROTARY:
+        return f"a rotary embedding of type {rotary['rope_type']}"
+    if rotary.get("partial_rotary_factor", 1.0) != 1.0:
+        return "a rotary embedding for a part of each head"
+    windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    window = getattr(config, "sliding_window", None) if config.model_type == "mistral" else None
+    return "attention within a window" if windows or window else ""
