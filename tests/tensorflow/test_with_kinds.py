@@ -103,7 +103,9 @@ def test_logits_and_gradients_are_those_of_pytorch(kind: str, side: str, few: bo
         loss = tf.reduce_mean(losses)
     assert np.abs(found.numpy() - logits.detach().numpy()).max() < 2e-5
     names = list(twin.variables)
-    gradients = tape.gradient(loss, [twin.variables[n] for n in names], tf.UnconnectedGradients.ZERO)
+    gradients = tape.gradient(
+        loss, [twin.variables[n] for n in names], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
     wanted = {n: p.grad for n, p in model.named_parameters()}
     assert set(wanted) == set(names)
     for name, gradient in zip(names, gradients, strict=True):
