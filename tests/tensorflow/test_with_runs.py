@@ -142,9 +142,15 @@ def test_what_is_not_the_same_is_not_kept(tiny_classifier, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_models_of_other_kinds_are_refused(tiny_decoder, tiny_t5, tiny_csv, tmp_path):
-    recipe = {"train": str(tiny_csv), "model": str(tiny_t5), "framework": "tensorflow", "probes": ["none"]}
-    with pytest.raises(ModelError, match="is a t5 model, whose layers are not at hand in TensorFlow"):
+def test_models_of_other_kinds_are_refused(tiny_decoder, tiny_csv, tmp_path):
+    import shutil
+
+    base = shutil.copytree(tiny_decoder, tmp_path / "longer")
+    config = json.loads((base / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    (base / "config.json").write_text(json.dumps(config))
+    recipe = {"train": str(tiny_csv), "model": str(base), "framework": "tensorflow", "probes": ["none"]}
+    with pytest.raises(ModelError, match="has a rotary embedding of type dynamic, which is not at hand in TensorFlow"):
         tunewell.run(**recipe, output_dir=str(tmp_path / "run"), progress=False, echo=lambda line: None)
     assert not (tmp_path / "run" / "recipe.yaml").exists()
     with pytest.raises(ModelError, match="which TensorFlow does not have here"):
