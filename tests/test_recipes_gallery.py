@@ -163,7 +163,8 @@ def files(
 
 
 OTHERS = {"instructions-lora": "tiny_decoder", "translation-po": "tiny_bergamot", "translation-tsv": "tiny_t5"}
-SMALLER = {"cluster": {"seeds": 2}, "instructions-lora": {"max_length": 64}, "translation-po": {"num_beams": 2}, "translation-tsv": {"num_beams": 2},
+SMALLER = {"cluster": {"seeds": 2}, "instructions-lora": {"max_length": 64},
+           "translation-po": {"num_beams": 2}, "translation-tsv": {"num_beams": 2},
            "sequence": {"unseen": "none", "probes": ["none"]}}  # fmt: skip
 NEEDS = {"tensorflow": ("tensorflow",), "translation-po": ("babel", "sacrebleu"), "translation-tsv": ("sacrebleu",)}
 HEADLINE = {"sentiment-scores": "spearman", "translation-po": "chrf", "translation-tsv": "bleu", "questions": "f1",
