@@ -58,7 +58,7 @@ class Maker:
         self.store, self.models = store, models
         self.texts = [text for text, _ in rows(160, seed=9)]
         self.files: dict[str, Callable[[str], None]] = {
-            "reviews.csv": lambda path: self.reviews(path, rows(120)),
+            "reviews.csv": lambda path: self.reviews(path, rows(120, seed=1)),
             "new.csv": lambda path: table(path, ("review",), [(text,) for text, _ in rows(30, seed=5)]),
             "new.parquet": lambda path: self.parquet(path, ("body",), [(text,) for text, _ in rows(30, seed=5)]),
             "later.csv": lambda path: self.reviews(path, rows(60, seed=6)),
@@ -70,7 +70,7 @@ class Maker:
             "train.csv": lambda path: self.reviews(path, rows(120)),
             "news.csv": lambda path: table(path, ("text", "label"), rows(120, labels=("negative", "positive"))),
             "pool.csv": lambda path: table(path, ("review",), [(text,) for text, _ in rows(260)[100:200]]),
-            "done.csv": lambda path: self.reviews(path, rows(260)[:40]),
+            "done.csv": lambda path: table(path, ("review", "label"), rows(260)[:40]),
             "big.parquet": lambda path: self.parquet(path, ("review", "stars"), rows(120)),
             "amazon.csv": lambda path: self.reviews(path, rows(60, seed=7)),
             "news.txt": lambda path: self.lines(path),
@@ -209,7 +209,7 @@ class Maker:
             "train: reviews.csv\ntext: review\nlabel: stars\noutput_dir: runs/reviews\n", encoding="utf-8"
         )
         if not Path("reviews.csv").is_file():
-            self.reviews("reviews.csv", rows(120))
+            self.files["reviews.csv"]("reviews.csv")
         small = self.models["tiny_model"]
         for name in ("all-MiniLM-L6-v2", "splade-tiny", "multilingual-e5-small", "bert-base-uncased", "path/to/model",
                      "path/to/somebody-elses-model", "roberta-base", "distilroberta-base"):  # fmt: skip
@@ -219,6 +219,9 @@ class Maker:
         for name in sorted(set(re.findall(r"runs/([a-z][\w-]*)", text))):
             if source := self.run(name):
                 shutil.copytree(source, place / "runs" / name)
+                for file in source.parent.parent.glob("*.*"):  # what it was tuned on, where the page has no other
+                    if file.is_file() and not Path(file.name).exists():
+                        shutil.copy2(file, file.name)
 
     def link(self, name: str, folder: Path) -> None:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +262,7 @@ class Maker:
         work.mkdir()
         os.chdir(work)
         try:
-            for file in ("reviews.csv", "pairs.csv", "train.json", "chats.jsonl"):
+            for file in ("reviews.csv", "val.csv", "test.csv", "pairs.csv", "train.json", "chats.jsonl"):
                 self.files[file](file)
             self.special["translation"]["pairs.csv"]("en-de.csv")
             for model, kind in (("all-MiniLM-L6-v2", "tiny_model"), ("SmolLM2-135M-Instruct", "tiny_decoder"),
@@ -269,7 +272,7 @@ class Maker:
             if name in ("assistant", "translate"):
                 keys |= {"generation_samples": 2, "max_new_tokens": 8, "probes": ["none"]}
             if name in ("a", "b", "c"):
-                keys["seed"] = ord(name)
+                keys |= {"seed": ord(name), "validation": "val.csv", "test": "test.csv"}
             if name == "tweets":
                 keys["task"] = "sentiment"
             tunewell.run(progress=False, echo=lambda line: None, **{**keys, **kinds[name]})
@@ -283,9 +286,9 @@ class Maker:
         def label() -> None:
             with Path("to-label.csv").open(encoding="utf-8", newline="") as file:
                 found = list(csv.DictReader(file))
-            for i, row in enumerate(found):
-                row["label"] = next((y for y in ("positive", "negative") if set(WORDS[y]) & {*row["review"].split()}),
-                                    ("neutral", "positive")[i % 2])  # fmt: skip
+            for row in found:
+                words = {word for cell in row.values() for word in str(cell).split()}
+                row["label"] = next((y for y in ("positive", "negative") if set(WORDS[y]) & words), "neutral")
             table("to-label.csv", found[0], [row.values() for row in found])
 
         return {"select pool.csv --n 50": label} if page == "select" else {}

@@ -45,7 +45,9 @@ CANNOT = {
     "postgresql://": "needs a database server",
     "https://example.org": "needs the network",
     "python benchmarks/": "takes minutes to hours",
-    "python examples/": "tests/test_examples.py runs every example",
+    "explain runs/translate": "a tiny translator writes no word to explain; tests/explain/answers does",
+    "explain runs/assistant": "a tiny decoder writes no word to explain; tests/explain/answers does",
+    "--private --overwrite": "uploads; tests/export/test_push.py does so to a stand-in",
     "backtranslate": "translates by packaged models of 35 MB",
     "homeassistant-ui": "tunes on 15,652 rows",
     "register()": "opens the run of a packaged translator",
@@ -111,7 +113,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Maker) -> Path
     import tunewell.retention.suite as suites
 
     real, texts = suites.load_suite, maker.texts
-    probe = tmp_path / "probe.csv"
+    probe = tmp_path / "similarity.csv"
     maker.probe(probe)
 
     def suite(probes: Any, probe_files: Any, **options: Any) -> Any:
