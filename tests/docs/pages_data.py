@@ -69,7 +69,7 @@ class Maker:
             "held_out.csv": lambda path: table(path, ("text", "label"), rows(260)[200:260]),
             "train.csv": lambda path: self.reviews(path, rows(120)),
             "news.csv": lambda path: table(path, ("text", "label"), rows(120, labels=("negative", "positive"))),
-            "pool.csv": lambda path: table(path, ("review",), [(text,) for text, _ in rows(260)[100:200]]),
+            "pool.csv": lambda path: table(path, ("review",), [(text,) for text, _ in rows(460)[260:440]]),
             "done.csv": lambda path: table(path, ("review", "label"), rows(260)[:40]),
             "big.parquet": lambda path: self.parquet(path, ("review", "stars"), rows(120)),
             "amazon.csv": lambda path: self.reviews(path, rows(60, seed=7)),
