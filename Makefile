@@ -16,7 +16,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tunewell needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,serve,track,generate,gguf,export,data,quantize,optim,mlflow]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,serve,track,generate,gguf,export,data,quantize,optim,mlflow,docs]'
 	touch $@
 
 demo: $(STAMP)
@@ -68,22 +68,23 @@ audit: $(STAMP)
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# wheel and sdist, built twice to the same bytes; a list of what they need; both tried in an empty environment
+# wheel and sdist, built twice to the same bytes and tried in an empty environment; a list of what they need; checksums
 dist: $(STAMP)
 	rm -rf dist
 	$(BIN)/python -m pip install --quiet -c constraints.txt build cyclonedx-bom
 	$(BIN)/python -m build --outdir dist . > /dev/null
 	$(BIN)/python -m build --outdir dist/again . > /dev/null
-	cd dist && for file in *.whl *.tar.gz; do cmp $$file again/$$file; done && sha256sum *.whl *.tar.gz > SHA256SUMS
-	$(PYTHON) -m venv dist/empty
-	dist/empty/bin/pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd dist && for file in *.whl *.tar.gz; do cmp $$file again/$$file || exit 1; done
+	$(PYTHON) -m venv --without-pip dist/empty
+	$(BIN)/python -m pip --python dist/empty/bin/python install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
 	dist/empty/bin/tunewell --help > /dev/null
 	dist/empty/bin/tunewell doctor
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json dist/empty
+	$(BIN)/python benchmarks/sbom.py dist/sbom.cdx.json dist/*.whl
 	rm -rf dist/again dist/empty
+	cd dist && sha256sum *.whl *.tar.gz sbom.cdx.json > SHA256SUMS && sha256sum --check --quiet SHA256SUMS
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

@@ -10,9 +10,16 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 MARK = re.compile(r"^<!-- table: ([a-z-]+) -->$", re.MULTILINE)
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
+GALLERY = (
+    "sentiment-classes", "sentiment-scores", "topics-keep", "auto", "multi-label", "pairs-nli", "few-labels",
+    "unlabelled-pool", "questions", "instructions-lora", "translation-po", "translation-tsv", "chinese", "sequence",
+    "big-data", "cluster", "tensorflow",
+)  # fmt: skip
 COMMON = ("verbose", "quiet", "debug")  # options that every command has
 
 
@@ -124,13 +131,30 @@ def strategies() -> str:
     return "\n".join(parts)
 
 
+def gallery() -> str:
+    """The recipes of examples/recipes, each with its introduction and the file as it stands."""
+    parts = []
+    for name in GALLERY:
+        lines = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        title, whom, data, run = (re.sub(r"^# (?:(?:For|Data|Run): )?", "", line) for line in lines[:4])
+        parts += [f"## {title}", "", f"For {whom}", "", f"Data: {data}", "", f"`{run}`", ""]
+        parts += ["```yaml", *lines[4:], "```", ""]
+    return "\n".join(parts)
+
+
 def _cell(text: str) -> str:
     """Text for a table's cell; a bar inside `code` splits no cell and is left."""
     parts = text.replace("\n", " ").split("`")
     return "`".join(part if i % 2 else part.replace("|", "\\|") for i, part in enumerate(parts))
 
 
-TABLES: dict[str, Callable[[], str]] = {"recipe": recipe, "cli": cli, "assets": assets, "strategies": strategies}
+TABLES: dict[str, Callable[[], str]] = {
+    "recipe": recipe,
+    "cli": cli,
+    "assets": assets,
+    "strategies": strategies,
+    "gallery": gallery,
+}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

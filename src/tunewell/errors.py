@@ -8,6 +8,7 @@
     ├── RunFolderError       the run folder is locked, not writable, or holds another run
     │   └── DamagedRecordError    a file of the run folder is cut short or not what was written (also a ValueError)
     ├── TrainingError        tuning cannot go on (non-finite loss, memory)
+    ├── HubError             an upload to the hub has no token, no permission or no network
     ├── WorkerError          workers (`--jobs`, `--ray`) cannot be reached, differ, do not see the data, or die
     └── GateError            a gate such as `keep` was not met; exit code 3
 
@@ -80,6 +81,10 @@ class DamagedRecordError(RunFolderError, ValueError):
 
 class TrainingError(TunewellError):
     """Tuning cannot go on."""
+
+
+class HubError(TunewellError):
+    """The hub cannot be reached, does not know who asks, or does not let them write."""
 
 
 class WorkerError(TunewellError):

@@ -96,6 +96,15 @@ def test_marks_are_replaced(tables: ModuleType) -> None:
         assert any(f"<!-- table: {name} -->" in p.read_text(encoding="utf-8") for p in DOCS.rglob("*.md")), name
 
 
+def test_every_recipe_of_the_gallery_is_shown(tables: ModuleType) -> None:
+    text, files = tables.gallery(), sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
+    assert sorted(tables.GALLERY) == [path.stem for path in files]
+    for path in files:
+        _, _, keys = path.read_text(encoding="utf-8").partition(f"{path.name}")
+        assert keys.partition("\n")[2] in text, path.name
+    assert "# For" not in text and "For whoever" in text
+
+
 # ---------------------------------------------------------------- names
 
 

@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-OTHER_PROGRAMS = {"pip", "git", "python3", "cd", "source", "echo", "zcat", "head", "tensorboard", "mlflow", "curl"}
+OTHER_PROGRAMS = {"pip", "git", "python3", "cd", "source", "echo", "zcat", "head", "tensorboard", "mlflow", "curl",
+                  "sha256sum"}  # fmt: skip
 LANGUAGES = {"bash", "python", "yaml", "text", "csv"}
 
 

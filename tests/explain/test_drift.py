@@ -100,6 +100,23 @@ def test_states_and_early_answers_are_the_models(tiny_predictor: Predictor, text
     assert (found.entropy <= np.log(tokens) + 1e-5).all()
 
 
+def test_a_decoder_asked_in_words_has_no_early_answers(tiny_decoder: Path, make_reviews: Any) -> None:
+    """Its head writes words: read as classes, (B, T, V) logits ended the run."""
+    from types import SimpleNamespace
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_decoder)
+    spec = SimpleNamespace(pair=False, regression=False, multi_label=False)
+    asked: Any = SimpleNamespace(
+        model=model, tokenizer=AutoTokenizer.from_pretrained(tiny_decoder), spec=spec, max_length=48, scorer=object()
+    )
+    rows = [{"text": t, "label": y, "prediction": y} for t, y in make_reviews(24)]
+    found = drift(model.base_model, asked, rows)
+    assert [layer.decided for layer in found.layers] == [None] * 3
+    assert all(layer.cka_task.value == pytest.approx(1) for layer in found.layers)
+
+
 def test_the_encoder_is_run_once_however_many_layers_are_read(tiny_predictor: Predictor, texts: list[str]) -> None:
     passes = []
     handle = tiny_predictor.model.bert.encoder.layer[0].register_forward_hook(lambda *_: passes.append(1))

@@ -186,7 +186,8 @@ def drift(
     classes = not spec.regression and not spec.multi_label
     longest = predictor.max_length
     watch("task rows, tuned model")
-    after = look_inside(predictor.model, predictor.tokenizer, texts, pairs, head=classes, max_length=longest)
+    head = classes and predictor.scorer is None  # a decoder asked in words has no head for classes
+    after = look_inside(predictor.model, predictor.tokenizer, texts, pairs, head=head, max_length=longest)
     watch("task rows, base model")
     before = look_inside(base, predictor.tokenizer, texts, pairs, max_length=longest)
     other: tuple[Inside, Inside] | None = None

@@ -13,6 +13,7 @@ from tunewell.errors import ModelError, RunFolderError
 from tunewell.export.gguf import Weights
 from tunewell.export.llamacpp import Written
 from tunewell.export.parity import Parity, compare
+from tunewell.export.push import Pushed
 from tunewell.results import Record, cannot_write, write_whole
 
 Form = Literal["onnx", "savedmodel", "gguf", "merged", "hub", "mlflow"]
@@ -29,7 +30,7 @@ class Exported(Record):
 
     Attributes:
         files: name -> size in bytes. parity: of classes and scores. written: of a decoder in llama.cpp.
-        weights: of GGUF, what matrices are kept as.
+        weights: of GGUF, what matrices are kept as. push: what went to the hub, in `--json` alone.
     """
 
     form: Form
@@ -39,6 +40,7 @@ class Exported(Record):
     parity: Parity | None = None
     written: Written | None = None
     weights: str = ""
+    push: Pushed | None = None
 
 
 def export(
