@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunewell.data.secrets import secret_in, shown
 from tunewell.strategies import AUTO, check_combination
 from tunewell.unlabelled.fits import mistakes as unlabelled_mistakes
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def contradictions(recipe: Recipe) -> list[str]:
     """Keys that are fine by themselves and not together."""
-    problems = []
+    problems = _secrets(recipe)
     if recipe.validation_size + recipe.test_size >= 1 and recipe.validation is None and recipe.test is None:
         problems.append("validation_size + test_size must leave rows to train on (be below 1)")
     if any(not 0 <= a <= 1 for a in recipe.average_alphas) or not recipe.average_alphas:
@@ -73,6 +74,23 @@ def contradictions(recipe: Recipe) -> list[str]:
 
         problems += unfit(recipe)
     return problems
+
+
+def _secrets(recipe: Recipe) -> list[str]:
+    """Passwords and tokens in URLs: the recipe is written into the run's folder."""
+    problems = []
+    for key in sorted(recipe.model_fields_set):
+        value = getattr(recipe, key)
+        for source in value if isinstance(value, (list, tuple)) else [value]:
+            problems += secret_told(key, source)
+    return problems
+
+
+def secret_told(key: str, source: object) -> list[str]:
+    """What is wrong with a key whose value is a URL with a secret in it; empty for any other value."""
+    if not isinstance(source, str) or (found := secret_in(source)) is None:
+        return []
+    return [f"`{key}: {shown(source)}`: {found[0]} would be written into the run's folder; try: {found[1]}"]
 
 
 def _optimiser(recipe: Recipe) -> list[str]:

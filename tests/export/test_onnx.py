@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import shutil
@@ -134,6 +135,18 @@ def test_real_rows_of_a_run(tmp_path):
     assert (len(texts), texts[1], pairs, real) == (200, "text 2", None, True)
     assert rows_of(tmp_path, True)[2] is False  # no pairs there
     assert rows_of(tmp_path / "none", False)[0] == list(SAMPLE)
+
+
+@pytest.mark.parametrize("limit", [131_072, 10 << 20])
+def test_rows_as_long_as_a_text_may_be(tmp_path, limit):
+    """Python's csv stops at 131,072 characters unless told otherwise, for the whole process."""
+    (tmp_path / "predictions.csv").write_text(f"row,text,text_pair\n1,{'long ' * 40_000},b\n")
+    before = csv.field_size_limit(limit)
+    try:
+        texts, pairs, real = rows_of(tmp_path, True)
+        assert (len(texts[0]), pairs, real) == (200_000, ["b"], True)
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_the_command(tiny_classifier, tmp_path):

@@ -77,6 +77,19 @@ def test_jsonl_keeps_what_else_a_row_holds(tmp_path):
     assert sheet.next_empty(0) is None
 
 
+def test_a_text_of_any_length_is_labelled_and_kept(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text(f"text,label\n{'long ' * 40_000},\nshort,b\n", encoding="utf-8")
+    limit = csv.field_size_limit(131_072)
+    try:
+        sheet = Sheet(str(path))
+        sheet.set(0, "a")
+        assert [row["label"] for row in Sheet(str(path)).rows] == ["a", "b"]
+        assert len(Sheet(str(path)).show(0)["text"]) == 200_000
+    finally:
+        csv.field_size_limit(limit)
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tunewell.hosts import hosts_for
 from tunewell.predict import Predictor
 from tunewell.serving.app import Limits, Service, create_app
 from tunewell.serving.batcher import Batch, Batcher
@@ -437,7 +439,7 @@ def test_a_path_that_is_nearly_right_is_no_redirect(models) -> None:
         assert (status, answer["error"]["what"]) == (404, "no such page")
         assert "location" not in headers
 
-    run(models, work)
+    run(models, work, hosts=hosts_for("0.0.0.0", ("*",)))
 
 
 def test_second_texts_are_none_or_some(models) -> None:
@@ -483,3 +485,99 @@ def test_bf16_gives_the_labels_of_fp32(tiny_classifier, make_reviews):
     assert np.allclose(p[again], q[again], atol=1e-6)
     assert not np.allclose(p[~again], q[~again], atol=1e-6)
     assert fast.describe()["precision"] == "bf16, close calls in fp32"
+
+
+# ---------------------------------------------------------------- who may call
+
+
+def _asked(models: Models, headers: dict[str, str], method: str = "POST", **more: Any) -> int:
+    """The status of a prediction (of /models for GET) that is asked for with these headers."""
+
+    async def work(call: Call, _: Service) -> int:
+        path, body = ("/predict", {"texts": ["good crew"]}) if method == "POST" else ("/models", None)
+        return (await call(method, path, body, headers))[0]
+
+    return run(models, work, **more)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("bound", "host", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1:8000", 200),
+        ("127.0.0.1", "localhost:8000", 200),
+        ("127.0.0.1", "evil.example:8000", 421),
+        ("127.0.0.1", "localhost.evil.example", 421),
+        ("0.0.0.0", "10.244.0.17:8000", 200),  # as a kubelet and Prometheus call
+        ("0.0.0.0", socket.gethostname(), 200),
+        ("0.0.0.0", "evil.example:8000", 421),
+        ("0.0.0.0", "api.example.org", 200),  # allowed below
+        ("192.168.1.7", "192.168.1.7:8000", 200),
+        ("192.168.1.7", "evil.example", 421),
+    ],
+)
+def test_a_page_that_points_its_name_here_is_not_answered(
+    models: Models, bound: str, host: str, status: int, method: str
+) -> None:
+    hosts = hosts_for(bound, ("*.example.org",))
+    assert _asked(models, {"host": host}, method, hosts=hosts) == status
+
+
+def test_any_name_where_all_are_allowed_and_the_refusal_names_the_option(models: Models) -> None:
+    assert _asked(models, {"host": "anything.example"}, hosts=hosts_for("0.0.0.0", ("*",))) == 200
+
+    async def work(call: Call, _: Service) -> None:
+        status, headers, answer = await call("GET", "/healthz", None, {"host": "api.example.org:80"})
+        assert status == 421
+        assert "--allowed_hosts api.example.org" in answer["error"]["remedy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+    run(models, work)
+
+
+OWN = {"host": "127.0.0.1:8000"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # a program
+        ({"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "https://app.example", "sec-fetch-site": "same-origin"}, 200),  # a proxy has renamed the host
+        ({"origin": "http://127.0.0.1:8000"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"origin": "https://allowed.example", "sec-fetch-site": "cross-site"}, 200),
+        ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:9999", "sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+    ],
+)
+def test_posts_of_other_pages_are_refused(models: Models, headers: dict[str, str], status: int) -> None:
+    assert _asked(models, {**OWN, **headers}, cors=("https://allowed.example",)) == status
+
+
+def test_any_page_may_call_where_all_may(models: Models) -> None:
+    assert _asked(models, {**OWN, "origin": "null"}, cors=("*",)) == 200
+
+
+@pytest.mark.parametrize(("beyond", "api_key", "status"), [(True, None, 403), (True, "k", 409), (False, None, 409)])
+def test_training_rows_are_shown_beyond_this_machine_with_a_key_only(
+    models: Models, beyond: bool, api_key: str | None, status: int
+) -> None:
+    """409: the tiny model is no run, so that it has no training rows to show."""
+
+    async def inside() -> tuple[int, Any]:
+        service = Service(models, Limits(), api_key=api_key, beyond=beyond)
+        try:
+            call = caller(create_app(service))
+            key = {"x-api-key": api_key} if api_key else {}
+            found, _, answer = await call("POST", "/influence", {"texts": ["good crew"]}, key)
+            return found, answer
+        finally:
+            service.batcher.close()
+            service.why.close()
+
+    found, answer = asyncio.run(inside())
+    assert (found, "TUNEWELL_API_KEY" in str(answer)) == (status, status == 403), answer

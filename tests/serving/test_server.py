@@ -110,6 +110,10 @@ def test_a_taken_port(tiny_classifier: Path) -> None:
         (["{model}", "--host", "203.0.113.7"], "cannot listen"),
         (["{model}", "--port", "70000"], "70000 is not in the range"),
         (["{model}", "--queue", "8"], "--queue 8 is less than --max-texts 256"),
+        (["{model}", "--cors", "not-a-url"], "'not-a-url': expected an origin without a path"),
+        (["{model}", "--cors", "https://app.example/"], "did you mean https://app.example?"),
+        (["{model}", "--allowed-hosts", "http://api.example.org"], "expected a name or address without scheme"),
+        (["{model}", "--allowed-hosts", ""], "expected a name or address"),
         ([], "missing argument"),
     ],
 )

@@ -33,7 +33,7 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, make_re
 @pytest.fixture
 def client(finished: Path) -> Any:
     service = Service(Models({"reviews": finished}), Limits(timeout=60))
-    with TestClient(create_app(service)) as made:
+    with TestClient(create_app(service), base_url="http://127.0.0.1") as made:
         made.service = service
         yield made
 
@@ -76,7 +76,7 @@ def test_influence_asks_for_its_index_first(client: Any, finished: Path) -> None
 
 def test_a_plain_model_knows_no_training_rows(tiny_classifier: Path) -> None:
     service = Service(Models({"plain": tiny_classifier}), Limits(timeout=60))
-    with TestClient(create_app(service)) as client:
+    with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
         answer = client.post("/influence", json={"texts": [TEXT]})
     assert answer.status_code == 409
     assert answer.json()["error"]["what"]
@@ -110,7 +110,7 @@ def test_those_who_wait_too_many_are_turned_away_and_the_late_told(finished: Pat
     monkeypatch.setattr(why, "ROOM", 1)
     monkeypatch.setattr(why.Why, "_own", lambda self, served: go.wait(60) and served.predictor)
     service = Service(Models({"reviews": finished}), Limits(timeout=0.3))
-    with TestClient(create_app(service)) as client:
+    with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
         late = client.post("/explain", json={"texts": [TEXT]})
         assert late.status_code == 504
         full = client.post("/explain", json={"texts": [TEXT]})  # the first is still at work

@@ -7,6 +7,7 @@ import os
 import click
 
 from tunewell.cli.base import Command, say
+from tunewell.hosts import fault_of_host, is_loopback, origin_of
 
 _EXAMPLES = (
     "tunewell serve runs/reviews",
@@ -15,11 +16,41 @@ _EXAMPLES = (
 )
 
 
+def _hosts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    names = [part.strip() for cell in value for part in cell.split(",")]
+    for name in names:
+        if fault := fault_of_host(name):
+            raise click.BadParameter(f"{name!r}: {fault}", ctx, param)
+    return tuple(names)
+
+
+def _origins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    found = []
+    for given in value:
+        if (origin := origin_of(given)) is None:
+            near = origin_of(given.rstrip("/"))
+            meant = f"; did you mean {near}?" if near else ""
+            raise click.BadParameter(
+                f"{given!r}: expected an origin without a path, such as https://app.example{meant}", ctx, param
+            )
+        found.append(origin)
+    return tuple(found)
+
+
 @click.command("serve", cls=Command, examples=_EXAMPLES)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN]...")
 @click.option("--host", default="127.0.0.1", metavar="TEXT", help="Address; 0.0.0.0 is all. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="INTEGER", help="0: a free one. [8000]")
-@click.option("--cors", multiple=True, metavar="ORIGIN", help="Pages of this origin may call; repeatable. [none]")
+@click.option(
+    "--allowed_hosts",
+    multiple=True,
+    callback=_hosts,
+    metavar="LIST",
+    help="More names to answer to, such as a proxy's; *.example.org: all below it, *: any. [none]",
+)
+@click.option(
+    "--cors", multiple=True, callback=_origins, metavar="ORIGIN", help="Pages of this origin may call; *: any. [none]"
+)
 @click.option(
     "--bf16/--no-bf16",
     default=None,
@@ -43,6 +74,7 @@ def command(
     runs: tuple[str, ...],
     host: str,
     port: int,
+    allowed_hosts: tuple[str, ...],
     cors: tuple[str, ...],
     bf16: bool | None,
     batch_size: int,
@@ -86,14 +118,17 @@ def command(
         for served in models.all.values():
             about = served.describe()
             say(f"{served.name}: {about['task']}, {served.path}, version {about['version']}, {about['precision']}")
-        if key is None and host not in ("127.0.0.1", "::1", "localhost"):
-            say("anyone who reaches this machine may call: no TUNEWELL_API_KEY is set")
+        if key is None and not is_loopback(host):
+            say("anyone who reaches this machine may call, but for /influence, which shows training rows:")
+            say("no TUNEWELL_API_KEY is set")
         limits = Limits(max_texts, max_body, queue, timeout, batch_size, max_wait_ms)
         serve(
             models,
             sock,
             limits=limits,
             api_key=key,
+            host=host,
+            allowed_hosts=allowed_hosts,
             cors=cors,
             ready=lambda: click.echo(f"serving {', '.join(models.all)} at {url}"),
             say=say,

@@ -4,22 +4,19 @@
     sqlite:///reviews.db#reviews, postgresql://me@host/db#SELECT text, stars FROM reviews
     https://example.org/reviews.csv, s3://bucket/reviews.parquet, gs://..., az://...
 
-A password in a URL would end up in the run's records, so that it is refused; `${NAME}` in a URL is filled in
-from the environment each time.
+A secret in a URL would end up in the run's records, so that it is refused; `${NAME}` in a URL is filled in
+from the environment each time, see `secrets`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import logging
 import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, time
-from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -27,15 +24,12 @@ from typing import Any
 from tunewell.cache import cache_folder
 from tunewell.data.columns import LABELS, TEXTS
 from tunewell.data.header import LOOKED_AT, refuse_title
+from tunewell.data.secrets import URL, filled, is_database, refuse_secret, scrubbed, shown
 from tunewell.errors import DataError, nearest
 
-DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "duckdb", "snowflake",
-             "bigquery", "redshift", "cockroachdb")  # fmt: skip
 BOOKS = (".xlsx", ".xlsm")
-CHUNK = 10_000
 UNPACKED = 2 << 30  # bytes that a spreadsheet may unpack to
 REMOTE = 20 << 30  # bytes of a remote file
-_URL = re.compile(r"^([a-z][a-z0-9+.\-]+)://", re.IGNORECASE)
 _PACKAGES = {
     "http": "'tunewell[data]'", "https": "'tunewell[data]'", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
     "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub",
@@ -48,7 +42,7 @@ def is_elsewhere(source: str) -> bool:
     >>> [is_elsewhere(s) for s in ("a.csv", "a.xlsx", "a.xlsx#May", "s3://b/a.csv", "sqlite:///a.db#t", "me/data")]
     [False, True, True, True, True, False]
     """
-    return bool(_URL.match(source)) or _book(source) is not None
+    return bool(URL.match(source)) or _book(source) is not None
 
 
 def local(source: str) -> Path:
@@ -59,42 +53,10 @@ def local(source: str) -> Path:
     """
     if (book := _book(source)) is not None:
         return _spreadsheet(*book, source)
-    match = _URL.match(source)
+    match = URL.match(source)
     assert match is not None
-    scheme = match[1].lower()
-    _refuse_password(source)
-    if scheme.partition("+")[0] in DATABASES:
-        return _table(source)
-    return _remote(source, scheme)
-
-
-def _filled(source: str) -> str:
-    """`${NAME}` from the environment."""
-
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            raise DataError(
-                f"the environment variable {found[1]} is not set",
-                where=source,
-                expected="a value for ${" + found[1] + "}",
-                remedy=f"export {found[1]}=...",
-            )
-        return os.environ[found[1]]
-
-    return re.sub(r"\$\{(\w+)\}", value, source)
-
-
-def _refuse_password(source: str) -> None:
-    host = source.partition("://")[2].partition("/")[0]
-    login, at, _ = host.rpartition("@")
-    _, colon, password = login.partition(":")
-    if at and colon and password and not re.fullmatch(r"\$\{\w+\}", password):
-        raise DataError(
-            "a password in the URL would be written into the run's records",
-            where=source.replace(f":{password}@", ":***@"),
-            expected="${NAME} in its place, filled in from the environment",
-            remedy=f"export DB_PASSWORD=..., then {source.replace(f':{password}@', ':${DB_PASSWORD}@')}",
-        )
+    refuse_secret(source)
+    return _table(source) if is_database(source) else _remote(source, match[1].lower())
 
 
 # ---------------------------------------------------------------- spreadsheets
@@ -102,7 +64,7 @@ def _refuse_password(source: str) -> None:
 
 def _book(source: str) -> tuple[Path, str | None] | None:
     """Path and sheet of `book.xlsx` or `book.xlsx#Sheet`; None for any other source."""
-    if _URL.match(source):
+    if URL.match(source):
         return None
     if Path(source).suffix.lower() in BOOKS:
         return Path(source).expanduser(), None
@@ -185,134 +147,16 @@ def _cell(value: Any) -> str:
 
 def _table(source: str) -> Path:
     """The rows of a table or query, written as Parquet under the hash of their content."""
+    from tunewell.data.database import table_of, write_rows
     from tunewell.extras import need
     from tunewell.folder import file_hash
 
-    need("data", _shown(source))
-    url, sign, query = source.partition("#")
-    if not sign or not query.strip():
-        raise DataError(
-            "names a database, but no table",
-            where=_shown(source),
-            expected="URL#TABLE, or URL#SELECT ... for a query",
-            remedy=f"{_shown(url)}#reviews",
-        )
-    part = _written(cache_folder("data", f".sql-{os.getpid()}.parquet"), lambda path: _query(url, query, source, path))
+    need("data", shown(source))
+    table_of(source)
+    part = _written(cache_folder("data", f".sql-{os.getpid()}.parquet"), lambda path: write_rows(source, path))
     target = part.with_name(f"{file_hash(part)[:20]}.parquet")
     os.replace(part, target)
     return target
-
-
-def _query(url: str, query: str, source: str, target: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import sqlalchemy as sql
-
-    shown = _shown(source)
-    try:
-        parsed = sql.make_url(_filled(url))
-        if parsed.drivername.startswith("postgres") and parsed.drivername in ("postgres", "postgresql"):
-            parsed = parsed.set(drivername="postgresql+pg8000")
-        if parsed.get_backend_name() == "sqlite":
-            file = Path(parsed.database or "")
-            if not file.is_file():
-                raise DataError("no such database file", where=str(file), expected="an SQLite database")
-            parsed = sql.make_url(f"sqlite:///file:{file.absolute()}?mode=ro&uri=true")
-        engine = sql.create_engine(parsed)
-    except (sql.exc.ArgumentError, sql.exc.NoSuchModuleError) as error:
-        raise DataError(f"is no database URL: {error}", where=shown, expected="dialect://user@host/database") from None
-    except ImportError as error:
-        raise DataError(
-            f"the driver of this database is not installed: {error.name}",
-            where=shown,
-            expected=f"the package {error.name}",
-            remedy=f"pip install {error.name}",
-        ) from None
-    statement = sql.text(query) if re.match(r"\s*(select|with)\b", query, re.IGNORECASE) else None
-    try:
-        options: dict[str, Any] = {"stream_results": True, "max_row_buffer": CHUNK}
-        if parsed.get_backend_name() == "postgresql":
-            options["postgresql_readonly"] = True
-        with _silent(), engine.connect().execution_options(**options) as connection:
-            if statement is None:
-                names = sql.inspect(connection).get_table_names() + sql.inspect(connection).get_view_names()
-                if query.rpartition(".")[2] not in names and "." not in query:
-                    raise DataError(
-                        f"no table `{query}`",
-                        where=shown,
-                        expected="one of: " + ", ".join(names[:20]) if names else "a database with tables",
-                        remedy=nearest(query, names),
-                    )
-                schema, _, name = query.rpartition(".")
-                statement = sql.select(sql.text("*")).select_from(sql.table(name, schema=schema or None))  # type: ignore[assignment]
-            result = connection.execute(statement)  # type: ignore[arg-type]
-            writer: Any = None
-            try:
-                for rows in _chunks(result):
-                    batch = pa.Table.from_pylist(rows, schema=writer.schema if writer else None)
-                    if writer is None:
-                        fields = [
-                            pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in batch.schema
-                        ]
-                        writer = pq.ParquetWriter(str(target), pa.schema(fields))
-                    writer.write_table(batch.cast(writer.schema))
-            finally:
-                if writer is not None:
-                    writer.close()
-            if writer is None:
-                raise DataError("has no rows", where=shown, expected="at least one row")
-    except sql.exc.SQLAlchemyError as error:
-        raise DataError(
-            f"the database answers: {_said(error)}",
-            where=shown,
-            expected="a database that can be reached, and a query that it understands",
-        ) from None
-    except pa.ArrowException as error:
-        raise DataError(
-            f"a column holds values of several kinds: {str(error).splitlines()[0]}",
-            where=shown,
-            expected="one kind of value a column",
-            remedy="cast it in the query: SELECT CAST(stars AS TEXT) AS stars, ...",
-        ) from None
-    finally:
-        engine.dispose()
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """No traces of a failed query's cursor in the log: the error itself is told."""
-    log = logging.getLogger("sqlalchemy.pool")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def _said(error: Any) -> str:
-    """The sentence in a driver's error."""
-    first = getattr(error, "orig", None) or error
-    if first.args and isinstance(first.args[0], dict):  # pg8000 hands over the server's fields
-        return str(first.args[0].get("M", first))
-    return str(first).splitlines()[0]
-
-
-def _chunks(result: Any) -> Iterator[list[dict[str, Any]]]:
-    while rows := result.fetchmany(CHUNK):
-        yield [{key: _plain(value) for key, value in row._mapping.items()} for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    return str(value) if isinstance(value, (bytes, memoryview)) else value
-
-
-def _shown(source: str) -> str:
-    return re.sub(r":(?!\$\{)[^:@/]*@", ":***@", source)
 
 
 # ---------------------------------------------------------------- URLs
@@ -324,13 +168,13 @@ def _remote(source: str, scheme: str) -> Path:
 
     from tunewell.data.arrow import fingerprint
 
+    where, package = shown(source), _PACKAGES.get(scheme)
     try:
-        filesystem, path = fsspec.core.url_to_fs(_filled(source))
+        filesystem, path = fsspec.core.url_to_fs(filled(source))
     except (ImportError, ValueError) as error:
-        package = _PACKAGES.get(scheme)
         raise DataError(
-            f"cannot read {scheme}:// URLs: {error}",
-            where=source,
+            f"cannot read {scheme}:// URLs: {scrubbed(str(error), source)}",
+            where=where,
             expected=f"the package {package}" if package else "http, https, s3, gs, az, or a database",
             remedy=f"pip install {package}" if package else "",
         ) from None
@@ -338,9 +182,9 @@ def _remote(source: str, scheme: str) -> Path:
         info = filesystem.info(path)
         size = info.get("size") or 0
         if info.get("type") == "directory":
-            raise DataError("is a folder", where=source, expected="the URL of one file")
+            raise DataError("is a folder", where=where, expected="the URL of one file")
         if size > REMOTE:
-            raise DataError(f"has {size:,} bytes", where=source, expected=f"at most {REMOTE:,}")
+            raise DataError(f"has {size:,} bytes", where=where, expected=f"at most {REMOTE:,}")
         marks = {k: str(info.get(k)) for k in ("size", "ETag", "etag", "mtime", "LastModified", "md5", "updated")}
         name = Path(path.partition("?")[0]).name or "data"
         target = cache_folder("data", f"{fingerprint('remote', source, marks)}-{name}")
@@ -351,16 +195,36 @@ def _remote(source: str, scheme: str) -> Path:
     except DataError:
         raise
     except ImportError as error:
-        raise DataError(f"{error}", where=source, remedy=f"pip install {_PACKAGES.get(scheme, scheme)}") from None
-    except FileNotFoundError:
-        raise DataError("no such file", where=source, expected="a URL that can be read") from None
+        raise DataError(scrubbed(str(error), source), where=where, remedy=f"pip install {package or scheme}") from None
     except Exception as error:  # whatever a network and its library say
-        raise DataError(
-            f"cannot be fetched: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            where=source,
-            expected="a URL that can be reached from here",
-            remedy="fetch the file and name it",
-        ) from None
+        raise _unreached(error, source) from None
+
+
+def _unreached(error: BaseException, source: str) -> DataError:
+    """Why a URL could not be fetched. fsspec says of every fault of HTTP that there is no such file, and keeps the
+    fault itself as its cause."""
+    where, seen = shown(source), {id(error)}
+    while isinstance(error, FileNotFoundError) and (cause := error.__cause__) is not None and id(cause) not in seen:
+        error = cause
+        seen.add(id(error))
+    status = getattr(error, "status", None)  # of aiohttp's ClientResponseError
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return DataError("no such file", where=where, expected="a URL that can be read")
+    if status in (401, 403):
+        return DataError(
+            f"may not be read: the server answers {status}",
+            where=where,
+            expected="a URL that may be read from here",
+            remedy="a token or signature that the server asks for goes into the URL as ${NAME}, from the environment",
+        )
+    said = str(error).splitlines()[0] if str(error) else ""
+    said = f"the server answers {status}" if status else f"{type(error).__name__}: {scrubbed(said, source)}"
+    return DataError(
+        f"cannot be fetched: {said}",
+        where=where,
+        expected="a URL that can be reached from here",
+        remedy="look at the host's name and at the connection, or fetch the file and name it",
+    )
 
 
 def _written(target: Path, write: Callable[[Path], Any]) -> Path:

@@ -17,6 +17,7 @@ from tunewell.data import arrow, bilingual, bounds, elsewhere, hub
 from tunewell.data.delimited import Delimited
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.jsonfile import JsonFile
+from tunewell.data.secrets import shown
 from tunewell.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _load(source: str, encoding: str) -> Loaded:
     if not source.strip():
         raise DataError("no data file is named", where="train", expected="a file, a `datasets` folder or a hub id")
     if elsewhere.is_elsewhere(source):
-        return _load_file(elsewhere.local(source), source, encoding)
+        return _load_file(elsewhere.local(source), shown(source), encoding)
     file = Path(source).expanduser()
     base, split = hub.split_suffix(source)
     folder = Path(base).expanduser()

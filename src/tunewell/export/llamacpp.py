@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.data.cells import Rows
 from tunewell.errors import ModelError
 from tunewell.export.gguf import begins
 from tunewell.results import Record
@@ -206,9 +206,8 @@ def prompts_of(run: Path) -> tuple[list[str], bool]:
     """Test rows of a run, evenly over its file; else sample prompts."""
     path = run / "predictions.csv"
     if path.is_file():
-        csv.field_size_limit(2**31 - 1)
         with path.open(encoding="utf-8", newline="") as file:
-            texts = [row["text"] for row in csv.DictReader(file) if row.get("text")]
+            texts = [row["text"] for row in Rows(file) if row.get("text")]
         if texts:
             return texts[:: max(1, len(texts) // PROMPTS)][:PROMPTS], True
     return list(SAMPLE), False

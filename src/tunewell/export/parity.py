@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tunewell.data.cells import Rows
 from tunewell.results import Record
 
 ROWS = 200
@@ -113,7 +113,7 @@ def rows_of(run: Path, pair: bool) -> tuple[list[str], list[str] | None, bool]:
     path = run / "predictions.csv"
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+            rows: list[dict[str, Any]] = list(Rows(file))
         step = max(1, len(rows) // ROWS)
         some = rows[::step][:ROWS]
         if some and (not pair or "text_pair" in some[0]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from tunewell.data.cells import Rows
 from tunewell.errors import DamagedRecordError, RunFolderError
 from tunewell.explain.drift import Drift
 from tunewell.explain.records import Explanations
@@ -180,10 +180,9 @@ def _mistakes(path: Path, evaluation: Evaluation | None) -> tuple[dict[str, str]
     """Test rows answered wrongly, most sure first; for scores those that are furthest off."""
     if not path.is_file() or evaluation is None or not (evaluation.labels or evaluation.scatter):
         return ()
-    csv.field_size_limit(2**31 - 1)
     scored: list[tuple[float, dict[str, str]]] = []
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in Rows(file):
             if not evaluation.labels:
                 off = float(row["prediction"]) - float(row["label"])
                 scored.append((abs(off), row))

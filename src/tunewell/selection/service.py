@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunewell.errors import TunewellError
+from tunewell.hosts import hosts_for
 from tunewell.selection.sheet import Sheet
 from tunewell.serving.page import page
 
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -39,15 +39,14 @@ def create_app(sheet: Sheet, *, guarded: bool = False) -> Any:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app, local = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), hosts_for("127.0.0.1")
 
     def refused(status: int, what: str) -> JSONResponse:
         return JSONResponse({"error": {"what": what}}, status, headers=SAFE)
 
     @app.middleware("http")
     async def local_only(request: Request, call_next: Any) -> Any:
-        host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-        if not guarded and host not in LOCAL:
+        if not guarded and not local.known(request.headers.get("host", "")):
             return refused(421, "only this machine may label")
         json_sent = request.headers.get("content-type", "").partition(";")[0].strip() == "application/json"
         if request.method == "POST" and not json_sent:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tunewell.data.cells import Rows
 from tunewell.errors import DataError
 from tunewell.results import write_whole
 
@@ -55,16 +56,16 @@ class Sheet:
             raise DataError(f"cannot be read: {error}", where=str(self.path), expected="a UTF-8 file") from None
         self._mark = self.path.read_bytes()[:3] == b"\xef\xbb\xbf"
         if self.path.suffix.lower() == ".csv":
-            reader = csv.DictReader(io.StringIO(content, newline=""))
+            reader = Rows(io.StringIO(content, newline=""))
             rows: list[dict[str, Any]] = []
             for i, row in enumerate(reader, 1):
                 if None in row or None in row.values():
                     raise DataError(
                         "a row with more or fewer cells than the header", where=f"{self.path}:{i}",
-                        expected=f"{len(reader.fieldnames or [])} cells", remedy="mend the row",
+                        expected=f"{len(reader.columns)} cells", remedy="mend the row",
                     )  # fmt: skip
                 rows.append(dict(row))
-            return list(reader.fieldnames or []), rows
+            return reader.columns, rows
         rows = []
         for i, line in enumerate(content.split("\n"), 1):
             if not line.strip():

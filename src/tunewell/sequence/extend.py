@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tunewell.data.secrets import shown_name
 from tunewell.errors import RecipeError, RunFolderError
 from tunewell.recipe import Recipe
 from tunewell.sequence.run import Echo, Sequence, run_sequence
@@ -32,7 +33,7 @@ def continued(path: str | Path, task: dict[str, Any], **keys: Any) -> Spec:
     """
     path = Path(path)
     given = {k: v for k, v in task.items() if v is not None}
-    given.setdefault("name", _plain_name(Path(str(given.get("train", "task"))).name.split(".")[0]))
+    given.setdefault("name", _plain_name(shown_name(str(given.get("train", "task"))).split(".")[0]))
     if (path / "sequence.yaml").is_file():
         spec = load_spec(path / "sequence.yaml")
         output = str(keys.pop("output_dir", None) or path)

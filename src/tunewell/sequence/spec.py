@@ -16,6 +16,7 @@ import yaml
 from tunewell.errors import RecipeError, nearest
 from tunewell.recipe import AUTO_MODEL, Recipe, yaml_value
 from tunewell.recipe_file import load_yaml, mistakes
+from tunewell.recipe_rules import secret_told
 from tunewell.sequence.memory import CHOICES
 from tunewell.sequence.methods import Plan, check_names, plan_of
 from tunewell.strategies import STRATEGIES
@@ -213,6 +214,7 @@ def _tasks(value: Any, problems: list[str]) -> list[Task]:
                 problems.append(f"{title}: unknown key `{key}`" + (f"; {hint}" if hint else ""))
             elif v is not None and not isinstance(v, (str, int)):
                 problems.append(f"{title}: `{key}: {v}`: expected text")
+            problems += (f"{title}: {told}" for told in secret_told(str(key), v))
         name = str(entry.get("name") or "")
         if not name:
             problems.append(f"{title}: `name` is missing")

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from tunewell import __version__
 from tunewell.errors import ModelError, TunewellError
+from tunewell.hosts import Hosts, hosts_for
 from tunewell.serving import schema
 from tunewell.serving.batcher import Batcher, QueueFullError
 from tunewell.serving.guard import Guard, Refusal, refusal_of
@@ -54,9 +55,15 @@ class Limits:
 
 
 class Service:
-    """What the routes share."""
+    """What the routes share.
 
-    def __init__(self, models: Models, limits: Limits, *, api_key: str | None = None) -> None:
+    Args:
+        api_key: asked for on all but the open paths; None asks for none.
+        beyond: reached from other machines too; without a key, training rows are then shown to nobody.
+    """
+
+    def __init__(self, models: Models, limits: Limits, *, api_key: str | None = None, beyond: bool = False) -> None:
+        self.shows_rows = api_key is not None or not beyond
         self.models, self.limits, self.api_key = models, limits, api_key
         self.draining = False
         self.metrics = Metrics(lambda: self.batcher.waiting)
@@ -112,6 +119,12 @@ class Service:
 
     async def influence(self, request: Request) -> Response:
         """The training rows behind answers; the run's index of them must have been built."""
+        if not self.shows_rows:
+            raise Refusal(
+                403,
+                "showing training rows to whoever reaches this machine needs an API key",
+                remedy="start the service with TUNEWELL_API_KEY, or bound to 127.0.0.1",
+            )
         asked = _parse(schema.InfluenceRequest, await request.body())
         served = self._model(asked.model)
         found = await self._ask(self.why.influence(served, asked, self.limits.timeout))
@@ -181,10 +194,11 @@ class Service:
         return Response(html, media_type="text/html", headers={"content-security-policy": policy})
 
 
-def create_app(service: Service, *, cors: tuple[str, ...] = ()) -> Any:
+def create_app(service: Service, *, hosts: Hosts | None = None, cors: tuple[str, ...] = ()) -> Any:
     """The ASGI app of a service.
 
     Args:
+        hosts: the Host headers that are answered; by default the loopback's.
         cors: origins whose pages may call the service; none by default.
     """
 
@@ -268,6 +282,8 @@ def create_app(service: Service, *, cors: tuple[str, ...] = ()) -> Any:
     guarded = Guard(
         app,
         api_key=service.api_key,
+        hosts=hosts_for("127.0.0.1") if hosts is None else hosts,
+        origins=cors,
         max_body=service.limits.max_body,
         body_seconds=service.limits.timeout,
         note=service.metrics.request,

@@ -1,4 +1,4 @@
-"""What stands before every route: the API key, limits on the body, safe headers, counting.
+"""What stands before every route: who may call, the API key, limits on the body, safe headers, counting.
 
 Plain ASGI, since it runs on every request. Errors have the form of `schema.ErrorResponse`.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tunewell.errors import TunewellError
+from tunewell.hosts import Hosts, foreign, name_of
 
 OPEN = ("/", "/healthz", "/openapi.json", "/favicon.ico")  # no key needed
 KNOWN = (*OPEN, "/predict", "/explain", "/influence", "/models", "/metrics", "/reload")
@@ -56,6 +57,8 @@ class Guard:
 
     Args:
         api_key: asked for on all but the open paths; None asks for none.
+        hosts: that are answered. A request without Host, which no browser sends, is.
+        origins: of pages that may call besides the service's own, see `hosts.origin_of`.
         max_body: bytes of a request's body at the most.
         body_seconds: in which the body has to arrive.
         note: told path, status and seconds of every request.
@@ -67,6 +70,8 @@ class Guard:
         app: Any,
         *,
         api_key: str | None,
+        hosts: Hosts,
+        origins: Iterable[str],
         max_body: int,
         body_seconds: float,
         note: Callable[[str, int, float], None],
@@ -74,6 +79,7 @@ class Guard:
     ) -> None:
         self.app, self.max_body, self.body_seconds = app, max_body, body_seconds
         self.key = api_key.encode() if api_key else None
+        self.hosts, self.origins = hosts, tuple(origins)
         self.note, self.draining = note, draining
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -96,6 +102,7 @@ class Guard:
             await send(message)
 
         try:
+            self._check_caller(scope)
             self._check_key(scope)
             body = await self._body(scope, receive)
             await self.app(scope, _replay(body, receive), send_safely)
@@ -103,6 +110,25 @@ class Guard:
             await answer(refusal, send_safely)
         finally:
             self.note(path, status, time.perf_counter() - started)
+
+    def _check_caller(self, scope: Any) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if (host := headers.get("host", "")) and not self.hosts.known(host):
+            raise Refusal(
+                421,
+                "this service is not known by that name",
+                where=f"Host: {host[:100]}",
+                expected="the address that `tunewell serve` printed",
+                remedy=f"start the service with --allowed_hosts {name_of(host[:100])}, if callers may use this name",
+            )
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and foreign(headers, self.origins):
+            raise Refusal(
+                403,
+                "this request comes from a page of another origin",
+                where=f"Origin: {headers.get('origin', 'none')[:100]}",
+                expected="a program, or a page of this service",
+                remedy="start the service with --cors ORIGIN, if pages of that origin may call",
+            )
 
     def _check_key(self, scope: Any) -> None:
         if self.key is None or scope["path"] in OPEN:

@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 
 from tunewell.errors import TunewellError
+from tunewell.hosts import hosts_for, is_loopback
 from tunewell.serving.app import Limits, Service, create_app
 from tunewell.serving.models import Models
 
@@ -128,6 +129,8 @@ def serve(
     *,
     limits: Limits,
     api_key: str | None,
+    host: str,
+    allowed_hosts: tuple[str, ...],
     cors: tuple[str, ...],
     ready: Callable[[], None],
     say: Callable[[str], None],
@@ -135,16 +138,17 @@ def serve(
     """Answer until a signal ends it.
 
     Args:
-        sock: from `bind`.
+        sock: from `bind`. host: what it is bound to.
+        allowed_hosts, cors: further names of the service, and origins whose pages may call it, see `tunewell.hosts`.
         ready: called once requests are taken.
         say: told what goes on.
     """
     sys.setswitchinterval(GIL_SECONDS)
 
     async def run() -> None:
-        service = Service(models, limits, api_key=api_key)
+        service = Service(models, limits, api_key=api_key, beyond=not is_loopback(host))
         config = uvicorn.Config(
-            create_app(service, cors=cors),
+            create_app(service, hosts=hosts_for(host, allowed_hosts), cors=cors),
             http="httptools" if _have("httptools") else "h11",
             ws="none",
             lifespan="on",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tunewell.data.cells import Rows
 from tunewell.errors import AssetError, DataError, ModelError, RunFolderError
 from tunewell.explain.drift import Drift, drift
 from tunewell.folder import fingerprint
@@ -89,9 +89,8 @@ def task_rows(folder: Path, rows: int, seed: int) -> list[dict[str, Any]]:
     path = folder / "predictions.csv"
     if not path.is_file():
         raise RunFolderError("has no predictions.csv", where=str(folder), expected="a finished run")
-    csv.field_size_limit(2**31 - 1)
     with path.open(encoding="utf-8", newline="") as file:
-        every = list(csv.DictReader(file))
+        every = list(Rows(file))
     if len(every) < LEAST:
         raise DataError(f"{len(every)} test rows are too few", where=str(path), expected=f"at least {LEAST}")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(every))[:rows])

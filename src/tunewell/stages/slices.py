@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
+from tunewell.data.cells import Rows
 from tunewell.errors import RunFolderError
 from tunewell.explain.slices import LEAST, Slices, slices_of
 from tunewell.folder import fingerprint
@@ -60,9 +60,8 @@ def measured(folder: Path, predictor: Predictor | None, seed: int) -> Slices:
     path = folder / "predictions.csv"
     if not path.is_file():
         raise RunFolderError("has no predictions.csv", where=str(folder), expected="a finished run")
-    csv.field_size_limit(2**31 - 1)
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(Rows(file))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST])
     rows = [rows[i] for i in chosen]
     texts, labels, predictions = ([row[name] for row in rows] for name in ("text", "label", "prediction"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -17,10 +16,11 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from tunewell.errors import RunFolderError, TunewellError
+from tunewell.hosts import Hosts
 from tunewell.ui import about as abouts
 from tunewell.ui import labelling, starting
 from tunewell.ui.asked import form_of, run_at
-from tunewell.ui.guard import LOCAL, Guard
+from tunewell.ui.guard import Guard
 from tunewell.ui.jobs import Queue
 from tunewell.ui.pages import fragment, language, page, problem, words
 from tunewell.ui.places import Place
@@ -37,12 +37,12 @@ STATIC = {"ui.css": "text/css", "ui.js": "text/javascript"}
 
 
 def create_app(
-    place: Place, *, token: str, hosts: Sequence[str] = LOCAL, queue: Queue | None = None, most: int = MOST
+    place: Place, *, token: str, hosts: Hosts | None = None, queue: Queue | None = None, most: int = MOST
 ) -> Any:
     """The ASGI app over a folder.
 
     Args:
-        token: of the session, see `guard`. hosts: the Host names that are answered.
+        token: of the session, see `guard`. hosts: that are answered; by default the loopback's.
         queue: of the runs that are started here. most: bytes of an upload.
     """
     rooms = labelling.Rooms(place)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tunewell.data.cells import Rows
 from tunewell.errors import DataError
 from tunewell.evaluate.statistics import LEVEL, holm, interval, paired_permutation, paired_test, replicates
 from tunewell.results import Estimate, Retention, Summary
@@ -266,10 +267,9 @@ def answers(path: Path, mark: tuple[int, int]) -> Answers:
             where=path.name,
             expected="classes, scores or answers to questions",
         )
-    csv.field_size_limit(2**31 - 1)
     try:
         with (path / "predictions.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(Rows(file))
         return _answers(task, rows)
     except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
         raise DataError(

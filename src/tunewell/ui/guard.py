@@ -9,14 +9,11 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
-import socket
-from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
-from tunewell.selection.service import LOCAL
+from tunewell.hosts import Hosts, hosts_for, own_origin, port_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -37,13 +34,12 @@ class Guard:
     """The outermost layer of the app.
 
     Args:
-        token: of the session. hosts: names and addresses under which the app may be called; "*" for any address
-            (but no name: those could be anyone's).
+        token: of the session. hosts: under which the app may be called; by default those of the loopback.
     """
 
-    def __init__(self, app: Any, *, token: str, hosts: Iterable[str] = LOCAL) -> None:
+    def __init__(self, app: Any, *, token: str, hosts: Hosts | None = None) -> None:
         self.app, self.token = app, token
-        self.hosts = frozenset(h.lower() for h in hosts)
+        self.hosts = hosts_for("127.0.0.1") if hosts is None else hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -52,7 +48,7 @@ class Guard:
             return
         headers = _headers(scope)
         host = headers.get("host", "")
-        if not self.known(host):
+        if not self.hosts.known(host):
             await _answer(send, 421, "this app answers under this machine's own name only")
             return
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
@@ -76,35 +72,8 @@ class Guard:
 
         await self.app(scope, receive, send_safely)
 
-    def known(self, host: str) -> bool:
-        """Whether a Host header names this app."""
-        name = _name(host.lower())
-        return name in self.hosts or ("*" in self.hosts and is_address(name))
-
     def _right(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())
-
-
-def hosts_for(host: str) -> tuple[str, ...]:
-    """The Host names to answer to when bound to an address."""
-    if host in ("127.0.0.1", "localhost", "::1"):
-        return LOCAL
-    if host in ("0.0.0.0", "::", ""):
-        return (*LOCAL, "*", socket.gethostname().lower())
-    return (*LOCAL, f"[{host}]" if ":" in host else host)
-
-
-def is_address(name: str) -> bool:
-    """Whether a host is an address and no name.
-
-    >>> is_address("192.168.1.7"), is_address("[fe80::1]"), is_address("evil.example")
-    (True, True, False)
-    """
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def cookie_name(host: str) -> str:
@@ -113,25 +82,13 @@ def cookie_name(host: str) -> str:
     >>> cookie_name("127.0.0.1:8765")
     'tunewell-8765'
     """
-    return f"tunewell-{_port(host)}"
-
-
-def _name(host: str) -> str:
-    """The host without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
-
-
-def _port(host: str) -> str:
-    port = host[len(_name(host.lower())) :].lstrip(":")
-    return port if port.isdigit() else "80"
+    return f"tunewell-{port_of(host)}"
 
 
 def _own(headers: dict[str, str], host: str) -> bool:
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
-    return headers.get("origin", "").lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
+    return own_origin(headers.get("origin", ""), host)
 
 
 def _headers(scope: Any) -> dict[str, str]:

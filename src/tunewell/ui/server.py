@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from tunewell.hosts import hosts_for
 from tunewell.ui.app import create_app
-from tunewell.ui.guard import hosts_for
 from tunewell.ui.jobs import Queue
 from tunewell.ui.places import Place
 

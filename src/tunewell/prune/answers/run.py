@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.data.secrets import shown, shown_name
 from tunewell.errors import DataError, RecipeError
 from tunewell.folder import fingerprint
 from tunewell.prune.answers import AUTO, IFD, LESS, METHODS, PERPLEXITY
@@ -152,7 +153,7 @@ def prune_answers(
 
     options = options_of(recipe, options, **of_classes)
     made = recipe_for(recipe)
-    folder = recipe.output_dir or str(Path("runs") / f"{Path(recipe.train or 'rows').name.split('.')[0]}-prune")
+    folder = recipe.output_dir or str(Path("runs") / f"{shown_name(recipe.train or 'rows').split('.')[0]}-prune")
     said: set[str] = set()
 
     def once(line: str) -> None:  # one file stands for three splits
@@ -203,7 +204,7 @@ def _select(
         if same := sum(text_key(t) in wanted for t in rows["text"]):
             echo(f"prune: {same:,} rows of the pool have the prompt of a target row")
     record = Selection(
-        source=str(recipe.train), output=str(out), task=job.spec.name, model=job.recipe.model, seed=seed,
+        source=shown(str(recipe.train)), output=str(out), task=job.spec.name, model=job.recipe.model, seed=seed,
         method=options.method, keep_share=options.keep_share, duplicates=options.duplicates,
         rows=n, kept=int(kept.sum()), left_out={k: v for k, v in left_out.items() if v},
         target=options.target_rows or "", **warm, **_shown(rows, options.method, found, subtasks, kept, order),
