@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from tunewell import __version__
+from tunewell.cli.as_json import is_asked
 from tunewell.cli.base import COMMAND_LINE, common_options, quiet
 from tunewell.cli.faults import guarded
 from tunewell.errors import nearest
@@ -135,7 +136,7 @@ class Tunewell(click.Group):
                 with quiet():
                     self.invoke(ctx)
 
-        sys.exit(guarded(invoke))
+        sys.exit(guarded(invoke, as_json=is_asked(arguments)))
 
 
 def _normalise(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -33,7 +34,7 @@ _EXAMPLES = (
 )
 @click.option("--weights", type=click.Choice(["f32", "f16", "q8_0"]), help="GGUF: how matrices are kept. [f16]")
 @click.option("--overwrite", is_flag=True, help="Write over an earlier export.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@json_option("Print the record as JSON.")
 def command(run: str, to: Any, output: str | None, int8: bool, weights: Any, overwrite: bool, as_json: bool) -> None:
     """Write a tuned model as ONNX, as a SavedModel of TensorFlow, as GGUF for llama.cpp (decoders), as plain merged
     weights, as a folder for the hub, or as one that MLflow loads and serves (every task).
@@ -49,7 +50,7 @@ def command(run: str, to: Any, output: str | None, int8: bool, weights: Any, ove
     target = output or str((place.parent.parent if place.name == "model" else place.absolute().parent) / name)
     done = export(run, target, to=to, int8=int8, weights=weights, overwrite=overwrite, echo=say)
     if as_json:
-        click.echo(done.model_dump_json(indent=1))
+        show_json(done)
         return
     compared = done.parity or done.written
     for line in compared.lines() if compared else ():

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from tunewell.cli.as_json import ADDRESS, json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -39,6 +40,7 @@ _EXAMPLES = (
 @click.option("--queue", type=click.IntRange(1), default=1024, metavar="INTEGER", help="Texts that may wait. [1024]")
 @click.option("--timeout", type=click.FloatRange(0.01), default=30.0, metavar="SECONDS", help="A request's end. [30]")
 @click.option("--threads", type=click.IntRange(1), metavar="INTEGER", help="Threads of the model. [all cores]")
+@json_option(ADDRESS)
 def command(
     runs: tuple[str, ...],
     host: str,
@@ -52,6 +54,7 @@ def command(
     queue: int,
     timeout: float,
     threads: int | None,
+    as_json: bool,
 ) -> None:
     """Answer over HTTP with one or several tuned models.
 
@@ -88,6 +91,13 @@ def command(
             say(f"{served.name}: {about['task']}, {served.path}, version {about['version']}, {about['precision']}")
         if key is None and host not in ("127.0.0.1", "::1", "localhost"):
             say("anyone who reaches this machine may call: no TUNEWELL_API_KEY is set")
+
+        def ready() -> None:
+            if as_json:
+                show_json({"url": url, "models": list(models.all)}, indent=None)
+            else:
+                click.echo(f"serving {', '.join(models.all)} at {url}")
+
         limits = Limits(max_texts, max_body, queue, timeout, batch_size, max_wait_ms)
         serve(
             models,
@@ -95,7 +105,7 @@ def command(
             limits=limits,
             api_key=key,
             cors=cors,
-            ready=lambda: click.echo(f"serving {', '.join(models.all)} at {url}"),
+            ready=ready,
             say=say,
         )
     finally:
