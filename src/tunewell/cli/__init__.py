@@ -105,7 +105,7 @@ class Tunewell(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0]
         known = self.list_commands(ctx)
-        if not name.startswith("-") and name not in known:
+        if not name.startswith("-") and name not in known and not ctx.resilient_parsing:
             raise click.UsageError(f"no such command `{name}`; {nearest(name, known)}".rstrip("; "), ctx)
         return super().resolve_command(ctx, args)
 
