@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from tunewell import __version__
+from tunewell.cli.as_json import is_asked
 from tunewell.cli.base import COMMAND_LINE, common_options, quiet
 from tunewell.cli.faults import guarded
 from tunewell.errors import nearest
@@ -104,7 +105,7 @@ class Tunewell(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0]
         known = self.list_commands(ctx)
-        if not name.startswith("-") and name not in known:
+        if not name.startswith("-") and name not in known and not ctx.resilient_parsing:
             raise click.UsageError(f"no such command `{name}`; {nearest(name, known)}".rstrip("; "), ctx)
         return super().resolve_command(ctx, args)
 
@@ -135,7 +136,7 @@ class Tunewell(click.Group):
                 with quiet():
                     self.invoke(ctx)
 
-        sys.exit(guarded(invoke))
+        sys.exit(guarded(invoke, as_json=is_asked(arguments)))
 
 
 def _normalise(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import WRITTEN, json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -51,7 +52,8 @@ _EXAMPLES = (
 @click.option("--encoding", default="auto", metavar="TEXT", help="Character encoding of text files. [auto]")
 @click.option("--seed", type=click.IntRange(0), default=42, metavar="INTEGER", help="Of all that is random. [42]")
 @click.option("--overwrite", is_flag=True, help="Write over an output file that is there already.")
-def command(data: str, output: str, overwrite: bool, **keys: Any) -> None:
+@json_option(WRITTEN)
+def command(data: str, output: str, overwrite: bool, as_json: bool, **keys: Any) -> None:
     """Write training rows and changed copies of them to a new file.
 
     Each copy says by what it was made and from which row. Negations and numbers are never touched; Chinese is
@@ -76,6 +78,10 @@ def command(data: str, output: str, overwrite: bool, **keys: Any) -> None:
     done = augment(data, echo=say, **keys)
     write_table(output, done.rows)
     originals = sum(not r["augmented_by"] for r in done.rows)
+    if as_json:
+        copies = len(done.rows) - originals
+        show_json({"output": output, "rows": originals, "copies": copies, "left_out": done.left_out})
+        return
     click.echo(f"{output}: {originals:,} rows and {len(done.rows) - originals:,} changed copies")
     for reason, count in done.left_out.items():
         click.echo(f"left out: {count:,} {reason}")

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from tunewell.cli.complete import complete
+
 COMMAND_LINE = "tunewell.command_line"
 DEBUG = "TUNEWELL_DEBUG"
 VERBOSE = "tunewell.verbose"
@@ -83,10 +85,12 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.examples = examples
         common_options(self)
+        complete(self)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _naming(ctx):
-            self._refuse_values_of_flags(ctx, args)
+            if not ctx.resilient_parsing:  # the shell asks how to go on
+                self._refuse_values_of_flags(ctx, args)
             return super().parse_args(ctx, args)
 
     def _refuse_values_of_flags(self, ctx: click.Context, args: list[str]) -> None:

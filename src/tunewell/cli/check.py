@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, json_text
 from tunewell.cli.base import Command, in_colour, say
 from tunewell.cli.options import recipe_from, recipe_options
 from tunewell.errors import GateError
@@ -22,7 +23,7 @@ _WITHOUT = ("train", "duplicates", "strict")
 @click.command("check", cls=Command, examples=_EXAMPLES)
 @click.argument("data", nargs=-1, required=True)
 @click.option("--strict", is_flag=True, help="Exit with code 3 when there is an error among the findings.")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+@json_option("Print the whole report as JSON.")
 @recipe_options(("data", "model"), without=_WITHOUT)
 def command(data: tuple[str, ...], strict: bool, as_json: bool, **keys: Any) -> None:
     """Look for faults in data: duplicates, leaks, conflicting labels, imbalance, cut texts, personal data.
@@ -36,7 +37,7 @@ def command(data: tuple[str, ...], strict: bool, as_json: bool, **keys: Any) -> 
     from tunewell.run import check_only
 
     report = check_only(recipe, echo=say)
-    click.echo(report.model_dump_json(indent=1) if as_json else render(report, colour=in_colour(sys.stdout)))
+    click.echo(json_text(report) if as_json else render(report, colour=in_colour(sys.stdout)))
     if strict and report.errors:
         titles = ", ".join(finding.title for finding in report.errors)
         count = len(report.errors)

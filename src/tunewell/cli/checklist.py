@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, say, show_progress
 
 _EXAMPLES = (
@@ -27,7 +28,7 @@ _EXAMPLES = (
     help="What a negated text's answer should do: changes or same. auto: changes where labels judge. [auto]",
 )
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Of the changes. [42]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("Print JSON.")
 def command(run: str, data: str | None, rows: int, negation: str, seed: int, as_json: bool) -> None:
     """Test how answers behave when texts change: typos, case, names, numbers, negation and the like.
 
@@ -43,7 +44,7 @@ def command(run: str, data: str | None, rows: int, negation: str, seed: int, as_
     with tqdm(file=sys.stderr, leave=False, disable=not show_progress(), bar_format="{desc} {elapsed}") as bar:
         found = checklist_of(run, some, rows=rows, negation=negation, seed=seed, watch=bar.set_description_str)
     if as_json:
-        click.echo(found.model_dump_json(indent=1))
+        show_json(found)
         return
     lines = [("test", "answer should", "pass", "95 % interval", "rows")]
     for t in found.tests:

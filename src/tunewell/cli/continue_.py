@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import SUMMARY, json_option, show_json, summary_of
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_options
 from tunewell.cli.sequence import SHARED, keys_from, own_options, sequence_table
@@ -24,7 +25,8 @@ _EXAMPLES = (
 @recipe_options(only=("train", "validation", "test", "text", "text_pair", "label"))
 @own_options
 @recipe_options(only=SHARED)
-def command(run: str, train: str | None, name: str | None, **keys: Any) -> None:
+@json_option(SUMMARY)
+def command(run: str, train: str | None, name: str | None, as_json: bool, **keys: Any) -> None:
     """Add a task to a tuned model: shared body, a head for each task; earlier test rows become probes.
 
     RUN is a finished run, which becomes the first task of a new sequence in RUN-continued (or
@@ -47,4 +49,7 @@ def command(run: str, train: str | None, name: str | None, **keys: Any) -> None:
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise
-    click.echo(sequence_table(done))
+    if as_json:
+        show_json(summary_of(done))
+    else:
+        click.echo(sequence_table(done))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, keep_input, say
 from tunewell.cli.texts import one_source, rows_of, text_options, watched, write_records
 from tunewell.errors import DataError, ModelError
@@ -31,7 +31,7 @@ _EXAMPLES = (
 @click.option("--most", type=click.IntRange(1, 20), default=4, metavar="INTEGER", help="Words taken out at most. [4]")
 @click.option("--rows", type=click.IntRange(10), default=1500, metavar="INTEGER", help="Texts read for one. [1500]")
 @click.option("--mask_model", metavar="MODEL", help="Masked language model that proposes words to put in. [none]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for one text, else a list.")
+@json_option("Print JSON: an object for one text, else a list.")
 @click.option("-o", "--output", metavar="FILE", help="Write to a file: .jsonl or .json.")
 def command(
     run: str,
@@ -74,7 +74,7 @@ def command(
         say(f"{len(done):,} texts in {output}; {_turned(done)}")
     if as_json:
         plain = [c.to_dict() for c in done]
-        click.echo(json.dumps(plain[0] if len(plain) == 1 and not data else plain, indent=1, ensure_ascii=False))
+        show_json(plain[0] if len(plain) == 1 and not data else plain)
     elif not output:
         click.echo("\n\n".join(_shown(c) for c in done))
         if len(done) > 1:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options, worker_options
 from tunewell.recipe import SECTIONS
@@ -45,7 +46,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 )
 @click.option("--cost_per_label", type=float, metavar="NUMBER", help="Give the answers in money too.")
 @click.option("--labels_per_hour", type=float, metavar="NUMBER", help="Give the answers in hours of labelling too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@json_option("Print the record as JSON.")
 @worker_options
 @recipe_options(
     tuple(s for s in SECTIONS if s != "unlabelled"),
@@ -85,7 +86,7 @@ def command(data: str, as_json: bool, **keys: Any) -> None:
         say("\nthe same command goes on from here")
         raise
     if as_json:
-        click.echo(curve.model_dump_json(indent=1))
+        show_json(curve)
         return
     rows = [["labels", curve.metric, "repeats"]]
     for size, mean in curve.means().items():

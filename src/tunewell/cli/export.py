@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -37,7 +38,7 @@ _EXAMPLES = (
 @click.option("--push", metavar="OWNER/NAME", help="With --to hub: upload the folder to this repository of the hub.")
 @click.option("--private", is_flag=True, help="With --push: nobody else sees the repository.")
 @click.option("--dry_run", is_flag=True, help="With --push: check and list all, upload nothing; needs no network.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@json_option("Print the record as JSON.")
 def command(
     run: str, to: Any, output: str | None, int8: bool, weights: Any, overwrite: bool, push: str | None, private: bool,
     dry_run: bool, as_json: bool,
@@ -69,7 +70,7 @@ def command(
     done = export(run, target, to=to, int8=int8, weights=weights, overwrite=overwrite, echo=say)
     pushed = None if push is None else upload(target, push, private=private, dry_run=dry_run, echo=say)
     if as_json:
-        click.echo(done.model_copy(update={"push": pushed}).model_dump_json(indent=1))
+        show_json(done.model_copy(update={"push": pushed}))
         return
     compared = done.parity or done.written
     for line in compared.lines() if compared else ():

@@ -1,5 +1,8 @@
 """What a user sees when something goes wrong: one clear message on stderr and an exit code that scripts can rely on.
 
+With `--json` the message is a line of JSON, the last one on stderr:
+{"error": {"kind", "what", "where", "expected", "remedy"}, "exit_code"}.
+
 0 done    1 a fault of ours    2 the user's mistake    3 a gate not met    130 stopped    141 the reader has left
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import traceback
@@ -21,17 +25,34 @@ from tunewell.errors import EXIT_DONE, EXIT_GATE, EXIT_OURS, EXIT_USER, Tunewell
 EXIT_STOPPED, EXIT_PIPE = 130, 141
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 STOPPED = "stopped; nothing half-written stays"
+Show = Callable[[TunewellError, int], int]
 
 
-def guarded(work: Callable[[], None]) -> int:
-    """Do `work`, show what went wrong in words, and return the exit code."""
-    before = os.environ.get(DEBUG)
+class UsageError(TunewellError):
+    """The command line cannot be understood."""
+
+
+class LimitError(TunewellError):
+    """Memory or disk space ran out."""
+
+
+class InternalError(TunewellError):
+    """A fault of ours."""
+
+
+class StoppedError(TunewellError):
+    """Ctrl-C."""
+
+
+def guarded(work: Callable[[], None], *, as_json: bool = False) -> int:
+    """Do `work`, show what went wrong in words (or as JSON), and return the exit code."""
+    before, show = os.environ.get(DEBUG), _show_json if as_json else _show
     try:
-        code = _guarded(work)
+        code = _guarded(work, show)
         try:
             sys.stdout.flush()
         except OSError as error:  # only at the end does a full disk or a closed pipe behind stdout show
-            code = _closed() if error.errno == errno.EPIPE else _show(_os_error(error), EXIT_USER)
+            code = _closed() if error.errno == errno.EPIPE else show(_os_error(error), EXIT_USER)
         return code
     finally:
         if before is None:
@@ -40,7 +61,7 @@ def guarded(work: Callable[[], None]) -> int:
             os.environ[DEBUG] = before
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def _guarded(work: Callable[[], None], show: Show) -> int:
     try:
         work()
         return EXIT_DONE
@@ -48,31 +69,40 @@ def _guarded(work: Callable[[], None]) -> int:
         return done.exit_code
     except TunewellError as error:
         _trace()
-        return _show(str(error), error.exit_code, kind="gate" if error.exit_code == EXIT_GATE else "error")
+        return show(error, error.exit_code)
     except click.ClickException as error:
-        return _show(_usage(error), error.exit_code)
+        return show(_usage(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo(err=True)
         _trace()
-        return _show(STOPPED, EXIT_STOPPED, kind="")
+        return show(StoppedError(STOPPED), EXIT_STOPPED)
     except BrokenPipeError:
         return _closed()
     except MemoryError:
         _trace()
-        return _show(_no_memory(""), EXIT_USER)
+        return show(_no_memory(""), EXIT_USER)
     except Exception as error:
         _trace()
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return _show(_os_error(error), EXIT_USER)
+            return show(_os_error(error), EXIT_USER)
         if isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error)):
-            return _show(_no_memory(str(error)), EXIT_USER)
-        return _show(_ours(error), EXIT_OURS)
+            return show(_no_memory(str(error)), EXIT_USER)
+        return show(_ours(error), EXIT_OURS)
 
 
-def _show(message: str, code: int, kind: str = "error") -> int:
+def _show(error: TunewellError, code: int) -> int:
+    kind = "" if isinstance(error, StoppedError) else "gate" if code == EXIT_GATE else "error"
     with contextlib.suppress(OSError):  # nobody listens on stderr; the code still tells
         head = f"{kind}: " if kind else ""
-        click.echo((click.style(head, fg="red", bold=True) if in_colour(sys.stderr) else head) + message, err=True)
+        click.echo((click.style(head, fg="red", bold=True) if in_colour(sys.stderr) else head) + str(error), err=True)
+    return code
+
+
+def _show_json(error: TunewellError, code: int) -> int:
+    told = {"kind": type(error).__name__}
+    told |= {part: getattr(error, part) for part in ("what", "where", "expected", "remedy")}
+    with contextlib.suppress(OSError):
+        click.echo(json.dumps({"error": told, "exit_code": code}, ensure_ascii=False), err=True)
     return code
 
 
@@ -88,7 +118,7 @@ def _closed() -> int:
     return EXIT_PIPE
 
 
-def _usage(error: click.ClickException) -> str:
+def _usage(error: click.ClickException) -> TunewellError:
     """A mistake on the command line, with the nearest option."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "tunewell"
@@ -101,22 +131,26 @@ def _usage(error: click.ClickException) -> str:
         message = error.format_message()
     message = (message[:1].lower() + message[1:]).removesuffix(".")
     remedy = "; ".join(part for part in (hint, f"`{path} --help`") if part)
-    return f"{path}: {message}\n  try: {remedy}"
+    return UsageError(message, where=path, remedy=remedy)
 
 
-def _os_error(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    return f"{place}cannot write: {os.strerror(error.errno or 0)}\n  try: free some space, or write to another place"
-
-
-def _no_memory(text: str) -> str:
-    detail = f": {text.splitlines()[0][:200]}" if text else ""
-    return (
-        f"not enough memory{detail}\n  try: a smaller --per_device_train_batch_size or --max_length, or a smaller model"
+def _os_error(error: OSError) -> TunewellError:
+    return LimitError(
+        f"cannot write: {os.strerror(error.errno or 0)}",
+        where=str(error.filename or ""),
+        remedy="free some space, or write to another place",
     )
 
 
-def _ours(error: Exception) -> str:
+def _no_memory(text: str) -> TunewellError:
+    detail = f": {text.splitlines()[0][:200]}" if text else ""
+    return LimitError(
+        f"not enough memory{detail}",
+        remedy="a smaller --per_device_train_batch_size or --max_length, or a smaller model",
+    )
+
+
+def _ours(error: Exception) -> TunewellError:
     """A fault of ours in one line: what and where."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "tunewell" in Path(f.filename).parts]
     place = ""
@@ -124,9 +158,9 @@ def _ours(error: Exception) -> str:
         parts = Path(frames[-1].filename).parts
         place = f", in {'/'.join(parts[len(parts) - parts[::-1].index('tunewell') :])}:{frames[-1].lineno}"
     text = " ".join(str(error).split())[:300]
-    return (
-        f"this is a fault of tunewell ({type(error).__name__}{': ' + text if text else ''}{place})\n"
-        "  try: the same command with --debug shows the whole trace; please report it with that"
+    return InternalError(
+        f"this is a fault of tunewell ({type(error).__name__}{': ' + text if text else ''}{place})",
+        remedy="the same command with --debug shows the whole trace; please report it with that",
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, json_text
 from tunewell.cli.base import Command
 
 _EXAMPLES = (
@@ -28,7 +29,7 @@ _EXAMPLES = (
     help="Hold floors against the value, or against the worse end of its 95 % interval. [value]",
 )
 @click.option("--junit", metavar="FILE", help="Write the checks as JUnit XML too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@json_option("Print the checks as JSON.")
 def command(
     run: str,
     keep: float | None,
@@ -57,7 +58,7 @@ def command(
     )
     if junit:
         write_whole(junit, gates.junit(result))
-    click.echo(result.model_dump_json(indent=1) if as_json else "\n".join(map(gates.sentence, result.checks)))
+    click.echo(json_text(result) if as_json else "\n".join(map(gates.sentence, result.checks)))
     if not result.passed:
         missed = [c.name for c in result.checks if not c.passed]
         raise GateError(f"{len(missed)} of {len(result.checks)} floors not met: {', '.join(missed)}", where=run)

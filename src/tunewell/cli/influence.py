@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, json_text, show_json
 from tunewell.cli.base import Command, say, show_progress
 from tunewell.errors import DataError, RecipeError, nearest
 from tunewell.shown import cut
@@ -38,7 +38,7 @@ _METHODS = ("auto", "layers", "trak", "datainf", "head", "tracin", "neighbours",
     "--label-errors", metavar="OUT", help="Write the training rows, most suspicious label first (CSV, JSONL)."
 )
 @click.option("--train", metavar="FILE", help="Where the run's training file is now, if it was moved.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a text.")
+@json_option("Print JSON, one object a text.")
 def command(
     run: str,
     text: str | None,
@@ -89,7 +89,7 @@ def command(
     if data is not None:
         texts, pairs = _read(data, influence.predictor, text_column, text_pair)
     for found in influence.explain(texts, pairs, label=label, method=method, top=top):
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else _shown(found))
+        click.echo(json_text(found.to_dict(), indent=None) if as_json else _shown(found))
 
 
 def _answers(
@@ -111,7 +111,7 @@ def _answers(
     if data is not None:
         texts, answers = _read_answers(data, influence.writer, text_column, answer)
     for found in influence.explain(texts, answers, method=method, top=top):
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else _shown_answer(found))
+        click.echo(json_text(found.to_dict(), indent=None) if as_json else _shown_answer(found))
 
 
 def _read_answers(data: str, writer: Any, text: str | None, answer: str | None) -> tuple[list[str], list[str] | None]:
@@ -154,7 +154,7 @@ def _label_errors(run: str, output: str, train: str | None, as_json: bool) -> No
     found = label_errors(run, train=train, echo=say, progress=show_progress())
     found.write(output)
     if as_json:
-        click.echo(json.dumps(found.summary(output), ensure_ascii=False))
+        show_json(found.summary(output), indent=None)
         return
     for line in found.lines(output):
         click.echo(line)

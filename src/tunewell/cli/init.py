@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import WRITTEN, json_option, show_json
 from tunewell.cli.base import Command
 from tunewell.cli.options import given, recipe_options
 from tunewell.errors import RunFolderError
@@ -20,8 +21,9 @@ _KEYS = ("text", "text_pair", "label", "group", "task", "multi_label", "label_se
 @click.argument("data")
 @click.option("-o", "--output", default="recipe.yaml", metavar="FILE", help="Where to. [recipe.yaml]")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@json_option(WRITTEN)
 @recipe_options(("data",), only=_KEYS)
-def command(data: str, output: str, force: bool, **keys: Any) -> None:
+def command(data: str, output: str, force: bool, as_json: bool, **keys: Any) -> None:
     """Look at a data file and write a recipe with every key, its default and what it means.
 
     Columns and task are inferred from the data and said so at the top of the recipe.
@@ -40,6 +42,9 @@ def command(data: str, output: str, force: bool, **keys: Any) -> None:
     validate(values, where=output)
     write_whole(output, compose(values, notices, shlex.quote(output)))
     load_recipe(output)
+    if as_json:
+        show_json({"output": output, "keys": values, "notices": notices})
+        return
     for notice in notices:
         click.echo(notice)
     click.echo(f"wrote {output}; then: tunewell run {shlex.quote(output)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tunewell.cli.as_json import ADDRESS, json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -20,7 +21,8 @@ _EXAMPLES = (
 @click.option("--text", metavar="TEXT", help="Column with the text; inferred when missing.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="INTEGER", help="0: a free one. [0]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser. [on]")
-def command(file: str, labels: tuple[str, ...], text: str | None, port: int, browser: bool) -> None:
+@json_option(ADDRESS)
+def command(file: str, labels: tuple[str, ...], text: str | None, port: int, browser: bool, as_json: bool) -> None:
     """Label rows on a page of this machine, by keyboard; every answer is saved at once.
 
     FILE is CSV or JSONL with texts, such as `tunewell select` writes. Keys 1 to 9 and letters give a label
@@ -38,8 +40,12 @@ def command(file: str, labels: tuple[str, ...], text: str | None, port: int, bro
     wanted = tuple(part.strip() for cell in labels for part in cell.split(",") if part.strip())
     sheet = Sheet(file, text=text, labels=wanted)
     sock = bind("127.0.0.1", port)
+    sock.listen()  # whoever reads the address may call at once; the server takes it from there
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    click.echo(f"{sheet.done:,} of {len(sheet.rows):,} rows are labelled; label the rest at {url}")
+    if as_json:
+        show_json({"url": url, "file": file, "rows": len(sheet.rows), "labelled": sheet.done}, indent=None)
+    else:
+        click.echo(f"{sheet.done:,} of {len(sheet.rows):,} rows are labelled; label the rest at {url}")
     if browser:
         import webbrowser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tunewell.cli.as_json import SUMMARY, json_option, show_json, summary_of
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.errors import RecipeError
 
@@ -39,6 +40,7 @@ def _numbers(key: str, text: str | None) -> list[float] | None:
 @click.option("--density", type=float, default=0.5, metavar="NUMBER", help="Share of entries kept by ties and dare.")
 @click.option("--seed", type=int, default=42, metavar="NUMBER", help="Seed of what dare drops.")
 @click.option("--overwrite_output_dir", is_flag=True, help="Start afresh in a folder that holds another run.")
+@json_option(SUMMARY)
 def command(
     runs: tuple[str, ...],
     method: str,
@@ -48,6 +50,7 @@ def command(
     density: float,
     seed: int,
     overwrite_output_dir: bool,
+    as_json: bool,
 ) -> None:
     """Make one model of the models of several runs, and measure it as every run is measured.
 
@@ -70,4 +73,7 @@ def command(
         progress=show_progress(),
         command=command_line(),
     )
-    click.echo(merged_table(merged))
+    if as_json:
+        show_json(summary_of(merged))
+    else:
+        click.echo(merged_table(merged))

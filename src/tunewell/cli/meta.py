@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunewell.cli.as_json import json_option, json_text
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import given, recipe_options
 from tunewell.meta.methods import METHODS
@@ -46,7 +47,7 @@ SHARED = ("text", "text_pair", "label", "encoding", "model", "revision", "trust_
 @click.option("--steps", type=int, default=100, metavar="INTEGER", help="Steps of the outer loop. [100]")
 @click.option("--tasks_per_step", type=int, default=4, metavar="INTEGER", help="Episodes a step. [4]")
 @click.option("--episodes", type=int, default=100, metavar="INTEGER", help="Episodes that are reported. [100]")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@json_option("Print the record as JSON.")
 @recipe_options(only=SHARED)
 def command(tasks: str, as_json: bool, **values: Any) -> None:
     """Learn over many small tasks how to learn the next one from a few rows.
@@ -65,7 +66,7 @@ def command(tasks: str, as_json: bool, **values: Any) -> None:
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise
-    click.echo(done.model_dump_json(indent=1) if as_json else meta_table(done))
+    click.echo(json_text(done) if as_json else meta_table(done))
     if done.kept is False and done.retention is not None:
         raise GateError(
             f"retention {done.retention.mean.value:.4f} is below keep: {done.keep:g}",

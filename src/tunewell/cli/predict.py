@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, keep_input, say, show_progress
 from tunewell.cli.options import worker_options
 from tunewell.errors import DataError, ModelError, nearest
@@ -62,6 +63,7 @@ _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow", "text")
     help="With --coverage: lac (smallest sets) or aps (sets that adapt to the row). [lac]",
 )
 @click.option("--threads", type=click.IntRange(1), metavar="INTEGER", help="Processor threads, of each worker if any.")
+@json_option("With -o, print what was written as JSON; without, rows as JSON lines.")
 @worker_options
 def command(
     run: str,
@@ -77,6 +79,7 @@ def command(
     coverage: float | None,
     conformal: str,
     threads: int | None,
+    as_json: bool,
     jobs: int | None,
     ray: str | None,
 ) -> None:
@@ -88,11 +91,13 @@ def command(
     label added; another ending of -o asks for another format. A row with an empty text gets an empty
     prediction. The output file appears whole or not at all.
 
+    With --json and -o an account of what was written is printed as JSON; without -o the rows themselves are JSON lines.
+
     With --jobs or --ray blocks of rows are labelled side by side, each by a worker that holds the model; rows are
     read and written here, in their order.
     """
     from tunewell.data.rows import STDIN, open_rows
-    from tunewell.data.write_rows import format_of
+    from tunewell.data.write_rows import STDOUT, format_of
 
     if not Path(run).exists():
         raise ModelError("no such run or model folder", where=run, expected="a run folder or a model folder")
@@ -110,7 +115,7 @@ def command(
 
         check_coverage(coverage)
     with open_rows(data, format=format_ or "auto", encoding=encoding, chunk_rows=1 if waits else 1024) as rows:
-        target = format_of(output, rows.format)
+        target = "jsonl" if as_json and output == STDOUT else format_of(output, rows.format)
         _check_output(output)
         from tunewell.predict import open_predictor
 
@@ -122,7 +127,9 @@ def command(
         if predictor.pair or text_pair is not None:
             pair = column_of(rows, text_pair, predictor, "text_pair")
         shared = Shared(lambda: predictor, open_predictor, about, () if workers.here else model_files(run))
-        label(predictor, rows, output, target, column, pair, shared, workers, threads)
+        account = label(predictor, rows, output, target, column, pair, shared, workers, threads)
+        if as_json and output != STDOUT:
+            show_json(account)
 
 
 def model_files(run: str) -> list[str]:
@@ -141,8 +148,8 @@ def label(
     shared: Shared,
     workers: Workers = HERE,
     threads: int | None = None,
-) -> None:
-    """Predict chunk by chunk and say on stderr how many rows there were.
+) -> dict[str, Any]:
+    """Predict chunk by chunk, say on stderr how many rows there were, and return that account.
 
     Raises:
         DataError: the file holds another number of rows than it says.
@@ -185,7 +192,10 @@ def label(
             raise DataError(f"says that it has {rows.total:,} rows, and holds {count:,}", where=rows.name)
     for notice in rows.notices:
         say(notice)
-    say(_told(count, empty, time.perf_counter() - started, output))
+    seconds = time.perf_counter() - started
+    say(_told(count, empty, seconds, output))
+    account = {"output": output, "format": format_, "rows": count, "empty": empty, "columns": added.flat}
+    return account | {"seconds": round(seconds, 3), "notices": list(rows.notices)}
 
 
 def _told(count: int, empty: int, seconds: float, output: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from tunewell.cli.as_json import json_option, json_text, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -22,7 +21,7 @@ _EXAMPLES = (
 @click.option("--probe_files", multiple=True, metavar="LIST", help="Your own: text_a, text_b, score or text, label.")
 @click.option("--half", type=click.Choice(["report", "select"]), default="report", help="Half of each probe. [report]")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Seed of samples and bootstrap. [42]")
-@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+@json_option("Print the records as JSON.")
 def command(
     model: str,
     model2: str | None,
@@ -44,7 +43,7 @@ def command(
     chosen = given({"probes": probes, "probe_files": probe_files})
     result = probe_models([model, *([model2] if model2 else [])], half=half, seed=seed, echo=say, **chosen)
     if model2 is not None:
-        click.echo(result.model_dump_json(indent=1) if as_json else retention_table(result))
+        click.echo(json_text(result) if as_json else retention_table(result))
         return
     from tunewell.retention.forgetting import compare
     from tunewell.retention.suite import DRIFT
@@ -53,6 +52,6 @@ def command(
     known = [p for p in itself.probes if p.name not in DRIFT]  # drift is defined between two models only
     if as_json:
         rows = [p.model_dump(include={"name", "title", "metric", "chance"}) | p.before.model_dump() for p in known]
-        click.echo(json.dumps({"model": model, "half": half, "probes": rows}, indent=1, ensure_ascii=False))
+        show_json({"model": model, "half": half, "probes": rows})
     else:
         click.echo(probe_table(known))

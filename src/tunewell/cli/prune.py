@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import given, recipe_options
 
@@ -62,7 +63,7 @@ _OWN = (
 @click.option("--splits", is_flag=True, help="Of a run: also write its validation and test rows beside the output.")
 @click.option("--train", metavar="FILE", help="Of a run: where its training file is now, if it was moved.")
 @click.option("--overwrite", is_flag=True, help="Write over an output file that is there already.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@json_option("Print the record as JSON.")
 @recipe_options(("data", "model", "training", "output"), without=_WITHOUT)
 @recipe_options(("answers", "strategies"), only=_OF_ANSWERS)
 def command(rows: str, output: str, as_json: bool, **keys: Any) -> None:
@@ -78,7 +79,7 @@ def command(rows: str, output: str, as_json: bool, **keys: Any) -> None:
     own = {k: keys.pop(k) for k in _OWN}
     done = prune(rows, output, **own, echo=say, progress=show_progress(), command=command_line(), **given(keys))
     if as_json:
-        click.echo(done.record.model_dump_json(indent=1))
+        show_json(done.record)
         return
     record = done.record
     click.echo(f"{output}: {record.kept:,} of {record.rows:,} rows, by {record.method}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunewell.cli.as_json import json_option, json_text
 from tunewell.cli.base import Command, say, show_progress
 from tunewell.cli.options import given, recipe_options, worker_options
 
@@ -76,7 +76,7 @@ class _Models(Command):
 )
 @click.option("--rows", type=int, metavar="N", help="Look at so many training rows at most. [512]")
 @click.option("--fresh", is_flag=True, help="Measure again what the cache knows.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("Print everything as JSON.")
 @worker_options
 @recipe_options(("data",), without=("train", "strict", "duplicates"))
 @recipe_options(("model", "training"), only=("max_length", "trust_remote_code", *_TRAINING))
@@ -115,7 +115,7 @@ def command(
         ray=ray,
         **given(keys),
     )
-    click.echo(json.dumps(ranking.to_dict(), indent=1, ensure_ascii=False) if as_json else ranking_table(ranking))
+    click.echo(json_text(ranking.to_dict()) if as_json else ranking_table(ranking))
 
 
 def ranking_table(ranking: Ranking) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tunewell.cli.as_json import SUMMARY, json_option, show_json, summary_of
 from tunewell.cli.base import Command, command_line, say, show_progress
 
 _EXAMPLES = (
@@ -26,6 +27,7 @@ _EXAMPLES = (
 @click.option("--keep", type=float, metavar="NUMBER", help="How much the probe is to keep; by default as the run.")
 @click.option("--output_dir", metavar="TEXT", help="Folder of the restored run; by default <run>-<alpha or probe>.")
 @click.option("--overwrite_output_dir", is_flag=True, help="Start afresh in a folder that holds another run.")
+@json_option(SUMMARY)
 def command(
     run: str,
     alpha: float | None,
@@ -34,6 +36,7 @@ def command(
     keep: float | None,
     output_dir: str | None,
     overwrite_output_dir: bool,
+    as_json: bool,
 ) -> None:
     """Re-weight a tuned model between its base model and itself, measure it again, and say what was regained.
 
@@ -56,4 +59,7 @@ def command(
         progress=show_progress(),
         command=command_line(),
     )
-    click.echo(restored_table(load_run(run), restored))
+    if as_json:
+        show_json(summary_of(restored))
+    else:
+        click.echo(restored_table(load_run(run), restored))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunewell.cli.as_json import SUMMARY, json_option, show_json, summary_of
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options, worker_options
 
@@ -22,9 +23,10 @@ _EXAMPLES = (
 
 @click.command("run", cls=Command, examples=_EXAMPLES)
 @click.argument("recipe", required=False)
+@json_option(SUMMARY)
 @worker_options
 @recipe_options()
-def command(recipe: str | None, jobs: int | None, ray: str | None, **keys: Any) -> None:
+def command(recipe: str | None, as_json: bool, jobs: int | None, ray: str | None, **keys: Any) -> None:
     """Tune a pretrained model on labelled data; report what was gained and what was kept.
 
     RECIPE is a YAML file (`tunewell init DATA` writes one). Every key of a recipe is also an option and
@@ -33,11 +35,11 @@ def command(recipe: str | None, jobs: int | None, ray: str | None, **keys: Any) 
     A run that was stopped goes on where it was when the same command is given again. Exit code 3: the
     run is complete, but no candidate met `keep`.
     """
-    carry_out(recipe_from(recipe, keys), jobs=jobs, ray=ray)
+    carry_out(recipe_from(recipe, keys), as_json=as_json, jobs=jobs, ray=ray)
 
 
-def carry_out(recipe: Recipe, **workers: Any) -> None:
-    """Run a recipe and print its table; GateError after everything is saved and shown."""
+def carry_out(recipe: Recipe, *, as_json: bool = False, **workers: Any) -> None:
+    """Run a recipe and print its table, or its summary as JSON; GateError after everything is saved and shown."""
     from tunewell import processes
     from tunewell.cli.show import run_table
     from tunewell.run import gate_error, run
@@ -50,6 +52,9 @@ def carry_out(recipe: Recipe, **workers: Any) -> None:
         raise
     if processes.rank():
         return
-    click.echo(run_table(finished))
+    if as_json:
+        show_json(summary_of(finished))
+    else:
+        click.echo(run_table(finished))
     if finished.summary.kept is False:
         raise gate_error(finished)

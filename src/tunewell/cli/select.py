@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import WRITTEN, json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -36,7 +37,8 @@ _METHODS = ("auto", "random", "entropy", "margin", "least_confidence", "diverse_
 @click.option("--encoding", default="auto", metavar="TEXT", help="Character encoding of text files. [auto]")
 @click.option("--seed", type=click.IntRange(0), default=42, metavar="INTEGER", help="Of all that is random. [42]")
 @click.option("--overwrite", is_flag=True, help="Write over an output file that is there already.")
-def command(output: str, format_: str | None, model: str | None, overwrite: bool, **keys: Any) -> None:
+@json_option(WRITTEN)
+def command(output: str, format_: str | None, model: str | None, overwrite: bool, as_json: bool, **keys: Any) -> None:
     """Choose the rows of a pool whose labels would teach the most; write them to be labelled.
 
     POOL is a data file with texts. The output has an empty column `label`: fill it in with a spreadsheet,
@@ -62,6 +64,11 @@ def command(output: str, format_: str | None, model: str | None, overwrite: bool
         keys["model"] = model
     chosen = select(echo=say, **keys)
     write_selection(output, chosen.rows, format=wanted, labels=chosen.labels)
+    if as_json:
+        account = {"output": output, "format": wanted, "rows": len(chosen.rows), "pool": chosen.pool}
+        account |= {"method": chosen.method, "labels": chosen.labels, "left_out": chosen.left_out}
+        show_json(account | {"advice": None if chosen.advice is None else chosen.advice.sentence()})
+        return
     rows = [["", "row", "prediction", "p", "text"]]
     for r in chosen.rows[:8]:
         p = "" if r["probability"] is None else f"{r['probability']:.2f}"

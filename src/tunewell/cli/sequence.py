@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunewell.cli.as_json import SUMMARY, json_option, show_json, summary_of
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import given, recipe_options, worker_options
 from tunewell.cli.show import DASH, duration, number, table
@@ -62,10 +63,11 @@ def keys_from(values: dict[str, Any]) -> dict[str, Any]:
 
 @click.command("sequence", cls=Command, examples=_EXAMPLES)
 @click.argument("file")
+@json_option(SUMMARY)
 @own_options
 @worker_options
 @recipe_options(only=SHARED)
-def command(file: str, jobs: int | None, ray: str | None, **keys: Any) -> None:
+def command(file: str, as_json: bool, jobs: int | None, ray: str | None, **keys: Any) -> None:
     """Tune one model on task after task; measure after each what became of the others.
 
     FILE is YAML with `strategy`, `output_dir` and `tasks`, a list of `name`, `train`, `test`, `text`, `label`.
@@ -86,7 +88,10 @@ def command(file: str, jobs: int | None, ray: str | None, **keys: Any) -> None:
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise
-    click.echo(sequence_table(done))
+    if as_json:
+        show_json(summary_of(done))
+    else:
+        click.echo(sequence_table(done))
 
 
 def sequence_table(done: Sequence) -> str:

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from tunewell.cli.as_json import ADDRESS, json_option, show_json
 from tunewell.cli.base import Command, say
 from tunewell.hosts import fault_of_host, is_loopback, origin_of
 
@@ -70,6 +71,7 @@ def _origins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 @click.option("--queue", type=click.IntRange(1), default=1024, metavar="INTEGER", help="Texts that may wait. [1024]")
 @click.option("--timeout", type=click.FloatRange(0.01), default=30.0, metavar="SECONDS", help="A request's end. [30]")
 @click.option("--threads", type=click.IntRange(1), metavar="INTEGER", help="Threads of the model. [all cores]")
+@json_option(ADDRESS)
 def command(
     runs: tuple[str, ...],
     host: str,
@@ -84,6 +86,7 @@ def command(
     queue: int,
     timeout: float,
     threads: int | None,
+    as_json: bool,
 ) -> None:
     """Answer over HTTP with one or several tuned models.
 
@@ -121,6 +124,13 @@ def command(
         if key is None and not is_loopback(host):
             say("anyone who reaches this machine may call, but for /influence, which shows training rows:")
             say("no TUNEWELL_API_KEY is set")
+
+        def ready() -> None:
+            if as_json:
+                show_json({"url": url, "models": list(models.all)}, indent=None)
+            else:
+                click.echo(f"serving {', '.join(models.all)} at {url}")
+
         limits = Limits(max_texts, max_body, queue, timeout, batch_size, max_wait_ms)
         serve(
             models,
@@ -130,7 +140,7 @@ def command(
             host=host,
             allowed_hosts=allowed_hosts,
             cors=cors,
-            ready=lambda: click.echo(f"serving {', '.join(models.all)} at {url}"),
+            ready=ready,
             say=say,
         )
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = (
@@ -16,7 +17,7 @@ _EXAMPLES = (
 @click.command("slices", cls=Command, examples=_EXAMPLES)
 @click.argument("run")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Which half is held out. [42]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("Print JSON.")
 def command(run: str, seed: int, as_json: bool) -> None:
     """Find kinds of texts on which a run errs more than elsewhere.
 
@@ -29,7 +30,7 @@ def command(run: str, seed: int, as_json: bool) -> None:
 
     found = slices_of_run(run, seed=seed)
     if as_json:
-        click.echo(found.model_dump_json(indent=1))
+        show_json(found)
         return
     click.echo("\n".join(lines_of(found)))
     say(f"\nin {run}/slices.json; tunewell report {run} shows it")

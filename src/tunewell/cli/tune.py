@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tunewell.cli.as_json import json_option, show_json
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options
 
@@ -17,8 +18,9 @@ _EXAMPLES = (
 
 @click.command("tune", cls=Command, examples=_EXAMPLES)
 @click.argument("recipe", required=False)
+@json_option("Print what tuning took, what was chosen and where it lies as JSON.")
 @recipe_options()
-def command(recipe: str | None, **keys: Any) -> None:
+def command(recipe: str | None, as_json: bool, **keys: Any) -> None:
     """Tune and save the model, without check, baselines and report; prints the model's folder.
 
     Takes what `tunewell run` takes; `tunewell run` on the same folder goes on from here.
@@ -31,4 +33,11 @@ def command(recipe: str | None, **keys: Any) -> None:
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise
-    click.echo(folder)
+    if not as_json:
+        click.echo(folder)
+        return
+    from tunewell.results import Choice, Training
+
+    training = Training.load(folder.parent / "train" / "training.json").model_dump(exclude={"history"})
+    choice = Choice.load(folder.parent / "choice.json").model_dump()
+    show_json({"folder": str(folder.parent), "model_path": str(folder), "training": training, "choice": choice})

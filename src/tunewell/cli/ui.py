@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tunewell.cli.as_json import ADDRESS, json_option, show_json
 from tunewell.cli.base import Command, say
 
 _EXAMPLES = ("tunewell ui", "tunewell ui runs --port 0 --no-browser")
@@ -14,7 +15,8 @@ _EXAMPLES = ("tunewell ui", "tunewell ui runs --port 0 --no-browser")
 @click.option("--host", default="127.0.0.1", metavar="TEXT", help="Address; 0.0.0.0 is all. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, metavar="INTEGER", help="0: a free one. [8765]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser. [on]")
-def command(folder: str, host: str, port: int, browser: bool) -> None:
+@json_option(ADDRESS)
+def command(folder: str, host: str, port: int, browser: bool, as_json: bool) -> None:
     """See, compare, try and start the runs of a folder in the browser.
 
     FOLDER holds runs at any depth [runs]. The page lists them, compares them row by row, shows the curves of a
@@ -33,7 +35,10 @@ def command(folder: str, host: str, port: int, browser: bool) -> None:
     sock = bind(host, port)
 
     def ready(url: str) -> None:
-        click.echo(f"runs of {place.folder} at {url}")
+        if as_json:
+            show_json({"url": url, "folder": str(place.folder)}, indent=None)
+        else:
+            click.echo(f"runs of {place.folder} at {url}")
         if host not in ("127.0.0.1", "::1", "localhost"):
             say("whoever reaches this machine and has that address may start runs here")
         if browser:
