@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -324,6 +325,48 @@ def test_the_command(chosen: tuple[Any, Path, list[str]], pool: Path, tiny_decod
     assert ">score<" not in page
     found = CliRunner().invoke(app, [*line, "--overwrite", "--json"])
     assert json.loads(found.stdout)["kept"] == 8
+
+
+JSON_ANSWERS = ['["a","b"]', "[1, 2]", '{"a":1.50,"b":1,"b":2}', '{"name": "x"', "none"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
+def test_a_text_that_is_json_stays_a_text(ending: str, tiny_decoder: Path, tmp_path: Path) -> None:
+    """The kept file teaches the same words as the pool, objects and lists of messages stay what they are."""
+    from datasets import Dataset
+
+    from tunewell.data.load import load
+    from tunewell.recipe_file import load_recipe
+    from tunewell.tasks.generation.conversations import conversations
+
+    def learned(path: Path) -> list[tuple[str, str]]:
+        found, _, _ = conversations(load(str(path)), load_recipe(None, train=str(path)))
+        return [(r["messages"], r["label"]) for r in found]
+
+    rows: list[dict[str, Any]] = [
+        {"prompt": f"extract {i}", "completion": a, "note": '{"a": 1}'} for i, a in enumerate(JSON_ANSWERS)
+    ]
+    pool = tmp_path / f"pool.{ending}"
+    if ending == "parquet":
+        Dataset.from_list(rows).to_parquet(str(pool))
+    elif ending == "csv":
+        with pool.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        talk = [{"role": "user", "content": "[1]"}, {"role": "assistant", "content": "{}"}]
+        rows[0]["about"] = {"b": [2, {"c": "[3]"}]}
+        rows.append({"prompt": talk[:1], "completion": talk[1:]})
+        pool.write_text(json.dumps(rows), encoding="utf-8") if ending == "json" else save(pool, rows)
+    for out in ("kept.jsonl", "kept.csv"):
+        prune(
+            pool, tmp_path / out, method="random", keep_share=1.0, duplicates="keep", model=str(tiny_decoder),
+            output_dir=str(tmp_path / "run"), echo=lambda line: None, bf16=False, threads=1, progress=False,
+        )  # fmt: skip
+        assert learned(tmp_path / out) == learned(pool)
+    kept = read(tmp_path / "kept.jsonl")
+    assert kept == [{**r, "row": i} for i, r in enumerate(rows, 1)]
 
 
 # ---------------------------------------------------------------- mistakes

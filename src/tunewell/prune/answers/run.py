@@ -23,6 +23,7 @@ from tunewell.shown import cut
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from tunewell.data.load import Loaded
     from tunewell.recipe import Recipe
     from tunewell.stages.job import Job
     from tunewell.tasks.generation.writers import Encoded
@@ -321,15 +322,35 @@ def _write(
 ) -> None:  # fmt: skip
     """The kept rows in the file's order: its own columns, then the row's number and its scores."""
     from tunewell.prune.run import rows_beside, write_rows
-    from tunewell.tasks.rows import opened
 
-    own, _ = read_rows(str(recipe.train), job.spec.name, recipe)
+    file, _ = read_rows(str(recipe.train), job.spec.name, recipe)
     columns: dict[str, Any] = dict(found)
     if best is not None:
         columns["subtask"] = best
-    made = rows_beside(own, np.asarray(rows["row"], dtype=np.int64), kept, columns)
-    listed = out.suffix.lower() == ".jsonl"
-    write_rows(out, [{k: opened(v) for k, v in r.items()} for r in made] if listed else made)
+    places = np.asarray(rows["row"], dtype=np.int64)
+    made = rows_beside(file.dataset, places, kept, columns)
+    write_rows(out, as_written(made, places[kept], file, recipe) if out.suffix.lower() == ".jsonl" else made)
+
+
+def as_written(made: list[dict[str, Any]], places: np.ndarray, file: Loaded, recipe: Recipe) -> list[dict[str, Any]]:
+    """Rows of a file and our columns beside them, for a file of JSON lines.
+
+    The cells of a JSON file are its own: a text stays one, also where it reads like JSON. Of another file only what must
+    be conversations or pairs is nested.
+
+    Args:
+        made: the rows in the file's order, their cells as they were loaded. places: of the rows in the file, from 1.
+    """
+    from tunewell.data.load import records_of
+    from tunewell.tasks.rows import opened
+
+    columns = set(file.dataset.column_names)
+    if (records := records_of(file, recipe.encoding)) is not None:
+        wanted = set(places.tolist())
+        own = (record for number, record in enumerate(records, 1) if number in wanted)
+        return [{**o, **{k: v for k, v in m.items() if k not in columns}} for o, m in zip(own, made, strict=True)]
+    nested = {recipe.messages, "messages", "conversations", "translation"} & columns
+    return [{k: opened(v) if k in nested else v for k, v in row.items()} for row in made]
 
 
 def _again(recipe: Recipe, out: Path, task: str) -> str:

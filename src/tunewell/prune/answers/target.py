@@ -15,6 +15,7 @@ from tunewell.errors import DataError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from tunewell.data.load import Loaded
     from tunewell.recipe import Recipe
 
 SHOWN = 5
@@ -35,8 +36,8 @@ class Target:
     subtasks: tuple[str, ...]
 
 
-def read_rows(path: str, task: str, recipe: Recipe) -> tuple[Any, list[dict[str, Any]]]:
-    """A file of conversations or pairs: as it stands (a `Dataset`), and its canonical rows.
+def read_rows(path: str, task: str, recipe: Recipe) -> tuple[Loaded, list[dict[str, Any]]]:
+    """A file of conversations or pairs: as it was loaded, and its canonical rows.
 
     Raises:
         DataError: it cannot be read, or columns are missing.
@@ -51,7 +52,7 @@ def read_rows(path: str, task: str, recipe: Recipe) -> tuple[Any, list[dict[str,
     else:
         file = load(path, encoding=recipe.encoding)
         made, _, _ = conversations(file, recipe.model_copy(update={"group": None}))
-    return file.dataset, made
+    return file, made
 
 
 def read_target(path: str, task: str, recipe: Recipe, subtask: str | None, taboo: set[str]) -> Target:
@@ -67,7 +68,8 @@ def read_target(path: str, task: str, recipe: Recipe, subtask: str | None, taboo
 
     from tunewell.data.split import text_key
 
-    own, made = read_rows(path, task, recipe)
+    file, made = read_rows(path, task, recipe)
+    own = file.dataset
     if not made:
         raise DataError(
             "no target row has a question and an answer", where=path, expected="a few rows of what is wanted"
