@@ -139,7 +139,7 @@ def of_file(job: Job, tunings: int) -> Pool:
         found.append(noted)
     columns = job.prepared.columns
     file = load(str(job.recipe.train), encoding=job.recipe.encoding)
-    given = job.recipe.test is not None and job.recipe.test != job.recipe.train
+    given = job.recipe.test is not None and not same_file(job.recipe.test, job.recipe.train)
     return Pool(
         folder=job.folder.path,
         recipe=job.recipe,

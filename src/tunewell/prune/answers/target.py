@@ -85,14 +85,30 @@ def read_target(path: str, task: str, recipe: Recipe, subtask: str | None, taboo
     if shared:
         raise DataError(
             f"{len(shared):,} target rows are test rows: what is kept would be chosen by the test",
-            where=f"{path}:{', '.join(shared[:SHOWN])}" + (", …" if len(shared) > SHOWN else ""),
+            where=_places(path, shared),
             expected="target rows of their own",
             remedy="take them out of one of the two files",
         )
     names = [""] * len(made)
     if subtask is not None:
         cells = own[subtask]
-        names = [str(cells[r["row"] - 1]) for r in made]
+        names = ["" if (c := cells[r["row"] - 1]) is None or c != c else str(c).strip() for r in made]
+        if empty := [str(r["row"]) for r, name in zip(made, names, strict=True) if not name]:
+            raise DataError(
+                f"{len(empty):,} target rows name no subtask in `{subtask}`",
+                where=_places(path, empty),
+                expected="the name of a subtask in each row",
+                remedy="fill them in, or take these rows out",
+            )
     subtasks = tuple(sorted(set(names)))
     group = np.array([subtasks.index(name) for name in names], dtype=np.int64)
     return Target(path, Dataset.from_list(made), group, subtasks)
+
+
+def _places(path: str, rows: list[str]) -> str:
+    """A file and the first of some of its rows.
+
+    >>> _places("few.jsonl", ["1", "4"])
+    'few.jsonl:1, 4'
+    """
+    return f"{path}:{', '.join(rows[:SHOWN])}" + (", …" if len(rows) > SHOWN else "")
