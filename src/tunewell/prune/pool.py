@@ -124,6 +124,7 @@ def of_file(job: Job, tunings: int) -> Pool:
     Tunings that are there already (a stopped command given again) are not repeated.
     """
     from tunewell.data.load import load
+    from tunewell.prune.choose import same_file
     from tunewell.stages.tune import place, tune
 
     refuse(job.spec.name, job.recipe.train or "train")
