@@ -21,7 +21,7 @@ def contradictions(recipe: Recipe) -> list[str]:
     if any(not 0 <= a <= 1 for a in recipe.lines_alphas) or not recipe.lines_alphas:
         problems.append("lines_alphas must be one or more numbers from 0 to 1")
     if recipe.strategy is not None:
-        known = set(check_combination(recipe.strategy))  # told already, by the key itrecipe
+        known = set(check_combination(recipe.strategy))  # told already, by the key itself
         problems += [p for p in check_combination(recipe.strategy, recipe.freeze) if p not in known]
     if recipe.strategy == [AUTO] and not (recipe.keep or recipe.keep_worst):
         problems.append("`strategy: auto` searches for what keeps enough: say how much, such as `keep: 0.98`")
@@ -102,7 +102,7 @@ def _undecidable(recipe: Recipe) -> list[str]:
     if not recipe.keep:
         problems.append(f"{mode} holds tuning to a budget: say how much is to be kept, such as `keep: 0.98`")
     if recipe.strategy == [AUTO]:
-        problems.append(f"{mode} would cut the search of `auto` short, which watches by itrecipe: leave it out")
+        problems.append(f"{mode} would cut the search of `auto` short, which watches by itself: leave it out")
     if recipe.monitor == "rollback" and (means := [s for s in recipe.strategy or [] if s in ("ema", "swa")]):
         problems.append(f"`{means[0]}` leaves a mean of many states, so that {mode} has no single one to go back to")
     return problems
