@@ -143,7 +143,7 @@ def test_what_helps_is_used_and_a_stopped_run_goes_on(keys, tmp_path, let_throug
     }
     page = run.report_path.read_text(encoding="utf-8")
     assert "节省了多少标注，一次运行无法说明" in page
-    assert "--runs run</code>" in page
+    assert f"--runs {run.dir}</code>" in page
 
     lines: list[str] = []
     again = tunewell.run(**{**keys, "echo": lines.append}, output_dir=str(tmp_path / "run"))

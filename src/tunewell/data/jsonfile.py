@@ -45,7 +45,7 @@ class JsonFile:
         """All records, in batches of bounded size."""
         rows: list[dict[str, Any]] = []
         characters = 0
-        for row, size in self._records():
+        for row, size in self.records():
             rows.append(row)
             characters += size
             if len(rows) == BATCH_ROWS or characters > BATCH_CHARACTERS:
@@ -61,7 +61,7 @@ class JsonFile:
     def _learn_schema(self) -> pa.Schema:
         kinds: dict[str, set[str]] = {}
         number = 0
-        for row, _ in self._records():
+        for row, _ in self.records():
             number += 1
             for name, value in row.items():
                 if (kind := _kind(value)) not in (known := kinds.setdefault(name, set())):
@@ -87,8 +87,8 @@ class JsonFile:
     def _text(self) -> io.TextIOWrapper:
         return io.TextIOWrapper(self._opener(), self._encoding.codec, self._encoding.errors)
 
-    def _records(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Each record with its size in characters."""
+    def records(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each record as it stands in the file, with its size in characters."""
         try:
             with self._text() as text:
                 yield from self._of_lines(text) if self.lines else self._of_document(text)

@@ -8,9 +8,10 @@ are mapped into memory.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tunewell import assets
 from tunewell.data import arrow, bilingual, bounds, elsewhere, hub
@@ -159,6 +160,24 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
     except (gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"not a gzip file, or cut short: {error}", where=source, remedy="compress it again") from None
     return Loaded(dataset, source, kind, found_encoding.codec, tuple(text.notices), getattr(text, "objects", {}))
+
+
+def records_of(loaded: Loaded, encoding: str = "auto") -> Iterator[dict[str, Any]] | None:
+    """The records of a JSON or JSONL file as they stand in it, one for each row; None for a file of another kind.
+
+    In `dataset` nested values are JSON: whether a cell was an object or a text that looks like one is not told there.
+    """
+    file = elsewhere.local(loaded.source) if elsewhere.is_elsewhere(loaded.source) else Path(loaded.source).expanduser()
+    if loaded.format not in ("json", "jsonl") or not file.is_file():
+        return None
+    _, zipped = file_format(file, loaded.source)
+
+    def opener() -> IO[bytes]:
+        return bounds.unpacking(file, loaded.source) if zipped else file.open("rb")
+
+    text = _open_text(loaded.format, opener, detect(opener, loaded.source, encoding), loaded.source)
+    assert isinstance(text, JsonFile)
+    return (record for record, _ in text.records())
 
 
 def _open_text(kind: str, opener, encoding: Encoding, source: str) -> Delimited | JsonFile:

@@ -6,6 +6,7 @@ Shapes: n rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -109,6 +110,31 @@ def groups_of(rows: Dataset, kind: str) -> np.ndarray:
         pairs += [(a, b) for a, b, _ in near_duplicates(seen)]
     labels = [str(label) for label in rows["label"]]
     return _joined(n, ((a, b) for a, b in pairs if labels[a] == labels[b]))
+
+
+def places_of(allowed: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    """(n,) an order, by default that of the file, with the rows that are not allowed behind the others.
+
+    >>> places_of(np.array([False, True, True]), np.array([2, 0, 1])).tolist()
+    [2, 1, 0]
+    """
+    order = np.arange(len(allowed)) if order is None else order
+    return np.concatenate([order[allowed[order]], order[~allowed[order]]])
+
+
+def same_file(one: str, other: str | None) -> bool:
+    """Whether two sources of data are one, also under two names of one file.
+
+    >>> same_file("pool.jsonl", "pool.jsonl"), same_file("org/data", "org/other"), same_file("a.csv", None)
+    (True, False, False)
+    """
+    if other is None or one == other:
+        return one == other
+    first, second = Path(one).expanduser(), Path(other).expanduser()
+    try:
+        return first.samefile(second)
+    except (OSError, ValueError):  # one is no file
+        return False
 
 
 def _joined(n: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:

@@ -124,6 +124,7 @@ def of_file(job: Job, tunings: int) -> Pool:
     Tunings that are there already (a stopped command given again) are not repeated.
     """
     from tunewell.data.load import load
+    from tunewell.prune.choose import same_file
     from tunewell.stages.tune import place, tune
 
     refuse(job.spec.name, job.recipe.train or "train")
@@ -139,7 +140,7 @@ def of_file(job: Job, tunings: int) -> Pool:
         found.append(noted)
     columns = job.prepared.columns
     file = load(str(job.recipe.train), encoding=job.recipe.encoding)
-    given = job.recipe.test is not None and job.recipe.test != job.recipe.train
+    given = job.recipe.test is not None and not same_file(job.recipe.test, job.recipe.train)
     return Pool(
         folder=job.folder.path,
         recipe=job.recipe,

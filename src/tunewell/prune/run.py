@@ -26,6 +26,8 @@ from tunewell.prune.choose import (
     first_of_each,
     groups_of,
     order_of,
+    places_of,
+    same_file,
 )
 from tunewell.prune.records import MapPoint, Pruning
 from tunewell.prune.scores import SCORES
@@ -225,7 +227,7 @@ def _prune(
     def kept_by(name: str, among: np.ndarray | None = None, wanted: int = keep) -> np.ndarray:
         order = order_of(name, pool.scores, seed)
         usable = allowed if among is None else allowed & among
-        order = np.concatenate([order[usable[order]], order[~usable[order]]])  # a twin that may stay comes first
+        order = places_of(usable, order)  # a twin that may stay comes first
         usable = first_of_each(order, groups) & usable
         return choose(order, labels, wanted, usable=usable, balance=balance)  # type: ignore[arg-type]
 
@@ -235,7 +237,8 @@ def _prune(
     kept = kept_by(chosen)
     if not kept.any():
         raise DataError("no row is left", where=pool.source, expected="rows whose texts are not those of test rows")
-    left_out = {DUPLICATE: n - len(np.unique(groups)), TEST_TEXT: int((~allowed).sum())}
+    unique = first_of_each(places_of(allowed), groups)
+    left_out = {DUPLICATE: int((allowed & ~unique).sum()), TEST_TEXT: int((~allowed).sum())}
     counts = _counts(labels, kept)
     record = Pruning(
         source=pool.source, output=str(out), task=pool.spec.name, model=pool.recipe.model, seed=seed,
@@ -377,7 +380,7 @@ def _again(pool: Pool, out: Path, splits: bool) -> str:
     recipe, columns = pool.recipe, pool.columns
     for name in ("validation", "test"):
         given = getattr(recipe, name)
-        if given and given != recipe.train:
+        if given and not same_file(given, recipe.train):
             parts += [f"--{name}", given]
         elif splits and name in pool.others:
             parts += [f"--{name}", str(beside(out, name))]

@@ -86,7 +86,8 @@ def _curve(records: Records) -> str:
     """The command that says what texts without labels or copies saved in labels; empty where none were used."""
     if records.summary is None or not made_more(records.summary):
         return ""
-    return curve_command(records.recipe, records.folder.resolve().name)
+    folder = records.folder if records.folder.name else records.folder.resolve()  # `.` is another one to the next
+    return curve_command(records.recipe, str(folder))
 
 
 def _recipe(records: Records) -> str:

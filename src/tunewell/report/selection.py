@@ -13,7 +13,8 @@ from tunewell.results import write_whole
 
 LOST = {
     "a duplicate with the same answer": "sel_duplicate", "a prompt of the test file": "sel_test_text",
-    "longer than max_length": "sel_dropped",
+    "longer than max_length": "sel_dropped", "without a question or an answer": "sel_empty",
+    "beyond max_train_samples": "sel_beyond",
 }  # fmt: skip
 
 

@@ -27,6 +27,8 @@ EN = {
     "sel_duplicate": "duplicates with the same answer",
     "sel_test_text": "prompts of the test file",
     "sel_dropped": "longer than max_length",
+    "sel_empty": "without a question or an answer",
+    "sel_beyond": "beyond max_train_samples",
 }
 ZH = {
     "sel_how_less": "朝向 {target} 的 {n} 行：{model} 先在池中的 {warm} 行上用适配器微调 {epochs} 轮；若 Adam 在某行上走一步会降低那些行的损失，该行得分就高。",
@@ -53,4 +55,6 @@ ZH = {
     "sel_duplicate": "答案相同的重复行",
     "sel_test_text": "测试文件中的提示",
     "sel_dropped": "超过 max_length",
+    "sel_empty": "没有问题或答案",
+    "sel_beyond": "超出 max_train_samples",
 }

@@ -124,13 +124,19 @@ class Trace(TrainerCallback):
                 self.rates = [self.rates[0] + float(group["lr"]), self.rates[1] + 1]
                 return
 
-    def on_epoch_end(
+    def on_step_end(
         self, args: Any, state: Any, control: Any, *, model: Any = None, optimizer: Any = None, **_: Any
     ) -> None:
-        if not self.each_epoch:
+        """The last step of an epoch: before Trainer writes its checkpoint, so that none is of an epoch without a file,
+        and a tuning that was stopped within an epoch leaves none of it."""
+        if not self.each_epoch or not (float(state.epoch).is_integer() or state.global_step >= state.max_steps):
             return
-        self._write(self.folder / f"epoch-{math.ceil(state.epoch - 1e-3)}.safetensors", state, model, optimizer)
+        self._write(self.path(math.ceil(state.epoch - 1e-3)), state, model, optimizer)
         self.rates = [0.0, 0.0]
+
+    def path(self, epoch: int) -> Path:
+        """The file of an epoch, counted from 1."""
+        return self.folder / f"epoch-{epoch}.safetensors"
 
     def on_train_end(
         self, args: Any, state: Any, control: Any, *, model: Any = None, optimizer: Any = None, **_: Any

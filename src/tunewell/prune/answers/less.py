@@ -9,6 +9,7 @@ Shapes: n rows of the pool, t target rows, E epochs, k numbers of a projected gr
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from tunewell.explain.influence.index import is_whole
 from tunewell.folder import file_hash, fingerprint
 from tunewell.prune.answers.scores import less_by_subtask
 from tunewell.results import write_whole
-from tunewell.train.trace import Adapters, Trace
+from tunewell.train.trace import FILE, Adapters, Trace
 
 if TYPE_CHECKING:
     from tunewell.prune.answers.target import Target
@@ -52,21 +53,24 @@ class Warmup:
     rows: int
 
 
-def scores(job: Job, encoded: Sequence[Encoded], target: Target, share: float) -> tuple[np.ndarray, Warmup]:
+def scores(
+    job: Job, encoded: Sequence[Encoded], target: Target, share: float, usable: np.ndarray
+) -> tuple[np.ndarray, Warmup]:
     """(n, J) influence of each row of the pool on each subtask, and the warm-up that it was read from.
 
     Args:
         job: whose training rows are the pool, under `strategy: lora`. encoded: the pool.
-        share: of the pool that is tuned on first.
+        share: of the pool that is tuned on first. usable: (n,) rows that may be: no test prompts, no duplicates.
     """
-    warm = warm_up(job, share)
+    warm = warm_up(job, share, usable)
     task: Any = job.task
     writer = task.writer(job, None)  # that only encodes
     wanted = [writer.encode(talk) for talk in task.messages(job, target.rows)]
     steps, aims = [], []
+    hashes = (tokens_hash(encoded), tokens_hash(wanted))
     for number, path in enumerate(warm.moments, 1):
-        pool = _Part(job, path, f"epoch-{number}", encoded, adam=True)
-        aim = _Part(job, path, f"target-epoch-{number}", wanted, adam=False)
+        pool = _Part(job, path, f"epoch-{number}", encoded, hashes[0], adam=True)
+        aim = _Part(job, path, f"target-epoch-{number}", wanted, hashes[1], adam=False)
         if not (pool.whole and aim.whole):
             _take(job, path, [pool, aim], f"prune: epoch {number} of {len(warm.moments)}, gradients")
         steps.append(pool.read())
@@ -74,17 +78,25 @@ def scores(job: Job, encoded: Sequence[Encoded], target: Target, share: float) -
     return less_by_subtask(steps, aims, warm.rates, target.group), warm
 
 
-def warm_up(job: Job, share: float) -> Warmup:
-    """Tune on a seeded part of the pool, adapters and Adam's moments written at the end of each epoch."""
+def warm_up(job: Job, share: float, usable: np.ndarray) -> Warmup:
+    """Tune on a seeded part of the pool, adapters and Adam's moments written at the end of each epoch.
+
+    Args:
+        usable: (n,) rows that the part is drawn from.
+
+    Raises:
+        RunFolderError: the tuning has not left a file for each epoch.
+    """
     from tunewell.stages.tune import place, tuned_in
     from tunewell.train.tune import clear_checkpoints
 
     pool = job.splits["train"]
-    n = min(len(pool), max(LEAST, round(share * len(pool))))
-    chosen = np.sort(np.random.default_rng(job.recipe.seed).permutation(len(pool))[:n])
+    places = np.flatnonzero(usable)
+    n = min(len(places), max(LEAST, round(share * len(pool))))
+    chosen = np.sort(np.random.default_rng(job.recipe.seed).permutation(places)[:n])
     assert job.max_length  # that of the whole pool
     part = {"train": pool.select(chosen), "validation": pool.select([]), "test": job.splits["test"]}
-    child = job.with_rows(NAME, part, (STEP, n))
+    child = job.with_rows(NAME, part, (STEP, chosen.tolist()))
     folder = job.folder / place(child)
     trace = Trace(folder / "epochs", each_epoch=True)
     child.callbacks = (trace,)
@@ -98,28 +110,40 @@ def warm_up(job: Job, share: float) -> Warmup:
         tuned_in(child, folder)
         job.folder.mark(STEP, child.keys.tune, outputs)
         clear_checkpoints(folder)
-    files = sorted((folder / "epochs").glob("epoch-*.safetensors"), key=lambda p: int(p.stem.rpartition("-")[2]))
+    last = Adapters.load(folder / "epochs" / FILE)  # when tuning ended
+    files = tuple(trace.path(k) for k in range(1, len(list((folder / "epochs").glob("epoch-*.safetensors"))) + 1))
     found = [Adapters.load(path) for path in files]
     rates = tuple(f.rate for f in found if f is not None and f.moments)
-    if not files or len(rates) < len(files) or not sum(rates) > 0:
+    ended = last is not None and found and found[-1] is not None and found[-1].steps == last.steps
+    if not ended or len(rates) < len(files) or not sum(rates) > 0:
         raise RunFolderError(
             "the warm-up has left no checkpoints that gradients can be taken at",
             where=str(folder / "epochs"),
             expected="adapters with Adam's moments for each epoch",
             remedy="--overwrite_output_dir tunes again",
         )
-    return Warmup(tuple(files), rates, n)
+    return Warmup(files, rates, n)
+
+
+def tokens_hash(encoded: Sequence[Encoded]) -> str:
+    """A short hash of rows of tokens, read one row at a time: a pool of them as one text would be many times it."""
+    digest = hashlib.sha256()
+    for row in encoded:
+        for numbers in (row.ids, row.labels):
+            digest.update(len(numbers).to_bytes(8, "little") + np.asarray(numbers, dtype=np.int64).tobytes())
+    return digest.hexdigest()[:20]
 
 
 class _Part:
     """Gradients of some rows at one checkpoint, on disk."""
 
-    def __init__(self, job: Job, moment: Path, name: str, encoded: Sequence[Encoded], *, adam: bool) -> None:
+    def __init__(
+        self, job: Job, moment: Path, name: str, encoded: Sequence[Encoded], tokens: str, *, adam: bool
+    ) -> None:
         self.encoded, self.adam = encoded, adam
         self.folder = job.folder / "gradients" / name
-        texts = [(e.ids, e.labels) for e in encoded]
         about = (FORMAT, SIZE, BLOCKS, SEED, adam, job.bf16, job.keys.data)
-        self.key = fingerprint("less", *about, file_hash(moment), texts)
+        self.key = fingerprint("less", *about, file_hash(moment), tokens)
 
     @property
     def whole(self) -> bool:

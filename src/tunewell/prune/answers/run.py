@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from tunewell.folder import fingerprint
 from tunewell.prune.answers import AUTO, IFD, LESS, METHODS, PERPLEXITY
 from tunewell.prune.answers.scores import order_of
 from tunewell.prune.answers.target import Target, read_rows, read_target
-from tunewell.prune.choose import choose, first_of_each, groups_of
+from tunewell.prune.choose import choose, first_of_each, groups_of, places_of, same_file
 from tunewell.prune.records import Bin, ScoredRow, Selection
 from tunewell.results import write_with
 from tunewell.shown import cut
@@ -24,6 +25,7 @@ from tunewell.shown import cut
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from tunewell.data.load import Loaded
     from tunewell.recipe import Recipe
     from tunewell.stages.job import Job
     from tunewell.tasks.generation.writers import Encoded
@@ -33,8 +35,9 @@ FILE, PAGE = "prune.json", "selection.html"
 EPOCHS = 4.0  # of the warm-up, as in the paper
 SHARE = 0.05  # of the pool that the warm-up is on, as in the paper
 BINS, SHOWN, SHOWN_CHARS = 40, 12, 200
-DUPLICATE, TEST_TEXT, DROPPED = (
+DUPLICATE, TEST_TEXT, DROPPED, EMPTY, BEYOND = (
     "a duplicate with the same answer", "a prompt of the test file", "longer than max_length",
+    "without a question or an answer", "beyond max_train_samples",
 )  # fmt: skip
 
 
@@ -163,7 +166,7 @@ def prune_answers(
 
     prepared = prepare(made, echo=once)
     taboo = set()
-    if recipe.test is not None and recipe.test != recipe.train:
+    if recipe.test is not None and not same_file(recipe.test, recipe.train):
         taboo = {text_key(t) for t in prepared.splits["test"]["text"]}
     target = None
     if options.target_rows is not None:
@@ -186,19 +189,21 @@ def _select(
     from tunewell.data.split import text_key
     from tunewell.report.selection import build
 
+    whole = len(job.splits["train"])
     rows, encoded = _pool(job)
     n, seed = len(rows), recipe.seed
-    left_out = {DROPPED: len(job.splits["train"]) - n}
-    found, subtasks, warm = _scored(job, encoded, options, target)
-    order = order_of(options.method, found, n, seed)
+    unread = _unread(job)
     groups = groups_of(rows, options.duplicates)
     allowed = np.array([text_key(t) not in taboo for t in rows["text"]], dtype=bool)
-    order = np.concatenate([order[allowed[order]], order[~allowed[order]]])  # a twin that may stay comes first
+    if not allowed.any():
+        raise DataError("no row is left", where=str(recipe.train), expected="rows whose prompts are not test prompts")
+    found, subtasks, warm = _scored(job, encoded, options, target, first_of_each(places_of(allowed), groups) & allowed)
+    order = order_of(options.method, found, n, seed)
+    order = places_of(allowed, order)  # a twin that may stay comes first
     usable = first_of_each(order, groups) & allowed
     kept = choose(order, None, max(1, round(options.keep_share * n)), usable=usable, balance="none")
-    if not kept.any():
-        raise DataError("no row is left", where=str(recipe.train), expected="rows whose prompts are not test prompts")
-    left_out |= {DUPLICATE: n - len(np.unique(groups)), TEST_TEXT: int((~allowed).sum())}
+    twins = unread.get(DUPLICATE, 0) + int((allowed & ~usable).sum())
+    left_out = {**unread, DROPPED: whole - n, DUPLICATE: twins, TEST_TEXT: int((~allowed).sum())}
     if target is not None:
         wanted = {text_key(t) for t in target.rows["text"]}
         if same := sum(text_key(t) in wanted for t in rows["text"]):
@@ -206,7 +211,7 @@ def _select(
     record = Selection(
         source=shown(str(recipe.train)), output=str(out), task=job.spec.name, model=job.recipe.model, seed=seed,
         method=options.method, keep_share=options.keep_share, duplicates=options.duplicates,
-        rows=n, kept=int(kept.sum()), left_out={k: v for k, v in left_out.items() if v},
+        rows=whole + sum(unread.values()), kept=int(kept.sum()), left_out={k: v for k, v in left_out.items() if v},
         target=options.target_rows or "", **warm, **_shown(rows, options.method, found, subtasks, kept, order),
         subtasks=_by_subtask(target, subtasks, found, kept), command=_again(recipe, out, job.spec.name),
     )  # fmt: skip
@@ -214,10 +219,23 @@ def _select(
     record.write(job.folder / FILE)
     page = build(job.folder / PAGE, record, recipe.lang)
     lost = "".join(f"; {v:,} are {k}" for k, v in record.left_out.items())
-    echo(f"prune: {record.kept:,} of {n:,} rows by {record.method} in {out}{lost}")
+    echo(f"prune: {record.kept:,} of {record.rows:,} rows by {record.method} in {out}{lost}")
     if "--test" not in record.command:
         echo("prune: name a --test of its own: one split off these rows would be as chosen as they are")
     return Selected(rows, kept, found, record, page)
+
+
+def _unread(job: Job) -> dict[str, int]:
+    """Reason -> rows of the file that are not in the pool at all."""
+    from tunewell.stages import prepare
+
+    told = {prepare.DUPLICATE: DUPLICATE, prepare.BEYOND: BEYOND}
+    out: Counter[str] = Counter()
+    for account in job.prepared.accounts:
+        if account.split == "train":
+            for why, count in account.dropped.items():
+                out[told.get(why, EMPTY)] += count
+    return dict(out)
 
 
 def _pool(job: Job) -> tuple[Dataset, list[Encoded]]:
@@ -234,14 +252,18 @@ def _pool(job: Job) -> tuple[Dataset, list[Encoded]]:
 
 
 def _scored(
-    job: Job, encoded: list[Encoded], options: Options, target: Target | None
+    job: Job, encoded: list[Encoded], options: Options, target: Target | None, usable: np.ndarray
 ) -> tuple[dict[str, np.ndarray], list[str] | None, dict[str, Any]]:
-    """Scores (n,) by name, the subtask that each row serves best, and what the record says of the warm-up."""
+    """Scores (n,) by name, the subtask that each row serves best, and what the record says of the warm-up.
+
+    Args:
+        usable: (n,) rows that a model may be tuned on.
+    """
     from tunewell.prune.answers import less, likelihood
 
     if options.method == LESS:
         assert target is not None
-        each, warm = less.scores(job, encoded, target, options.warm_share)
+        each, warm = less.scores(job, encoded, target, options.warm_share, usable)
         best = None if target.subtasks == ("",) else [target.subtasks[j] for j in each.argmax(axis=1)]
         about = {"target_n": len(target.rows), "warm_rows": warm.rows, "rates": warm.rates}
         return {LESS: each.max(axis=1)}, best, about
@@ -322,22 +344,42 @@ def _write(
 ) -> None:  # fmt: skip
     """The kept rows in the file's order: its own columns, then the row's number and its scores."""
     from tunewell.prune.run import rows_beside, write_rows
-    from tunewell.tasks.rows import opened
 
-    own, _ = read_rows(str(recipe.train), job.spec.name, recipe)
+    file, _ = read_rows(str(recipe.train), job.spec.name, recipe)
     columns: dict[str, Any] = dict(found)
     if best is not None:
         columns["subtask"] = best
-    made = rows_beside(own, np.asarray(rows["row"], dtype=np.int64), kept, columns)
-    listed = out.suffix.lower() == ".jsonl"
-    write_rows(out, [{k: opened(v) for k, v in r.items()} for r in made] if listed else made)
+    places = np.asarray(rows["row"], dtype=np.int64)
+    made = rows_beside(file.dataset, places, kept, columns)
+    write_rows(out, as_written(made, places[kept], file, recipe) if out.suffix.lower() == ".jsonl" else made)
+
+
+def as_written(made: list[dict[str, Any]], places: np.ndarray, file: Loaded, recipe: Recipe) -> list[dict[str, Any]]:
+    """Rows of a file and our columns beside them, for a file of JSON lines.
+
+    The cells of a JSON file are its own: a text stays one, also where it reads like JSON. Of another file only what
+    must be conversations or pairs is nested.
+
+    Args:
+        made: the rows in the file's order, their cells as they were loaded. places: of the rows in the file, from 1.
+    """
+    from tunewell.data.load import records_of
+    from tunewell.tasks.rows import opened
+
+    columns = set(file.dataset.column_names)
+    if (records := records_of(file, recipe.encoding)) is not None:
+        wanted = set(places.tolist())
+        own = (record for number, record in enumerate(records, 1) if number in wanted)
+        return [{**o, **{k: v for k, v in m.items() if k not in columns}} for o, m in zip(own, made, strict=True)]
+    nested = {recipe.messages, "messages", "conversations", "translation"} & columns
+    return [{k: opened(v) if k in nested else v for k, v in row.items()} for row in made]
 
 
 def _again(recipe: Recipe, out: Path, task: str) -> str:
     """The command that tunes on what was kept."""
     parts = ["tunewell", "run", "--task", task, "--train", str(out)]
     for name in ("validation", "test"):
-        if (given := getattr(recipe, name)) and given != recipe.train:
+        if (given := getattr(recipe, name)) and not same_file(given, recipe.train):
             parts += [f"--{name}", given]
     for name in ("source", "target", "messages", "source_prefix", "source_lang", "target_lang"):
         if given := getattr(recipe, name):

@@ -15,6 +15,7 @@ from tunewell.errors import DataError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from tunewell.data.load import Loaded
     from tunewell.recipe import Recipe
 
 SHOWN = 5
@@ -35,8 +36,8 @@ class Target:
     subtasks: tuple[str, ...]
 
 
-def read_rows(path: str, task: str, recipe: Recipe) -> tuple[Any, list[dict[str, Any]]]:
-    """A file of conversations or pairs: as it stands (a `Dataset`), and its canonical rows.
+def read_rows(path: str, task: str, recipe: Recipe) -> tuple[Loaded, list[dict[str, Any]]]:
+    """A file of conversations or pairs: as it was loaded, and its canonical rows.
 
     Raises:
         DataError: it cannot be read, or columns are missing.
@@ -51,7 +52,7 @@ def read_rows(path: str, task: str, recipe: Recipe) -> tuple[Any, list[dict[str,
     else:
         file = load(path, encoding=recipe.encoding)
         made, _, _ = conversations(file, recipe.model_copy(update={"group": None}))
-    return file.dataset, made
+    return file, made
 
 
 def read_target(path: str, task: str, recipe: Recipe, subtask: str | None, taboo: set[str]) -> Target:
@@ -67,7 +68,8 @@ def read_target(path: str, task: str, recipe: Recipe, subtask: str | None, taboo
 
     from tunewell.data.split import text_key
 
-    own, made = read_rows(path, task, recipe)
+    file, made = read_rows(path, task, recipe)
+    own = file.dataset
     if not made:
         raise DataError(
             "no target row has a question and an answer", where=path, expected="a few rows of what is wanted"
@@ -83,14 +85,30 @@ def read_target(path: str, task: str, recipe: Recipe, subtask: str | None, taboo
     if shared:
         raise DataError(
             f"{len(shared):,} target rows are test rows: what is kept would be chosen by the test",
-            where=f"{path}:{', '.join(shared[:SHOWN])}" + (", …" if len(shared) > SHOWN else ""),
+            where=_places(path, shared),
             expected="target rows of their own",
             remedy="take them out of one of the two files",
         )
     names = [""] * len(made)
     if subtask is not None:
         cells = own[subtask]
-        names = [str(cells[r["row"] - 1]) for r in made]
+        names = ["" if (c := cells[r["row"] - 1]) is None or c != c else str(c).strip() for r in made]
+        if empty := [str(r["row"]) for r, name in zip(made, names, strict=True) if not name]:
+            raise DataError(
+                f"{len(empty):,} target rows name no subtask in `{subtask}`",
+                where=_places(path, empty),
+                expected="the name of a subtask in each row",
+                remedy="fill them in, or take these rows out",
+            )
     subtasks = tuple(sorted(set(names)))
     group = np.array([subtasks.index(name) for name in names], dtype=np.int64)
     return Target(path, Dataset.from_list(made), group, subtasks)
+
+
+def _places(path: str, rows: list[str]) -> str:
+    """A file and the first of some of its rows.
+
+    >>> _places("few.jsonl", ["1", "4"])
+    'few.jsonl:1, 4'
+    """
+    return f"{path}:{', '.join(rows[:SHOWN])}" + (", …" if len(rows) > SHOWN else "")
