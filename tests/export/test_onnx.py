@@ -128,7 +128,7 @@ def test_several_labels_in_eight_bits_are_held_label_by_label(tiny_model, tmp_pa
     def without_the_second(self, texts, pairs=None):
         scores = np.array(self.source.raw_scores(texts))
         rows = np.flatnonzero((scores >= 0.5).sum(1) > 1)
-        assert len(rows) > 1
+        assert len(texts) == 1 or len(rows) > 1  # one by one where speed is measured
         scores[rows, scores[rows].argsort(1)[:, -2]] = 0.4
         return scores
 
