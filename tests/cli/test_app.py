@@ -226,3 +226,31 @@ def test_completion() -> None:
     environment |= {"COMP_WORDS": "tunewell run --task text", "COMP_CWORD": "3"}
     done = python("from tunewell.cli import main; main()", env=environment)
     assert done.stdout == "plain,text-classification\nplain,text-regression\nplain,text-generation\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["export", "runs/a", "-o", ""], "--output"),
+        (["models", "--path", ""], "--path"),
+        (["serve", ""], "RUNS"),
+        (["serve", "runs/a", " "], "RUNS"),
+        (["ui", ""], "FOLDER"),
+        (["predict", "", "data.csv"], "RUN"),
+        (["check", ""], "DATA"),
+        (["merge", "runs/a", "runs/b", "--output_dir", ""], "--output_dir"),
+        (["run", "--train", "reviews.csv", "--output_dir", ""], "--output_dir"),
+    ],
+)
+def test_an_empty_name_is_not_the_folder_one_is_in(arguments, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert f"`{name}` is empty; expected a name" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_text_is_a_text():
+    """It is told by what reads it, and not by the command line."""
+    result = CliRunner().invoke(app, ["explain", "no/such/run", ""])
+    assert "is empty; expected a name" not in result.stderr

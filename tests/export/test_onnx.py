@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tunewell.cli import app
 from tunewell.errors import ModelError, RunFolderError
-from tunewell.export.parity import SAMPLE, rows_of
+from tunewell.export.parity import SAMPLE, agreement, apart, rows_of
 from tunewell.export.run import export
 from tunewell.predict import Predictor
 
@@ -75,6 +75,81 @@ def test_eight_bits_are_smaller_and_held_to_the_same_answers(tiny_classifier, tm
     assert done.files["model.onnx"] < 0.7 * onnx[1].files["model.onnx"]
     assert 0 < done.parity.largest < 0.5
     assert sorted(p.name for p in (tmp_path / "int8").glob("*.onnx")) == ["model.onnx"]
+
+
+def headed(tiny_model, folder, outputs, problem):
+    """`tiny_model` under a random head for scores or several labels, its answers spread over the sample texts."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    names = {"id2label": dict(enumerate("abcdef"[:outputs]))} if outputs > 1 else {"num_labels": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_model, problem_type=problem, **names)
+        torch.nn.init.normal_(model.classifier.weight)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    with torch.inference_mode():
+        batch = tokenizer(list(SAMPLE), return_tensors="pt", padding=True, truncation=True, max_length=64)
+        model.classifier.bias -= model.eval()(**batch).logits.quantile(0.5 if outputs == 1 else 0.2, dim=0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_scores_in_eight_bits_are_held_to_a_part_of_their_spread(tiny_model, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    import tunewell.export.onnx as writing
+
+    model = headed(tiny_model, tmp_path / "scores", 1, "regression")
+    spread = float(np.std(Predictor.load(model).raw_scores(list(SAMPLE))))
+    for off, kept in ((0.09, True), (0.11, False)):
+        monkeypatch.setattr(
+            writing.OnnxPredictor,
+            "raw_scores",
+            lambda self, texts, pairs=None, off=off: self.source.raw_scores(texts) + off * spread,
+        )
+        if kept:
+            done = export(model, tmp_path / "out", int8=True)
+            assert done.parity.off == pytest.approx(off, rel=1e-4)
+            assert done.parity.same is None
+        else:
+            with pytest.raises(ModelError, match="8 bits give scores that are off by 11% of their spread"):
+                export(model, tmp_path / "none", int8=True)
+            assert not (tmp_path / "none").exists()
+
+
+def test_several_labels_in_eight_bits_are_held_label_by_label(tiny_model, tmp_path, monkeypatch):
+    """Another second label is another answer, also where the likeliest stays."""
+    pytest.importorskip("onnxruntime")
+    import tunewell.export.onnx as writing
+
+    model = headed(tiny_model, tmp_path / "labels", 4, "multi_label_classification")
+
+    def without_the_second(self, texts, pairs=None):
+        scores = np.array(self.source.raw_scores(texts))
+        rows = np.flatnonzero((scores >= 0.5).sum(1) > 1)
+        assert len(texts) == 1 or len(rows) > 1  # one by one where speed is measured
+        scores[rows, scores[rows].argsort(1)[:, -2]] = 0.4
+        return scores
+
+    monkeypatch.setattr(writing.OnnxPredictor, "raw_scores", without_the_second)
+    with pytest.raises(ModelError, match="8 bits give other labels"):
+        export(model, tmp_path / "none", int8=True)
+
+
+def test_agreement_and_distance_by_hand():
+    a = np.array([[0.9, 0.6, 0.1], [0.2, 0.3, 0.4], [0.5, 0.1, 0.1]])
+    assert agreement(a, a, several=True) == agreement(a, a, several=False) == 1
+    b = np.array([[0.9, 0.4, 0.1], [0.2, 0.3, 0.6], [0.5, 0.1, 0.1]])  # gives 3 labels, a 3; 2 of them the same
+    assert agreement(a, b, several=True) == pytest.approx(2 * 2 / 6)
+    assert agreement(a, b, several=False) == 1
+    assert agreement(a * 0, a * 0, several=True) == 1  # no label on either side
+    one = np.eye(4)[[0, 1, 2, 3, 0]]
+    other = np.eye(4)[[0, 1, 2, 0, 0]]  # one label a row: the share of rows
+    assert agreement(one, other, several=True) == agreement(one, other, several=False) == 0.8
+    assert apart(np.array([1.0, 3.0]), np.array([1.5, 2.5])) == pytest.approx(0.5)
+    assert apart(np.array([2.0, 2.0]), np.array([2.0, 2.0])) == 0
+    assert apart(np.array([2.0, 2.0]), np.array([2.0, 2.1])) == np.inf
 
 
 def test_what_is_not_the_same_is_not_kept(tiny_classifier, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -120,6 +121,47 @@ def test_a_body_that_grows_past_the_bound_is_cut_off(client, folder):
     assert MOST == 500_000_000
 
 
+def test_uploads_do_not_fill_the_disk(client, folder, monkeypatch):
+    import shutil
+
+    from tunewell.ui import uploads
+
+    monkeypatch.setattr(uploads, "TOTAL", 3 * len(CSV))
+    answers = [upload(client, f"{i}.csv", CSV) for i in range(4)]
+    assert [a.status_code for a in answers] == [200, 200, 200, 400]
+    said = unescape(answers[-1].text)
+    assert "the uploads are too large together" in said
+    assert "delete those files of runs/uploads that no run needs any more" in said
+    assert sorted(p.name for p in (folder / "uploads").iterdir()) == ["0.csv", "1.csv", "2.csv"]
+    (folder / "uploads" / "0.csv").unlink()
+    assert upload(client, "again.csv", CSV).status_code == 200
+
+    monkeypatch.setattr(uploads, "TOTAL", 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12 - 10**6, 10**6))
+    answer = upload(client, "more.csv", CSV)
+    assert answer.status_code == 400
+    assert "the disk is nearly full" in unescape(answer.text)
+    assert not list((folder / ".tunewell-ui" / "incoming").iterdir())
+
+
+def test_a_long_upload_is_looked_at_on_its_way(folder, monkeypatch):
+    from tunewell.ui import uploads
+
+    monkeypatch.setattr(uploads, "TOTAL", 1000)
+    monkeypatch.setattr(uploads, "LOOKED", 100)
+    taken = []
+
+    async def parts():
+        for i in range(1000):
+            taken.append(i)
+            yield CSV
+
+    with pytest.raises(DataError, match="too large together"):
+        asyncio.run(uploads.take_in(Place(folder), "a.csv", parts()))
+    assert len(taken) * len(CSV) < 1000 + 100 + 3 * len(CSV)
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
 def test_names():
     assert harmless("con\x00trol\n.csv") == "con-trol.csv"
     assert harmless("..") == "data"
@@ -191,6 +233,21 @@ def test_all_mistakes_are_beside_their_fields(client, folder):
     assert "less than or equal to 1" in html
     assert html.count("<details open>") == 1  # the section with a mistake in it, and no other
     assert not (folder / ".tunewell-ui").exists()
+
+
+@pytest.mark.parametrize("length", [300, 3000])
+def test_a_model_of_many_characters_is_no_fault_of_ours(client, queue, folder, length):
+    """Longer than a file's name may be; above 2,000 characters it stands beside its field."""
+    (folder / "own.csv").write_bytes(CSV)
+    values = {"file": "own.csv", "name": "x", "model": "a" * length}
+    answer = client.post("/start", data=values, follow_redirects=False)
+    assert answer.status_code == (400 if length > 2000 else 303)
+    assert ("more than 2,000 characters" in answer.text) == (length > 2000)
+
+
+def test_a_form_of_many_fields_is_refused(client):
+    assert client.post("/start", data={f"field{i}": "x" for i in range(501)}).status_code == 413
+    assert client.post("/start", data={f"field{i}": "x" for i in range(400)}).status_code != 413
 
 
 def test_mistakes_about_several_keys_stand_on_top(client, folder):

@@ -91,7 +91,20 @@ class Command(click.Command):
         with _naming(ctx):
             if not ctx.resilient_parsing:  # the shell asks how to go on
                 self._refuse_values_of_flags(ctx, args)
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+            if not ctx.resilient_parsing:
+                self._refuse_empty_places(ctx)
+            return rest
+
+    def _refuse_empty_places(self, ctx: click.Context) -> None:
+        """An empty name of a file or folder, as an unset variable of the shell leaves it, would mean the folder that
+        the user happens to be in."""
+        for param in self.get_params(ctx):
+            value = ctx.params.get(param.name or "")
+            if _is_place(param) and "" in [v.strip() for v in _strings(value)]:
+                option = isinstance(param, click.Option)
+                name = max(param.opts, key=len) if option else (param.name or "").upper()
+                raise click.UsageError(f"`{name}` is empty; expected a name (is a variable of the shell not set?)")
 
     def _refuse_values_of_flags(self, ctx: click.Context, args: list[str]) -> None:
         """`--bf16 false` would switch bf16 on and take `false` for a file."""
@@ -133,6 +146,20 @@ class Command(click.Command):
                 for line in self.examples:
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
         super().format_epilog(ctx, formatter)
+
+
+PLACES = ("FILE", "DIR", "ID", "RUN", "RUN...", "MODEL", "MODEL...", "OUT")  # metavars of options that name one
+
+
+def _is_place(param: click.Parameter) -> bool:
+    """Whether a parameter names a file, a folder, a run or a model."""
+    if isinstance(param, click.Argument):
+        return param.name not in ("text", "texts")
+    return param.metavar in PLACES or param.name == "output_dir"
+
+
+def _strings(value: Any) -> list[str]:
+    return [v for v in (value if isinstance(value, (tuple, list)) else [value]) if isinstance(v, str)]
 
 
 @contextlib.contextmanager

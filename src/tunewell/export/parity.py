@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from tunewell.data.cells import Rows
+from tunewell.predict import THRESHOLD
 from tunewell.results import Record
 
 ROWS = 200
 REPEATS = 3
+SPREAD = 1e-6  # a spread below it is rounding, relative to the largest value where that is above 1
 # when a model comes without rows of its own
 SAMPLE = (
     "The meal was cold and nobody apologised.",
@@ -60,7 +62,9 @@ class Parity(Record):
     Attributes:
         rows: compared; real: whether they are the run's own test rows.
         largest: largest absolute difference of a probability (of a value, relative to its size where above 1).
-        same: share of rows with the same answer; None for values.
+        same: share of the same answers, see `agreement`; None for values.
+        off: root mean square difference of a value, in standard deviations of the source's values; None for classes.
+        several: whether rows may have several labels.
         source_rows_per_second, rows_per_second: of source and export, one row at a time and in batches of 32, one
             after the other on this machine.
     """
@@ -69,13 +73,17 @@ class Parity(Record):
     real: bool
     largest: float
     same: float | None
+    off: float | None = None
+    several: bool = False
     source_rows_per_second: dict[str, float]
     rows_per_second: dict[str, float]
 
     def lines(self) -> list[str]:
         """What to tell."""
         which = "test rows" if self.real else "sample texts"
-        same = "" if self.same is None else f", the same answer on {self.same:.1%}"
+        same = "" if self.off is None else f", {self.off:.2%} of the values' spread on average"
+        if self.same is not None:
+            same = f", {self.same:.1%} the same labels" if self.several else f", the same answer on {self.same:.1%}"
         out = [f"compared on {self.rows:,} {which}: largest difference {self.largest:.2g}{same}"]
         for size, rate in self.rows_per_second.items():
             before = self.source_rows_per_second[size]
@@ -86,23 +94,57 @@ class Parity(Record):
 Answer = Callable[[Sequence[str], Sequence[str] | None], np.ndarray]
 
 
-def compare(source: Answer, export: Answer, run: Path, *, pair: bool, classes: bool) -> Parity:
+def agreement(a: np.ndarray, b: np.ndarray, *, several: bool) -> float:
+    """Share of the same answers of two sets of probabilities (n, C).
+
+    With one label a row, the rows on which both have the same likeliest one. With several, each label of each row is
+    a decision: of those that either gives, how many both do, 2 |A and B| / (|A| + |B|) (Dice, 1945; 1 where none is
+    given). That is the same share where each row has one label, and labels that neither gives do not make it larger.
+
+    >>> a = np.array([[0.9, 0.8], [0.9, 0.1]])
+    >>> agreement(a, np.array([[0.9, 0.2], [0.9, 0.1]]), several=True)  # three labels and two, two of them shared
+    0.8
+    """
+    if not several:
+        return float((a.argmax(1) == b.argmax(1)).mean())
+    ours, theirs = a >= THRESHOLD, b >= THRESHOLD
+    given = int(ours.sum() + theirs.sum())
+    return 2 * int((ours & theirs).sum()) / given if given else 1.0
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference of values (n,), in standard deviations of the first; infinite where those are 0
+    and the others differ by more than rounding.
+
+    >>> round(apart(np.array([0.0, 2.0]), np.array([0.1, 1.9])), 12)  # 0.1 with a spread of 1
+    0.1
+    """
+    difference = float(np.sqrt(np.mean((a.astype(np.float64) - b) ** 2)))
+    spread = float(np.std(a, dtype=np.float64))
+    if spread > SPREAD * max(1.0, float(np.abs(a).max())):
+        return difference / spread
+    return 0.0 if difference <= SPREAD * max(1.0, float(np.abs(a).max())) else float("inf")
+
+
+def compare(source: Answer, export: Answer, run: Path, *, pair: bool, classes: bool, several: bool = False) -> Parity:
     """Measure an export.
 
     Args:
         source, export: texts, pairs -> probabilities (n, C) or values (n,).
         run: a run folder, whose test rows are taken when it has them.
+        classes: probabilities, not values. several: of several labels a row.
     """
     texts, pairs, real = rows_of(run, pair)
     a, b = source(texts, pairs), export(texts, pairs)
     difference = np.abs(a - b) / (1.0 if classes else np.maximum(1.0, np.abs(a)))
-    same = float((a.argmax(1) == b.argmax(1)).mean()) if classes and a.ndim == 2 else None
     before, after = speed([source, export], texts, pairs)
     return Parity(
         rows=len(texts),
         real=real,
         largest=float(difference.max()),
-        same=same,
+        same=agreement(a, b, several=several) if classes else None,
+        off=None if classes else apart(a, b),
+        several=several,
         source_rows_per_second=before,
         rows_per_second=after,
     )

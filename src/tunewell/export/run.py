@@ -19,6 +19,7 @@ from tunewell.results import Record, cannot_write, write_whole
 Form = Literal["onnx", "savedmodel", "gguf", "merged", "hub", "mlflow"]
 EXACT = 1e-4  # largest difference of a probability in fp32
 ALIKE = 0.97  # least share of the same answers in 8 bits
+SCORES_OFF = 0.1  # largest difference of scores in 8 bits, as a share of their spread: 1 % of their variance
 SHIPPED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
            "chat_template.jinja")  # fmt: skip
 WHOLE = ("gguf", "mlflow")  # forms that place all their files themselves, and need no head
@@ -143,14 +144,9 @@ def _onnx(predictor: Any, run: Path, work: Path, int8: bool, echo: Callable[[str
         (work / "fp32.onnx").unlink()
     echo("export: comparing with the source model")
     found = _compared(predictor, OnnxPredictor(work / FILE, predictor), run)
-    if int8 and found.same is not None and found.same < ALIKE:
-        raise ModelError(
-            f"8 bits give another answer on {1 - found.same:.1%} of {found.rows:,} rows",
-            where=str(run),
-            expected=f"at most {1 - ALIKE:.0%}",
-            remedy="export without --int8",
-        )
-    if not int8:
+    if int8:
+        _alike(found, run)
+    else:
         _exact(found, run)
     _describe(predictor, work)
     write_whole(work / "README.md", _usage(predictor))
@@ -224,8 +220,30 @@ def _savedmodel(predictor: Any, run: Path, work: Path, echo: Callable[[str], Non
 def _compared(predictor: Any, exported: Any, run: Path) -> Parity:
     """The model's own answers beside the export's, both before the run's calibration, which is no part of a model."""
     return compare(
-        predictor.raw_scores, exported.raw_scores, run, pair=predictor.pair, classes=not predictor.spec.regression
-    )
+        predictor.raw_scores, exported.raw_scores, run,
+        pair=predictor.pair, classes=not predictor.spec.regression, several=predictor.spec.multi_label,
+    )  # fmt: skip
+
+
+def _alike(found: Parity, run: Path) -> None:
+    """Hold 8 bits to the model's answers: labels to the same ones, scores to a small part of their spread."""
+    if found.same is not None and not found.same >= ALIKE:
+        part = f"{1 - found.same:.1%} of"
+        raise ModelError(
+            f"8 bits give other labels: {part} those given on {found.rows:,} rows differ"
+            if found.several
+            else f"8 bits give another answer on {part} {found.rows:,} rows",
+            where=str(run),
+            expected=f"at most {1 - ALIKE:.0%}",
+            remedy="export without --int8",
+        )
+    if found.off is not None and not found.off <= SCORES_OFF:
+        raise ModelError(
+            f"8 bits give scores that are off by {found.off:.0%} of their spread on {found.rows:,} rows",
+            where=str(run),
+            expected=f"at most {SCORES_OFF:.0%} (root mean square, of the standard deviation of the model's scores)",
+            remedy="export without --int8",
+        )
 
 
 def _exact(found: Parity, run: Path) -> None:

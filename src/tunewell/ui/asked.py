@@ -11,6 +11,8 @@ from tunewell.errors import RunFolderError
 from tunewell.ui.places import Place
 from tunewell.ui.scan import Entry, is_run
 
+FIELDS = 500  # of a form
+
 
 def run_at(request: Request, asked: str | None = None) -> Entry:
     """The run that an address names with `?at=`.
@@ -31,7 +33,7 @@ async def form_of(request: Request, most: int) -> dict[str, str]:
     """The fields of a form, the last of each name.
 
     Raises:
-        HTTPException: more than `most` bytes (413), or no form (415).
+        HTTPException: more than `most` bytes or FIELDS fields (413), or no form (415).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     if kind != "application/x-www-form-urlencoded":
@@ -41,4 +43,7 @@ async def form_of(request: Request, most: int) -> dict[str, str]:
         body += part
         if len(body) > most:
             raise HTTPException(413, "too large")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=500))
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FIELDS))
+    except ValueError:
+        raise HTTPException(413, f"more than {FIELDS} fields") from None

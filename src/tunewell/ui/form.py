@@ -164,7 +164,7 @@ def placed(place: Place, keys: dict[str, Any]) -> dict[str, Any]:
     out = dict(keys)
     for name in (*FILES, *PATHS, "model"):
         parts = [part.strip() for part in str(keys.get(name, "")).split(",") if part.strip()]
-        if parts and all((place.folder / part).exists() for part in parts):
+        if parts and all(_there(place.folder / part) for part in parts):
             out[name] = ",".join(str(place.at(part)) for part in parts)
     return out
 
@@ -172,16 +172,25 @@ def placed(place: Place, keys: dict[str, Any]) -> dict[str, Any]:
 def faults_of(place: Place, keys: dict[str, str]) -> list[tuple[str, str]]:
     """All that is wrong: what the recipe says, and paths that leave the folder."""
     found = [(k, f"more than {LONGEST:,} characters") for k, v in keys.items() if len(v) > LONGEST]
+    keys = {k: v for k, v in keys.items() if len(v) <= LONGEST}
     for name in (*FILES, *PATHS):
         for part in keys.get(name, "").split(","):
             if part.strip() and (said := _outside(place, part.strip())):
                 found.append((name, said))
     model = keys.get("model", "")
     local = Path(model).is_absolute() or model.startswith((".", "~")) or ".." in Path(model).parts
-    if model and (local or (place.folder / model).exists()) and (said := _outside(place, model)):
+    if model and (local or _there(place.folder / model)) and (said := _outside(place, model)):
         found.append(("model", said))
     known = {k for k, _ in found}
     return found + [(k, s) for k, s in mistakes_by_key(dict(keys)) if k not in known]
+
+
+def _there(path: Path) -> bool:
+    """Whether something is there; a name too long or too odd for a file is not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _outside(place: Place, name: str) -> str:

@@ -7,6 +7,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,9 @@ UPLOADS = "uploads"
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".xlsx")
 ENDINGS = (*TABLES, ".po", ".tmx")
 MOST = 500_000_000  # bytes of a file
+TOTAL = 20_000_000_000  # bytes of all uploads together
+SPARE = 1_000_000_000  # bytes of the disk that stay free: runs write there too
+LOOKED = 16_000_000  # bytes between two looks at what is left
 LONGEST = 80  # characters of a name
 FILES = 200  # listed at most
 SHOWN, CELL = 5, 160  # rows of a preview, characters of a cell
@@ -84,7 +88,7 @@ async def take_in(place: Place, name: str, parts: AsyncIterator[bytes], most: in
         Its place beneath uploads/.
 
     Raises:
-        DataError: another ending than a data file's, too large, or not what its ending says.
+        DataError: another ending than a data file's, too large, no room, or not what its ending says.
     """
     from starlette.concurrency import run_in_threadpool
 
@@ -96,13 +100,19 @@ async def take_in(place: Place, name: str, parts: AsyncIterator[bytes], most: in
     waiting = own_folder(place) / "incoming" / uuid4().hex
     waiting.mkdir(parents=True)
     try:
-        count = 0
+        count = looked = 0
+        _need_room(place)
         with (waiting / clean).open("wb") as file:
             async for part in parts:
                 count += len(part)
                 if count > most:
                     raise DataError("is too large", where=clean, expected=f"at most {size(most)}")
                 file.write(part)
+                if count - looked > LOOKED:
+                    looked = count
+                    file.flush()
+                    _need_room(place)
+        _need_room(place)
         await run_in_threadpool(read, waiting / clean)
         (place.folder / UPLOADS).mkdir(exist_ok=True)
         kept = free(place.folder / UPLOADS, clean)
@@ -112,6 +122,27 @@ async def take_in(place: Place, name: str, parts: AsyncIterator[bytes], most: in
         raise DataError(f"cannot be stored: {error.strerror}", where=clean, expected="free disk space") from None
     finally:
         shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _need_room(place: Place) -> None:
+    """Refuse to fill the disk, by large files or by many; what is on its way counts.
+
+    Raises:
+        DataError: with how to make room.
+    """
+    held = 0
+    for top in (place.folder / UPLOADS, place.folder / OWN / "incoming"):
+        for folder, _, names in os.walk(top):
+            for name in names:
+                with suppress(OSError):  # gone meanwhile
+                    held += os.lstat(os.path.join(folder, name)).st_size
+    remedy = f"delete those files of {place.name}/{UPLOADS} that no run needs any more"
+    if held > TOTAL:
+        raise DataError("the uploads are too large together", where=UPLOADS, expected=f"at most {size(TOTAL)}",
+                        remedy=remedy)  # fmt: skip
+    if shutil.disk_usage(place.folder).free < SPARE:
+        raise DataError("the disk is nearly full", where=place.name, expected=f"at least {size(SPARE)} free",
+                        remedy=remedy)  # fmt: skip
 
 
 def own_folder(place: Place) -> Path:
