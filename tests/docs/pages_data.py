@@ -273,6 +273,9 @@ class Maker:
                 keys |= {"generation_samples": 2, "max_new_tokens": 8, "probes": ["none"]}
             if name in ("a", "b", "c"):
                 keys |= {"seed": ord(name), "validation": "val.csv", "test": "test.csv"}
+            if name == "reviews":  # enough test rows for slices
+                self.reviews("held.csv", rows(100, seed=40))
+                keys["test"] = "held.csv"
             if name == "tweets":
                 keys["task"] = "sentiment"
             tunewell.run(progress=False, echo=lambda line: None, **{**keys, **kinds[name]})
