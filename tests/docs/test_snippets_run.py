@@ -48,6 +48,7 @@ CANNOT = {
     "explain runs/translate": "a tiny translator writes no word to explain; tests/explain/answers does",
     "explain runs/assistant": "a tiny decoder writes no word to explain; tests/explain/answers does",
     "tunewell slices runs/reviews   ": "README's run has too few test rows; that of how-to/explain.md has enough",
+    "--probe similarity --keep": "a tiny run has lost nothing that could be regained; tests/test_regain.py",
     "--private --overwrite": "uploads; tests/export/test_push.py does so to a stand-in",
     "backtranslate": "translates by packaged models of 35 MB",
     "homeassistant-ui": "tunes on 15,652 rows",
