@@ -68,7 +68,7 @@ class Maker:
             "test.csv": lambda path: self.reviews(path, rows(260)[200:230]),
             "held_out.csv": lambda path: table(path, ("text", "label"), rows(260)[200:260]),
             "train.csv": lambda path: self.reviews(path, rows(120)),
-            "news.csv": lambda path: table(path, ("text", "label"), rows(120, labels=("negative", "positive"))),
+            "news.csv": lambda path: table(path, ("text", "label"), rows(260)[:120]),
             "pool.csv": lambda path: table(path, ("review",), [(text,) for text, _ in rows(460)[260:440]]),
             "done.csv": lambda path: table(path, ("review", "label"), rows(260)[:40]),
             "big.parquet": lambda path: self.parquet(path, ("review", "stars"), rows(120)),
@@ -99,7 +99,7 @@ class Maker:
             "news_test.csv": lambda path: table(path, ("text", "topic"), rows(60, seed=14)),
             "intents.csv": lambda path: table(
                 path, ("text", "label", "domain"),
-                [(t, f"{y}{d}", f"d{d}") for d in range(6) for t, y in rows(60, seed=20 + d)],
+                [(t, y, f"d{d}") for d in range(6) for t, y in self.task(d)],
             ),
             "pool.jsonl": lambda path: self.asked(path, rows(60), kind=True),
             "few.jsonl": lambda path: self.asked(path, rows(6, seed=30), kind=True),
@@ -116,6 +116,7 @@ class Maker:
             "sequence": {
                 "news.csv": lambda p: table(p, ("text", "topic"), rows(90, seed=2)),
                 "reviews.csv": lambda p: table(p, ("body", "stars"), rows(90)),
+                "held.csv": lambda p: table(p, ("body", "stars"), rows(60, seed=40)),
                 "new.csv": lambda p: table(p, ("body",), [(t,) for t, _ in rows(10, seed=5)]),
             },
             "many-runs": {"sequence.yaml": self.sequence},
@@ -141,6 +142,10 @@ class Maker:
         import pandas as pd
 
         pd.DataFrame(body, columns=list(header)).to_parquet(path)
+
+    def task(self, i: int) -> list[tuple[str, str]]:
+        """Ninety rows of six classes, for learning from many small tasks."""
+        return [(text, f"{label}{i}{'ab'[k // 3 % 2]}") for k, (text, label) in enumerate(rows(90, seed=20 + i))]
 
     def lines(self, path: str) -> None:
         Path(path).write_text("\n".join(self.texts), encoding="utf-8")
@@ -204,7 +209,7 @@ class Maker:
         if page in ("meta", "README"):
             Path("tasks").mkdir()
             for i in range(6):
-                table(f"tasks/t{i}.csv", ("text", "label"), [(t, f"{y}{i}") for t, y in rows(90, seed=20 + i)])
+                table(f"tasks/t{i}.csv", ("text", "label"), self.task(i))
         Path("recipe.yaml").write_text(
             "train: reviews.csv\ntext: review\nlabel: stars\noutput_dir: runs/reviews\n", encoding="utf-8"
         )
@@ -213,7 +218,7 @@ class Maker:
         small = self.models["tiny_model"]
         for name in ("all-MiniLM-L6-v2", "splade-tiny", "multilingual-e5-small", "bert-base-uncased", "path/to/model",
                      "path/to/somebody-elses-model", "roberta-base", "distilroberta-base"):  # fmt: skip
-            self.link(name, self.masked() if "roberta" in name else small)
+            self.link(name, self.masked() if "roberta" in name or "splade" in name else small)
         self.link("SmolLM2-135M-Instruct", self.models["tiny_decoder"])
         self.link("Helsinki-NLP/opus-mt-en-de", self.models["tiny_t5"])
         for name in sorted(set(re.findall(r"runs/([a-z][\w-]*)", text))):
@@ -273,6 +278,9 @@ class Maker:
                 keys |= {"generation_samples": 2, "max_new_tokens": 8, "probes": ["none"]}
             if name in ("a", "b", "c"):
                 keys |= {"seed": ord(name), "validation": "val.csv", "test": "test.csv"}
+            if name == "reviews":  # enough test rows for slices
+                self.reviews("held.csv", rows(100, seed=40))
+                keys["test"] = "held.csv"
             if name == "tweets":
                 keys["task"] = "sentiment"
             tunewell.run(progress=False, echo=lambda line: None, **{**keys, **kinds[name]})

@@ -80,7 +80,7 @@ def test_a_translation_keeps_up(name: str) -> None:
 
 def test_every_page_to_learn_from_is_translated() -> None:
     """The tutorial and each how-to page; what must not be missing is told by the English pages, not by the Chinese."""
-    wanted = {"tutorial.md", *(f"how-to/{page.name}" for page in (ENGLISH / "how-to").glob("*.md"))}
+    wanted = {"tutorial.md", "choosing.md", *(f"how-to/{page.name}" for page in (ENGLISH / "how-to").glob("*.md"))}
     assert len(wanted) > 40
     assert sorted(wanted - set(PAGES)) == []
 

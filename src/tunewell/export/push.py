@@ -192,11 +192,8 @@ def _upload(folder: Path, repo_id: str, token: str | None, private: bool, files:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    network: tuple[Any, ...] = (
-        ConnectionError,
-        TimeoutError,
-        HfHubHTTPError.__bases__[0],
-    )  # the last: of the HTTP library in use
+    http: Any = HfHubHTTPError.__bases__[0]  # of the HTTP library in use
+    network: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, http)
     api = HfApi(token=token)
     try:
         made = api.create_repo(repo_id, private=private, repo_type="model", exist_ok=True)
