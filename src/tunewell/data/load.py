@@ -8,12 +8,13 @@ are mapped into memory.
 from __future__ import annotations
 
 import gzip
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tunewell import assets
-from tunewell.data import arrow, bilingual, bounds, elsewhere, hub
+from tunewell.data import annotated, arrow, bilingual, bounds, elsewhere, hub
 from tunewell.data.delimited import Delimited
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.jsonfile import JsonFile
@@ -59,6 +60,7 @@ class Loaded:
     encoding: str | None  # of text files
     notices: tuple[str, ...]
     objects: dict[str, int] = field(default_factory=dict)  # column of JSON -> first row with an object in it
+    labels: tuple[str, ...] = ()  # of an export of annotations: the columns with what was asked
 
 
 def load(path: str | Path, *, encoding: str = "auto") -> Loaded:
@@ -149,6 +151,11 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
     try:
         found_encoding = detect(opener, source, encoding)
         text = _open_text(kind, opener, found_encoding, source)
+        if (export := _export(kind, text, opener, source)) is not None:
+            rows = JsonFile(lambda: io.BytesIO(export.lines()), Encoding("utf-8"), source, lines=True)
+            dataset = arrow.build(rows.batches(), lambda: rows.schema, key, large=False, notes=dict)
+            said = (*export.notices, *rows.notices)
+            return Loaded(dataset, source, kind, found_encoding.codec, said, labels=export.labels)
 
         def text_notes() -> dict[str, object]:
             objects = getattr(text, "objects", {})
@@ -158,6 +165,14 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
     except (gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"not a gzip file, or cut short: {error}", where=source, remedy="compress it again") from None
     return Loaded(dataset, source, kind, found_encoding.codec, tuple(text.notices), getattr(text, "objects", {}))
+
+
+def _export(kind: str, text: Delimited | JsonFile, opener, source: str) -> annotated.Export | None:
+    if isinstance(text, JsonFile):
+        return annotated.read(opener, source)
+    if not annotated.is_table(text.columns):
+        return None
+    return annotated.by_annotation([row for batch in text.batches() for row in batch.to_pylist()], source)
 
 
 def _open_text(kind: str, opener, encoding: Encoding, source: str) -> Delimited | JsonFile:
