@@ -106,7 +106,9 @@ def test_exit_codes_of_the_gate(run, tmp_path):
     assert bad.exit_code == 3
     assert json.loads(bad.stdout)["checks"][0]["passed"] is False
     assert out.read_text().startswith("<?xml")
-    assert "gate: " in bad.stderr and "1 of 1 floors not met: accuracy" in bad.stderr
+    told = json.loads(bad.stderr.splitlines()[-1])
+    assert (told["exit_code"], told["error"]["kind"]) == (3, "GateError")
+    assert told["error"]["what"] == "1 of 1 floors not met: accuracy"
     for arguments, says in (
         ([str(tmp_path / "nothing"), "--keep", "0.9"], "is not a finished run"),
         ([str(run.dir), "--require", "accuracy"], "expected NAME=NUMBER"),

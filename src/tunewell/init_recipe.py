@@ -25,12 +25,15 @@ def infer(data: str, **asked: Any) -> tuple[dict[str, Any], list[str]]:
     Raises:
         DataError: the file cannot be read, or its columns cannot be told apart.
     """
+    from tunewell.data.annotated import the_label
     from tunewell.data.columns import resolve
     from tunewell.data.load import load
     from tunewell.tasks.registry import told_by_columns
 
     loaded = load(data, encoding=asked.get("encoding") or "auto")
     label = asked.get("label")
+    if not label and (only := the_label(loaded.labels, loaded.source)):
+        label = [only]
     task = asked.get("task") or "auto"
     told = task if task != "auto" else told_by_columns(loaded.dataset.column_names)
     if told in ANSWERS and not label:

@@ -5,7 +5,9 @@ The same flag makes an error a line of JSON on stderr, the last one there; see `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -45,6 +47,13 @@ def json_text(value: Any, *, indent: int | None = 1) -> str:
 def show_json(value: Any, *, indent: int | None = 1) -> None:
     """Print a value as JSON on stdout."""
     click.echo(json_text(value, indent=indent))
+
+
+@contextlib.contextmanager
+def only_json(as_json: bool) -> Iterator[None]:
+    """While others work (trackers print), what they print goes to stderr, so that stdout is JSON alone."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
 
 
 def summary_of(done: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunewell.cli.as_json import SUMMARY, json_option, show_json, summary_of
+from tunewell.cli.as_json import SUMMARY, json_option, only_json, show_json, summary_of
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options, worker_options
 
@@ -46,7 +46,8 @@ def carry_out(recipe: Recipe, *, as_json: bool = False, **workers: Any) -> None:
 
     options: dict[str, Any] = {"echo": say, "progress": show_progress(), "command": command_line()}
     try:
-        finished = run(recipe, **options, raise_on_gate=False, **workers)
+        with only_json(as_json):
+            finished = run(recipe, **options, raise_on_gate=False, **workers)
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tunewell.cli.as_json import json_option, show_json
+from tunewell.cli.as_json import json_option, only_json, show_json
 from tunewell.cli.base import Command, command_line, say, show_progress
 from tunewell.cli.options import recipe_from, recipe_options
 
@@ -29,7 +29,8 @@ def command(recipe: str | None, as_json: bool, **keys: Any) -> None:
     from tunewell.run import tune_only
 
     try:
-        folder = tune_only(checked, echo=say, progress=show_progress(), command=command_line())
+        with only_json(as_json):
+            folder = tune_only(checked, echo=say, progress=show_progress(), command=command_line())
     except KeyboardInterrupt:
         say("\nthe same command goes on from here")
         raise

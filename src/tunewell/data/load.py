@@ -8,13 +8,14 @@ are mapped into memory.
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tunewell import assets
-from tunewell.data import arrow, bilingual, bounds, elsewhere, hub
+from tunewell.data import annotated, arrow, bilingual, bounds, elsewhere, hub
 from tunewell.data.delimited import Delimited
 from tunewell.data.encoding import Encoding, detect
 from tunewell.data.jsonfile import JsonFile
@@ -56,11 +57,13 @@ class Loaded:
     """A data file's rows and what was found out on the way."""
 
     dataset: Dataset
-    source: str  # as the user named it; row i is cited as f"{source}:{i + 1}"
+    source: str  # as it may be shown, see data/secrets.py; row i is cited as f"{source}:{i + 1}"
     format: str
     encoding: str | None  # of text files
     notices: tuple[str, ...]
     objects: dict[str, int] = field(default_factory=dict)  # column of JSON -> first row with an object in it
+    labels: tuple[str, ...] = ()  # of an export of annotations: the columns with what was asked
+    file: Path | None = None  # where the rows lie here
 
 
 def load(path: str | Path, *, encoding: str = "auto") -> Loaded:
@@ -94,7 +97,8 @@ def _load(source: str, encoding: str) -> Loaded:
     if not source.strip():
         raise DataError("no data file is named", where="train", expected="a file, a `datasets` folder or a hub id")
     if elsewhere.is_elsewhere(source):
-        return _load_file(elsewhere.local(source), shown(source), encoding)
+        file = elsewhere.local(source)
+        return replace(_load_file(file, shown(source), encoding), file=file)
     file = Path(source).expanduser()
     base, split = hub.split_suffix(source)
     folder = Path(base).expanduser()
@@ -105,7 +109,7 @@ def _load(source: str, encoding: str) -> Loaded:
         dataset, notices = hub.load_folder(folder, split, source)
         return Loaded(_not_empty(dataset, source), source, "datasets folder", None, tuple(notices))
     if file.is_file():
-        return _load_file(file, source, encoding)
+        return replace(_load_file(file, source, encoding), file=file)
     if file.exists():
         raise DataError("is no ordinary file", where=source, expected="a data file")
     if (asset := assets.find(source, "data")) is not None:
@@ -151,6 +155,11 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
     try:
         found_encoding = detect(opener, source, encoding)
         text = _open_text(kind, opener, found_encoding, source)
+        if (export := _export(kind, text, opener, source)) is not None:
+            rows = JsonFile(lambda: io.BytesIO(export.lines()), Encoding("utf-8"), source, lines=True)
+            dataset = arrow.build(rows.batches(), lambda: rows.schema, key, large=False, notes=dict)
+            said = (*export.notices, *rows.notices)
+            return Loaded(dataset, source, kind, found_encoding.codec, said, labels=export.labels)
 
         def text_notes() -> dict[str, object]:
             objects = getattr(text, "objects", {})
@@ -163,12 +172,12 @@ def _load_file(file: Path, source: str, encoding: str) -> Loaded:
 
 
 def records_of(loaded: Loaded, encoding: str = "auto") -> Iterator[dict[str, Any]] | None:
-    """The records of a JSON or JSONL file as they stand in it, one for each row; None for a file of another kind.
+    """The records of a JSON or JSONL file as they stand in it, one for each row; None of any other source.
 
     In `dataset` nested values are JSON: whether a cell was an object or a text that looks like one is not told there.
     """
-    file = elsewhere.local(loaded.source) if elsewhere.is_elsewhere(loaded.source) else Path(loaded.source).expanduser()
-    if loaded.format not in ("json", "jsonl") or not file.is_file():
+    file = loaded.file
+    if file is None or loaded.format not in ("json", "jsonl") or loaded.labels:
         return None
     _, zipped = file_format(file, loaded.source)
 
@@ -178,6 +187,14 @@ def records_of(loaded: Loaded, encoding: str = "auto") -> Iterator[dict[str, Any
     text = _open_text(loaded.format, opener, detect(opener, loaded.source, encoding), loaded.source)
     assert isinstance(text, JsonFile)
     return (record for record, _ in text.records())
+
+
+def _export(kind: str, text: Delimited | JsonFile, opener, source: str) -> annotated.Export | None:
+    if isinstance(text, JsonFile):
+        return annotated.read(opener, source)
+    if not annotated.is_table(text.columns):
+        return None
+    return annotated.by_annotation([row for batch in text.batches() for row in batch.to_pylist()], source)
 
 
 def _open_text(kind: str, opener, encoding: Encoding, source: str) -> Delimited | JsonFile:

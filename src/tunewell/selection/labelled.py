@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from tunewell.data.split import text_key
 from tunewell.errors import DataError, nearest
@@ -95,15 +92,16 @@ def _one_edit(a: str, b: str) -> bool:
 
 
 def _read(path: str, text: str | None, label: str | None, encoding: str) -> tuple[list[tuple[str, str, str]], int]:
-    if (exported := _exported(path)) is not None:
-        return exported
+    from tunewell.data.annotated import the_label
     from tunewell.data.columns import TEXTS, text_column
     from tunewell.data.load import load
 
     file = load(path, encoding=encoding)
     names = list(file.dataset.column_names)
-    label_column = label or next(
-        (n for n in ("label", "labels", "choice", "sentiment", "category") if n in names), None
+    label_column = (
+        label
+        or the_label(file.labels, file.source)
+        or next((n for n in ("label", "labels", "choice", "sentiment", "category") if n in names), None)
     )
     if label_column is None or label_column not in names:
         raise DataError(
@@ -128,73 +126,9 @@ def _read(path: str, text: str | None, label: str | None, encoding: str) -> tupl
         if given is None or not str(given).strip():
             empty += 1
             continue
+        if isinstance(given, list):
+            if len(given) != 1:
+                raise DataError(f"{len(given)} labels", where=where, expected="one choice a text")
+            given = given[0]
         rows.append((where, words, str(given).strip()))
     return rows, empty
-
-
-def _exported(path: str) -> tuple[list[tuple[str, str, str]], int] | None:
-    """Rows of a Label Studio (JSON) or Argilla (JSON, JSONL) export; None for any other file."""
-    if Path(path).suffix not in (".json", ".jsonl") or not Path(path).is_file():
-        return None
-    try:
-        content = Path(path).read_text(encoding="utf-8-sig")
-        items = (
-            json.loads(content)
-            if content.lstrip()[:1] == "["
-            else [json.loads(x) for x in content.split("\n") if x.strip()]
-        )
-    except (ValueError, OSError):
-        return None
-    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
-        return None
-    if all("data" in item and ("annotations" in item or "completions" in item) for item in items):
-        read = _label_studio
-    elif all("fields" in item for item in items):
-        read = _argilla
-    else:
-        return None
-    rows, empty = [], 0
-    for i, item in enumerate(items, 1):
-        words, given = read(item, f"{path}:{i}")
-        if given is None:
-            empty += 1
-        else:
-            rows.append((f"{path}:{i}", words, given))
-    return rows, empty
-
-
-def _label_studio(item: dict[str, Any], where: str) -> tuple[str, str | None]:
-    """The text and the last annotation that was not skipped."""
-    words = _text_of(item["data"], where)
-    for annotation in reversed(item.get("annotations") or item.get("completions") or []):
-        if annotation.get("was_cancelled"):
-            continue
-        for result in annotation.get("result") or []:
-            choices = (result.get("value") or {}).get("choices")
-            if choices:
-                if len(choices) > 1:
-                    raise DataError(f"{len(choices)} labels", where=where, expected="one choice a text")
-                return words, str(choices[0]).strip()
-    return words, None
-
-
-def _argilla(item: dict[str, Any], where: str) -> tuple[str, str | None]:
-    """The text and the majority of submitted responses."""
-    words = _text_of(item["fields"], where)
-    responses = item.get("responses") or {}
-    values: Counter[str] = Counter()
-    for answers in responses.values() if isinstance(responses, dict) else [responses]:
-        for answer in answers or []:
-            value = answer.get("value") if isinstance(answer, dict) else answer
-            if isinstance(answer, dict) and answer.get("status") not in (None, "submitted"):
-                continue
-            if isinstance(value, str) and value.strip():
-                values[value.strip()] += 1
-    return words, values.most_common(1)[0][0] if values else None
-
-
-def _text_of(fields: Any, where: str) -> str:
-    texts = {k: v for k, v in fields.items() if isinstance(v, str) and v.strip()} if isinstance(fields, dict) else {}
-    if not texts:
-        raise DataError("no text", where=where, expected="a field with the text that was labelled")
-    return texts.get("text") or max(texts.values(), key=len)

@@ -157,6 +157,7 @@ def choose_task(recipe: Recipe) -> str:
 
 def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda line: None) -> Prepared:
     """`prepare` for classes and scores."""
+    from tunewell.data.annotated import the_label
     from tunewell.data.columns import canonical, refuse_objects, resolve
     from tunewell.data.load import load
     from tunewell.data.split import check_labels
@@ -176,6 +177,8 @@ def prepare_labelled(recipe: Recipe, *, echo: Callable[[str], None] = lambda lin
         if getattr(recipe, name):
             loaded[name] = load(getattr(recipe, name), encoding=recipe.encoding)
     label = tuple(recipe.label) if recipe.label else None
+    if not label and (asked := the_label(loaded["train"].labels, loaded["train"].source)):
+        label = (asked,)
     columns = resolve(
         loaded["train"].dataset,
         text=recipe.text,

@@ -154,6 +154,7 @@ def tune(
     from tunewell.train.rates import fixed_rate, head_factors, peak_rate
     from tunewell.train.stop import StopInOrder
     from tunewell.train.strategy_calls import finish
+    from tunewell.train.trackers import tracked
     from tunewell.train.trainer import TunewellTrainer
     from tunewell.train.vocabulary import only_used_rows
 
@@ -347,8 +348,9 @@ def tune(
     trainer.remove_callback(PrinterCallback)
     if resume is not None:
         echo(f"tune: continuing from {resume.name}")
+    beside = tracked(recipe.report_to)
     try:
-        with warnings.catch_warnings(), stop.listening(), processes.reachable(), closed_on_error(exchange):
+        with warnings.catch_warnings(), stop.listening(), processes.reachable(), closed_on_error(exchange), beside:
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
