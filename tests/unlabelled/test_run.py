@@ -310,6 +310,44 @@ def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, asked, objective, 
     assert all((whole[k] == again[k]).all() for k in whole)
 
 
+@pytest.mark.parametrize(("model", "asked"), [("tiny_model", "simcse"), ("masked", "mlm"), ("tiny_model", "tsdae")])
+def test_a_pretraining_stopped_within_a_pass_goes_on(keys, tmp_path, model, asked, request, monkeypatch):
+    """By Ctrl-C, which leaves a checkpoint where it was: the text that was collated ahead is read as it would have."""
+    import os
+    import signal
+
+    from tunewell.recipe_file import load_recipe
+    from tunewell.stages.job import Job
+    from tunewell.train.trainer import TunewellTrainer
+    from tunewell.unlabelled.pretraining import pretrain
+
+    more = {"model": str(request.getfixturevalue(model)), "unlabelled_epochs": 2, "unlabelled_pretraining": asked}
+    recipe = load_recipe(None, **{k: v for k, v in (keys | more).items() if k not in ("echo", "progress")})
+    step = TunewellTrainer.training_step
+    at: list[int] = []
+
+    def stopping(self, *arguments, **options):
+        if self.state.global_step == self.state.max_steps // 2 + 1 and not at:
+            at.append(self.state.global_step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments, **options)
+
+    with Job(recipe, output_dir=None, progress=False) as job:
+        assert job.pool is not None
+        texts = job.pool.texts * 6
+        whole, about = pretrain(job, texts, tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(TunewellTrainer, "training_step", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(job, texts, tmp_path / "stopped")
+        lines: list[str] = []
+        job.echo = lines.append
+        again, _ = pretrain(job, texts, tmp_path / "stopped")
+    assert about["steps"] // 2 < at[0] + 1 < about["steps"]
+    assert any(f"continuing from checkpoint-{at[0] + 1}" in line for line in lines), lines
+    assert all((whole[k] == again[k]).all() for k in whole)
+
+
 def test_masked_words_are_learned_where_there_is_a_head(keys, tmp_path, masked, let_through):
     """A base model with its head is pretrained by masked words, and tuning begins from those weights."""
     let_through("pretraining")
