@@ -214,6 +214,20 @@ def test_stopped_in_the_middle_of_consistency(keys, tmp_path, monkeypatch, more)
     assert again.unlabelled.methods[0].about == whole.unlabelled.methods[0].about
 
 
+def test_what_consistency_counted_is_of_this_tuning(keys, tmp_path):
+    """Another weight in the same folder is another tuning, which has looked at no text of the pool."""
+    keys |= {"unlabelled_methods": "consistency", "output_dir": str(tmp_path / "run")}
+    first = tunewell.run(**keys).unlabelled
+    assert first is not None and 0 <= first.methods[0].about["counted"] <= 1
+    other = tunewell.run(**keys, unlabelled_weight=0.0, unlabelled_tsa="linear").unlabelled
+    assert other is not None and "counted" not in other.methods[0].about
+    assert other.methods[0].about["tsa"] == "linear" and 0 <= other.methods[0].about["rows_counted"] <= 1
+    again = tunewell.run(**keys, unlabelled_weight=0.0, unlabelled_tsa="linear").unlabelled
+    assert again is not None and again.methods[0].about == other.methods[0].about
+    plain = tunewell.run(**keys, unlabelled_weight=0.0).unlabelled
+    assert plain is not None and plain.methods[0].about == {}
+
+
 def test_without_validation_rows_by_cross_validation(keys, tmp_path, let_through):
     let_through("propagation")
     keys |= {"validation_size": 0, "unlabelled_methods": "propagation"}
