@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import tunewell
 from tunewell.cli import app
 from tunewell.rank import Ranking
-from tunewell.rank.fisher import answer_loss, fisher, head_of, neuron_fisher, recording
+from tunewell.rank.fisher import fisher, head_of, heads_of, mixed, neuron_fisher, recording, roots
 from tunewell.rank.scores import cosine, task_distance, textemb
 
 QUIET: dict[str, Any] = {"echo": lambda line: None, "progress": False, "bf16": False}
@@ -35,6 +35,8 @@ def test_task_distance_by_hand() -> None:
     assert task_distance(a, 7 * a) == pytest.approx(0.0)  # surer answers, the same neurons
     assert task_distance(np.array([2.0, 0.0]), np.array([0.0, 5.0])) == pytest.approx(1.0)
     assert task_distance(np.array([1.0, 3.0, 0.0]), np.array([3.0, 1.0, 0.0])) == pytest.approx(0.4)
+    none = np.zeros(2)
+    assert task_distance(none, none) is None and task_distance(a, none) is None and task_distance(none, a) is None
 
 
 def test_the_information_of_neurons_is_that_of_their_weights() -> None:
@@ -52,48 +54,113 @@ def test_the_information_of_neurons_is_that_of_their_weights() -> None:
     assert neuron_fisher(x, torch.stack(outs)).tolist() == pytest.approx(squares.tolist(), rel=1e-5)
 
 
-def test_answers_are_drawn_from_the_model() -> None:
-    """The squared gradient of −log p(y) by the logits is in expectation p (1 − p), for classes and for labels."""
-    logits = torch.tensor([[0.0, 1.5, -1.0]])
-    for kind, p in (("single-label", logits.softmax(-1)), ("multi-label", logits.sigmoid())):
-        many = logits.repeat(40_000, 1).requires_grad_()
-        answer_loss(many, kind, torch.Generator().manual_seed(0)).backward()  # type: ignore[arg-type]
-        assert many.grad is not None
-        found = many.grad.square().mean(0)
-        assert found.tolist() == pytest.approx((p * (1 - p))[0].tolist(), abs=0.005)
-    value = torch.tensor([[3.0]], requires_grad=True)
-    answer_loss(value, "regression", torch.Generator()).backward()
-    assert value.grad is not None
-    assert value.grad.item() == 1.0  # of a Gaussian of unit variance the information is 1
+def test_the_expectation_over_answers_by_hand() -> None:
+    """Σ r rᵀ is the covariance of the answers: diag(p) − p pᵀ of a class, diag(p (1 − p)) of labels, 1 of a value."""
+    logits = torch.tensor([[0.0, 1.5, -1.0], [8.0, 0.0, 0.0]])
+    p, s = logits.softmax(-1), logits.sigmoid()
+    wanted = {
+        "single-label": torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1),
+        "multi-label": torch.diag_embed(s * (1 - s)),
+    }
+    for kind, covariance in wanted.items():
+        r = roots(logits, kind)  # type: ignore[arg-type]
+        torch.testing.assert_close(r @ r.transpose(1, 2), covariance, atol=1e-6, rtol=1e-4)
+    assert roots(torch.tensor([[3.0]]), "regression").tolist() == [[[1.0]]]  # a Gaussian of unit variance
 
 
-def test_fisher_of_a_task_by_brute_force(tiny_model: Path) -> None:
-    """Scores, where nothing is drawn: the gradient of each text's answer by each weight, squared, over weights and
-    texts. Padding says nothing, though texts of several lengths go through together."""
+def test_random_signs_have_the_same_expectation() -> None:
+    """Of more columns than passes; with as many or fewer nothing is drawn."""
+    draws = torch.Generator().manual_seed(0)
+    columns = torch.randn(2, 3, 5, generator=draws)
+    assert mixed(columns, draws, most=5) is columns
+    few = torch.stack([m @ m.transpose(1, 2) for m in (mixed(columns, draws, most=2) for _ in range(4000))])
+    torch.testing.assert_close(few.mean(0), columns @ columns.transpose(1, 2), atol=0.35, rtol=0.03)
+    assert mixed(columns, draws, most=2).shape == (2, 3, 2)
+
+
+def test_each_half_is_read_with_a_head_of_the_other() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(41, 4)), np.arange(41) % 3
+    half, w, b, kind = heads_of(x, y, 3, 1)
+    assert kind == "single-label" and w.shape == (2, 4, 3) and b.shape == (2, 3)
+    for label in range(3):
+        assert abs(int((half[y == label] == 0).sum()) - int((half[y == label] == 1).sum())) <= 1
+    for k in range(2):
+        own, bias, _ = head_of(x[half != k], y[half != k], 3, 1)
+        np.testing.assert_allclose(w[k], own, rtol=1e-5)
+        np.testing.assert_allclose(b[k], bias, rtol=1e-5)
+    assert set(heads_of(x[:3], y[:3], 3, 1)[0].tolist()) == {0}  # too few for halves
+
+
+TEXTS = ["the crew was lovely", "rude", "the meal was cold and late and the crew was rude", "it was fine today", "sad"]
+TARGETS = {
+    "regression": np.array([3.0, 0.5, 0.0, 2.0, 1.0]),
+    "single-label": np.array([2, 0, 0, 1, 0]),
+    "multi-label": np.array([[1, 0], [0, 1], [1, 1], [0, 0], [0, 1]]),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_fisher_of_a_task_by_brute_force(kind: str, tiny_model: Path) -> None:
+    """For each text and each answer that it can have: p(y) times the squared gradient of log p(y) by each weight.
+    Padding says nothing, though texts of several lengths go through together."""
+    import itertools
+
     from tunewell.models.embed import mean_pool
     from tunewell.models.load import load_encoder
 
     encoder = load_encoder(str(tiny_model))
-    model, tokenizer = encoder.model, encoder.tokenizer
-    texts = ["the crew was lovely", "rude", "the meal was cold and late and the crew was rude", "it was fine today"]
-    values = np.array([3.0, 0.5, 0.0, 2.0])
-    vectors, found = fisher(
-        model, tokenizer, texts, None, values, outputs=1, max_length=64, seed=1
-    )  # fmt: skip
+    model, tokenizer, targets = encoder.model, encoder.tokenizer, TARGETS[kind]
+    outputs = {"regression": 1, "single-label": 3, "multi-label": 2}[kind]
+    vectors, found = fisher(model, tokenizer, TEXTS, None, targets, outputs=outputs, max_length=64, seed=1)
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    w, b, kind = head_of(vectors, values, 1, 1)
-    assert kind == "regression"
+    half, w, b, own = heads_of(vectors, targets, outputs, 1)
+    assert own == kind
     layers = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "pooler" not in n]
-    weight, bias = torch.tensor(w, dtype=torch.float32), torch.tensor(b, dtype=torch.float32)
     squares = [torch.zeros(m.out_features) for m in layers]
-    for text in texts:
+    for text, k in zip(TEXTS, half, strict=True):
         batch = tokenizer([text], return_tensors="pt")
-        pooled = mean_pool(model(**batch).last_hidden_state, batch["attention_mask"])
-        gradients = torch.autograd.grad((pooled @ weight + bias).sum(), [m.weight for m in layers])
-        squares = [s + g.square().mean(1) / len(texts) for s, g in zip(squares, gradients, strict=True)]
+        logits = (mean_pool(model(**batch).last_hidden_state, batch["attention_mask"]) @ w[k] + b[k])[0]
+        if kind == "regression":
+            answers = [(torch.tensor(1.0), logits.sum())]
+        elif kind == "single-label":
+            answers = [(p, log) for p, log in zip(logits.softmax(-1), logits.log_softmax(-1), strict=True)]
+        else:
+            sides = torch.stack([-logits, logits])  # labels 0 and 1
+            many = [
+                sum(sides[y, c].sigmoid().log() for c, y in enumerate(a)) for a in itertools.product((0, 1), repeat=2)
+            ]
+            answers = [(log.exp(), log) for log in many]
+        for p, log in answers:
+            gradients = torch.autograd.grad(log, [m.weight for m in layers], retain_graph=True)
+            squares = [
+                s + p.detach() * g.square().mean(1) / len(TEXTS) for s, g in zip(squares, gradients, strict=True)
+            ]
     by_hand = torch.cat(squares).numpy()
     assert len(found) == 2 * (4 * 32 + 64 + 32)
     assert found == pytest.approx(by_hand, rel=1e-3, abs=1e-6 * float(by_hand.max()))
+
+
+def test_halves_of_a_task_are_nearer_than_two_tasks(tiny_model: Path, make_reviews: Any) -> None:
+    """The mood of reviews, and whether a seat is among what they are of; the same texts, other labels."""
+    from tunewell.models.load import load_encoder
+
+    encoder = load_encoder(str(tiny_model))
+    rows = make_reviews(240)
+    found: dict[str, np.ndarray] = {}
+    for half, some in (("a", rows[:120]), ("b", rows[120:])):
+        texts = [text for text, _ in some]
+        labels = {
+            "mood": np.array([label == "positive" for _, label in some], dtype=np.int64),
+            "seat": np.array(["seat" in text or "room" in text for text in texts], dtype=np.int64),
+        }
+        for task, y in labels.items():
+            found[task + half] = fisher(
+                encoder.model, encoder.tokenizer, texts, None, y, outputs=2, max_length=64, seed=1
+            )[1]  # fmt: skip
+    same = [task_distance(found[t + "a"], found[t + "b"]) for t in ("mood", "seat")]
+    other = [task_distance(found["mood" + a], found["seat" + b]) for a in "ab" for b in "ab"]
+    assert max(same) < min(other)  # type: ignore[type-var]
 
 
 def test_the_head_reads_what_the_probe_reads() -> None:
@@ -122,6 +189,25 @@ def test_nothing_stays_hooked_after_an_error(tiny_model: Path) -> None:
         broken()
     assert not any(m._forward_hooks for m in model.modules())
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", None])
+def test_a_damaged_embedding_in_the_cache_is_made_again(
+    damage: bytes | None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunewell.rank.near import Rows, embedded
+    from tunewell.recipe_file import load_recipe
+    from tunewell.tasks import TaskSpec
+
+    monkeypatch.setattr("tunewell.cache.cache_folder", lambda *parts: tmp_path.joinpath(*parts))
+    (tmp_path / "rank").mkdir()
+    spec = TaskSpec("text-classification", labels=("a", "b", "c"))
+    task, recipe = Rows(spec, TEXTS, None, TARGETS["single-label"]), load_recipe(None, train="a.csv")
+    first = embedded(task, str(tiny_model), recipe, [], fresh=False)
+    (kept,) = (tmp_path / "rank").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-40] if damage is None else damage)
+    again = embedded(task, str(tiny_model), recipe, [], fresh=False)
+    np.testing.assert_array_equal(first.fisher, again.fisher)
 
 
 # ---------------------------------------------------------------- beside past runs

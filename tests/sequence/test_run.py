@@ -215,11 +215,21 @@ def test_joint_with_a_temperature(go, tasks, tmp_path):
     assert not torch.allclose(*weights)
 
 
-def test_separate_tasks_side_by_side_are_the_same_bits(go, tmp_path):
+@pytest.mark.parametrize("afresh", [False, True])
+def test_separate_tasks_side_by_side_are_the_same_bits(go, tmp_path, monkeypatch, afresh):
     """Workers tune ahead; what is measured afterwards is the same, and nothing is tuned twice."""
     alone = go(strategy="separate", num_train_epochs=1, output_dir=str(tmp_path / "alone"))
     said: list[str] = []
-    many = go(strategy="separate", num_train_epochs=1, output_dir=str(tmp_path / "many"), jobs=2, echo=said.append)
+    import tunewell.stages.tune as stage
+
+    here: list[str] = []  # tuned by this process, and not by a worker
+    tuned_in = stage.tuned_in
+    monkeypatch.setattr(stage, "tuned_in", lambda job, place: (here.append(str(place)), tuned_in(job, place))[1])
+    over = {"overwrite_output_dir": True} if afresh else {}
+    many = go(
+        strategy="separate", num_train_epochs=1, output_dir=str(tmp_path / "many"), jobs=2, echo=said.append, **over
+    )
+    assert here == []
     assert sum("tuned in" in line for line in said) == 3 and not any("] tune: " in line for line in said)
     assert many.summary.matrix == alone.summary.matrix
     weights = "models/{}/model/model.safetensors"

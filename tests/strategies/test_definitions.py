@@ -10,6 +10,7 @@ import torch
 
 from tunewell.strategies import ema, ewc, freezing, l2sp, lines, lpft, mas, quadratic, recadam, sam, swa
 from tunewell.strategies.layers import depths, head_depth, shared
+from tunewell.strategies.llrd import LayerwiseRates
 
 
 @pytest.fixture
@@ -74,6 +75,14 @@ def test_a_head_without_weights_of_its_own_is_above_the_layers(tied):
     assert head_depth(tied) == 3
     assert max(depths(tied).values()) == 2
     assert {name for name, _ in shared(tied)} == set(depths(tied)), "the last layer is no head"
+
+
+def test_rates_by_layer_of_a_model_without_a_head(tied):
+    """As with one: half for the last of two layers, a quarter for the first, an eighth for the embeddings."""
+    factors = LayerwiseRates({"llrd_decay": 0.5}).rate_factors(tied)
+    assert factors["model.layers.1.mlp.up_proj.weight"] == 0.5
+    assert factors["model.layers.0.mlp.up_proj.weight"] == 0.25
+    assert factors["model.embed_tokens.weight"] == 0.125
 
 
 @pytest.mark.parametrize(("mode", "untouched"), [("last_1", ("embed", "layers.0")), ("last_2", ("embed",))])

@@ -142,6 +142,25 @@ def test_the_tuner_learns_from_what_was_taken_and_from_the_originals(keys, stub,
     assert "surely" not in table and table.count(" was ") == 2
     assert all("surely" not in s["reference"] for s in json.loads((done.dir / "samples.json").read_text())["rows"])
 
+    from tunewell.errors import RunFolderError
+    from tunewell.explain.influence.answers.index import _key
+    from tunewell.explain.influence.answers.rows import read_answer_rows
+
+    traced = read_answer_rows(done.dir)  # influence is of the answers that were learned
+    assert traced.dataset["label"][:] == expected and traced.rows.tolist() == list(range(1, 26))
+    assert [json.loads(m)[-1]["content"] for m in traced.dataset["messages"]] == expected
+    key, written = _key(traced), (done.dir / ROWS).read_bytes()
+    (done.dir / ROWS).write_text("".join(json.dumps({**e, "taken": False}) + "\n" for e in entries(done.dir)))
+    assert _key(read_answer_rows(done.dir)) != key
+    for damage in (
+        written[: len(written) // 2],
+        written + written.split(b"\n")[0].replace(b'"row": 1,', b'"row": 99,'),
+    ):
+        (done.dir / ROWS).write_bytes(damage)
+        with pytest.raises(RunFolderError, match="are missing or are not those of its rows"):
+            read_answer_rows(done.dir)
+    (done.dir / ROWS).write_bytes(written)
+
     found = entries(done.dir)
     assert [e["row"] for e in found] == list(range(1, 26)) and {e["source"] for e in found} == {keys["train"]}
     for row, entry in zip(train, found, strict=True):

@@ -214,6 +214,20 @@ def test_stopped_in_the_middle_of_consistency(keys, tmp_path, monkeypatch, more)
     assert again.unlabelled.methods[0].about == whole.unlabelled.methods[0].about
 
 
+def test_what_consistency_counted_is_of_this_tuning(keys, tmp_path):
+    """Another weight in the same folder is another tuning, which has looked at no text of the pool."""
+    keys |= {"unlabelled_methods": "consistency", "output_dir": str(tmp_path / "run")}
+    first = tunewell.run(**keys).unlabelled
+    assert first is not None and 0 <= first.methods[0].about["counted"] <= 1
+    other = tunewell.run(**keys, unlabelled_weight=0.0, unlabelled_tsa="linear").unlabelled
+    assert other is not None and "counted" not in other.methods[0].about
+    assert other.methods[0].about["tsa"] == "linear" and 0 <= other.methods[0].about["rows_counted"] <= 1
+    again = tunewell.run(**keys, unlabelled_weight=0.0, unlabelled_tsa="linear").unlabelled
+    assert again is not None and again.methods[0].about == other.methods[0].about
+    plain = tunewell.run(**keys, unlabelled_weight=0.0).unlabelled
+    assert plain is not None and plain.methods[0].about == {}
+
+
 def test_without_validation_rows_by_cross_validation(keys, tmp_path, let_through):
     let_through("propagation")
     keys |= {"validation_size": 0, "unlabelled_methods": "propagation"}
@@ -307,6 +321,44 @@ def test_a_stopped_pretraining_goes_on(keys, tmp_path, model, asked, objective, 
         again, _ = pretrain(job, job.pool.texts * 3, tmp_path / "stopped")
     assert any("continuing from checkpoint-" in line for line in lines)
     assert about["objective"] == objective
+    assert all((whole[k] == again[k]).all() for k in whole)
+
+
+@pytest.mark.parametrize(("model", "asked"), [("tiny_model", "simcse"), ("masked", "mlm"), ("tiny_model", "tsdae")])
+def test_a_pretraining_stopped_within_a_pass_goes_on(keys, tmp_path, model, asked, request, monkeypatch):
+    """By Ctrl-C, which leaves a checkpoint where it was: the text that was collated ahead is read as it would have."""
+    import os
+    import signal
+
+    from tunewell.recipe_file import load_recipe
+    from tunewell.stages.job import Job
+    from tunewell.train.trainer import TunewellTrainer
+    from tunewell.unlabelled.pretraining import pretrain
+
+    more = {"model": str(request.getfixturevalue(model)), "unlabelled_epochs": 2, "unlabelled_pretraining": asked}
+    recipe = load_recipe(None, **{k: v for k, v in (keys | more).items() if k not in ("echo", "progress")})
+    step = TunewellTrainer.training_step
+    at: list[int] = []
+
+    def stopping(self, *arguments, **options):
+        if self.state.global_step == self.state.max_steps // 2 + 1 and not at:
+            at.append(self.state.global_step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments, **options)
+
+    with Job(recipe, output_dir=None, progress=False) as job:
+        assert job.pool is not None
+        texts = job.pool.texts * 6
+        whole, about = pretrain(job, texts, tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(TunewellTrainer, "training_step", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(job, texts, tmp_path / "stopped")
+        lines: list[str] = []
+        job.echo = lines.append
+        again, _ = pretrain(job, texts, tmp_path / "stopped")
+    assert about["steps"] // 2 < at[0] + 1 < about["steps"]
+    assert any(f"continuing from checkpoint-{at[0] + 1}" in line for line in lines), lines
     assert all((whole[k] == again[k]).all() for k in whole)
 
 

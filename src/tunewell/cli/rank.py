@@ -178,7 +178,8 @@ def ranking_table(ranking: Ranking) -> str:
     if ranking.embedded_by is not None:
         near = (
             "Near is a run whose `texts` are near 1 (cosine of mean embeddings) and whose `task` is near 0 "
-            f"(Task2Vec's distance), by {ranking.embedded_by}; the order does not go by them."
+            f"(Task2Vec's distance), beside those of the other runs, by {ranking.embedded_by}; the order does not go "
+            "by them."
         )
         parts.append(textwrap.fill(printable(near), WIDTH))
     best = ranking.best

@@ -79,7 +79,9 @@ def compare(
     n = len(sample.rows)
     echo(f"rank: {len(wanted)} candidates on {n:,} of {sample.of_rows:,} training rows, seed {recipe.seed}")
     found: list[Ranked] = []
-    machine = (workers.ray if workers.ray not in (None, LOCAL) else platform.node(), threads)
+    machine: tuple[Any, ...] = (workers.ray if workers.ray not in (None, LOCAL) else platform.node(), threads)
+    if not workers.here:
+        machine = (*machine, workers.jobs)  # what stands beside one slows it
     measuring = _measured(wanted, sample, recipe, machine, workers, rows, fresh=fresh, progress=progress, echo=echo)
     with closing(measuring):
         for name, one, cached in measuring:

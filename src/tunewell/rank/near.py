@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 ROWS = 256  # of a task that are read
 MAX_LENGTH = 128  # tokens of a text
-MADE = 1  # raised when an embedding's definition changes, so that older ones in the cache are not taken
+MADE = 2  # raised when an embedding's definition changes, so that older ones in the cache are not taken
 TEXTS, TASK = "textemb_cosine", "task2vec_distance"  # names among a candidate's scores
 
 
@@ -68,7 +69,8 @@ def nearness(
     echo: Callable[[str], None] = lambda line: None,
 ) -> tuple[tuple[Ranked, ...], str | None]:
     """The candidates, those of past runs with `textemb_cosine` and `task2vec_distance` to the new task among their
-    scores; and the encoder that read the tasks: the base model of most of these runs.
+    scores; and the encoder that read the tasks: the base model of most of these runs. Two tasks of which one says
+    nothing of the encoder (a single row, a single class) have no distance.
 
     A run whose rows cannot be read again has neither, and the reason is told. None where no run has.
 
@@ -106,7 +108,7 @@ def _scored(one: Ranked, here: Embedded, there: Embedded | None) -> Ranked:
     if there is None:
         return one
     near = {TEXTS: cosine(here.text, there.text), TASK: task_distance(here.fisher, there.fisher)}
-    return replace(one, scores={**one.scores, **near})
+    return replace(one, scores={**one.scores, **{k: v for k, v in near.items() if v is not None}})
 
 
 def rows_of(run: Path) -> Rows:
@@ -150,9 +152,9 @@ def embedded(task: Rows, by: str, recipe: Recipe, model: list[Any], *, fresh: bo
     place = cache_folder("rank", f"task-{key}.npz")
     if not fresh and place.is_file():
         try:
-            with np.load(place, allow_pickle=False) as kept:
+            with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 return Embedded(kept["text"], kept["fisher"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # damaged: made again
     if not model:
         model.append(load_encoder(by, trust_remote_code=recipe.trust_remote_code))

@@ -97,7 +97,8 @@ class Spec:
         values = {k: getattr(task, k) for k in ("train", "validation", "test", "text", "text_pair", "label")}
         keys = {**self.recipe, **{k: v for k, v in values.items() if v is not None}}
         keys = {"metric": "accuracy", "task": "text-classification", **keys, "strategy": general or ["plain"]}
-        return Recipe(**{k: v for k, v in keys.items() if k != "keep"})
+        # the folder is that of the whole: tasks lie below it, and what a worker has tuned there is not to be removed
+        return Recipe(**{k: v for k, v in keys.items() if k not in ("keep", "output_dir", "overwrite_output_dir")})
 
     def settings(self) -> dict[str, Any]:
         """All that decides a result, defaults applied; tasks apart."""

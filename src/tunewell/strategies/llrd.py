@@ -18,8 +18,8 @@ class LayerwiseRates:
         self.decay = float(options["llrd_decay"])
 
     def rate_factors(self, model: Any) -> dict[str, float]:
-        from tunewell.strategies.layers import depths
+        from tunewell.strategies.layers import depths, head_depth
 
         places = depths(model)
-        head = max(places.values())
+        head = head_depth(model)  # above the last layer also where it is the embeddings and has no place of its own
         return {name: self.decay ** (head - place) for name, place in places.items()}

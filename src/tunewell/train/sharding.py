@@ -258,11 +258,11 @@ def gathered(tensor: Any) -> torch.Tensor:
 
 
 def whole_state(state: Mapping[str, Any]) -> Weights:
-    """Tensors by name, brought together; those in parts at process 0 alone."""
+    """Tensors by name, brought together, at process 0; nothing at the others. To be called by all."""
     out: Weights = {}
     for name, tensor in state.items():
         full = gathered(tensor)
-        if processes.rank() == 0 or full is tensor:
+        if processes.rank() == 0:
             out[name] = full
     return out
 

@@ -180,8 +180,8 @@ def decoder_config(config: Any) -> Any:
 
 
 class Shortened:
-    """Collates texts for TSDAE; what is left out of a text is drawn anew each time that it comes, see `Reading.rng`: a
-    resumed run goes on as an uninterrupted one would.
+    """Collates texts for TSDAE; what is left out of a text is drawn anew in each pass, see `Reading.rng`: a resumed run
+    goes on as an uninterrupted one would.
     """
 
     def __init__(self, collate: Any, tokenizer: Any, seed: int, reading: Reading) -> None:

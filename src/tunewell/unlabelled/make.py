@@ -111,19 +111,28 @@ def consistency(job: Job, prefix: str, teacher: Made) -> Made:
     child.hooks = [*job.hooks, hook]
     how = (threshold, recipe.unlabelled_weight, recipe.unlabelled_consistency, recipe.unlabelled_tsa)
     child.more = (*job.more, "consistency", pool.fingerprint, *how)
+    path, key = _cache(job, child.candidate, "json"), child.keys.tune
+    if _noted(path).get("key") != key:
+        path.unlink(missing_ok=True)  # of another tuning in this folder
     training = tune(child)
-    path = _cache(job, child.candidate, "json")
+    about: dict[str, Any] = {"form": recipe.unlabelled_consistency}
     if hook.seen:
         level = hook.running.level if threshold is None else threshold
-        about: dict[str, Any] = {
-            "counted": hook.counted / hook.seen,
-            "threshold": level,
-            "form": recipe.unlabelled_consistency,
-        }
-        if hook.rows_seen:
-            about |= {"tsa": hook.tsa, "rows_counted": hook.rows_counted / hook.rows_seen}
-        write_whole(path, json.dumps(about))
-    return Made(child, training, about=json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+        about |= {"counted": hook.counted / hook.seen, "threshold": level}
+    if hook.rows_seen:
+        about |= {"tsa": hook.tsa, "rows_counted": hook.rows_counted / hook.rows_seen}
+    if hook.seen or hook.rows_seen:
+        write_whole(path, json.dumps({"key": key, "about": about}))
+    return Made(child, training, about=_noted(path).get("about", {}))
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What a tuning has left about itself; nothing where the file is missing or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 MAKERS: dict[str, Callable[[Job, str, Made], Made]] = {

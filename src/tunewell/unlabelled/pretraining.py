@@ -36,29 +36,32 @@ MAX_LENGTH = 128  # tokens of a text that are read
 
 
 class Reading:
-    """What the loop takes for a strategy: no embedding row may be left out, and how often each text was read.
+    """What the loop takes for a strategy: no embedding row may be left out, and which pass over the texts it is.
 
     Attributes:
-        times: (n,) int64.
+        epoch: the pass, from 0. It says how often a text has come, which counting at collation would not: batches are
+            collated ahead, so that a checkpoint within a pass would count one that is not learned yet.
     """
 
     name, title, paper, more_rows = "pretraining", "Pretraining on the task's texts", "Gururangan et al., 2020", True
 
-    def __init__(self, texts: int) -> None:
-        self.times = np.zeros(texts, dtype=np.int64)
+    def __init__(self) -> None:
+        self.epoch = 0
 
     def rng(self, seed: int, place: int) -> np.random.Generator:
-        """What is drawn for a text that comes once more: by the seed, its place and how often it has come."""
-        self.times[place] += 1
-        return np.random.default_rng([seed, place, int(self.times[place])])
+        """What is drawn for a text that comes in this pass."""
+        return np.random.default_rng([seed, place, self.epoch + 1])
 
-    def state(self) -> dict[str, torch.Tensor]:
-        import torch
 
-        return {"times": torch.from_numpy(self.times.copy())}
+def passes_of(reading: Reading) -> Any:
+    """A callback that tells a reading which pass begins."""
+    from transformers import TrainerCallback
 
-    def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        self.times[:] = state["times"].numpy()
+    class Passes(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            reading.epoch = int((state.epoch or 0) + 1e-3)  # a resumed pass begins at a fraction
+
+    return Passes()
 
 
 def simcse_loss(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -115,8 +118,8 @@ class Twice:
 
 
 class Hidden:
-    """Collates texts for masked words; what is hidden of a text is drawn anew each time that it comes, by the seed, its
-    place and how often it has come: a resumed run goes on as an uninterrupted one would.
+    """Collates texts for masked words; what is hidden of a text is drawn anew in each pass, by the seed, its place and
+    the pass: a resumed run goes on as an uninterrupted one would.
     """
 
     def __init__(self, collate: Any, tokenizer: Any, seed: int, reading: Reading) -> None:
@@ -251,7 +254,7 @@ def pretrain(job: Job, texts: list[str], folder: Path) -> tuple[dict[str, torch.
     encoded = encode_rows(rows, job.spec, tokenizer, length, None)
     collate: Any = Collator(tokenizer.pad_token_id or 0, float_labels=False, padding_side=tokenizer.padding_side)
     loss: Callable[[Any, Any], Any]
-    reading = Reading(len(texts))
+    reading = Reading()
     if objective == "mlm":
         encoded = encoded.add_column("place", list(range(len(encoded))))
         collate, loss = Hidden(collate, tokenizer, recipe.seed, reading), _of_logits
@@ -278,6 +281,7 @@ def pretrain(job: Job, texts: list[str], folder: Path) -> tuple[dict[str, torch.
         targets=np.empty(0),
         validate=None,
         strategies=[reading],
+        callbacks=(passes_of(reading),),
         folder=folder,
         echo=job.echo,
         progress=job.progress,

@@ -173,5 +173,5 @@ def _take(job: Job, moment: Path, parts: Sequence[_Part], title: str) -> None:
         sketch = Sketch(weights.sizes, seed=SEED)
         for part in parts:
             if not part.whole:
-                pulls = Pulls(writer, weights, sketch, settings if part.adam else None)
+                pulls = Pulls(writer, weights, sketch, settings if part.adam else None, plain=not part.adam)
                 part.make(pulls, echo=job.echo, progress=job.progress, title=title)

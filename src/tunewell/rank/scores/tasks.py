@@ -27,8 +27,9 @@ def textemb(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors, np.float64).mean(axis=0)
 
 
-def task_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Task2Vec's symmetric distance: 0 (the same neurons, in the same proportion) to 1 (no neuron in common).
+def task_distance(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Task2Vec's symmetric distance: 0 (the same neurons, in the same proportion) to 1 (no neuron in common); None
+    where a task needs no neuron at all, as one of a single class does.
 
     Neurons that neither task needs say nothing and are left out.
 
@@ -36,6 +37,8 @@ def task_distance(a: np.ndarray, b: np.ndarray) -> float:
         a, b: (D,) Fisher information of two tasks, ≥ 0.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if not a.any() or not b.any():
+        return None
     total = a + b
     seen = total > 0
     return 1 - cosine(a[seen] / total[seen], b[seen] / total[seen])

@@ -29,12 +29,13 @@ class Pull:
     """One row.
 
     Attributes:
-        plain: (k,) projected gradient of the loss. adam: (k,) projected direction of Adam's step; None without moments.
+        plain: (k,) projected gradient of the loss; None where it was not asked for.
+        adam: (k,) projected direction of Adam's step; None without moments.
         features: (H,) mean of the last hidden states that the answer is read from.
         loss: mean nats a token. tokens: of the answer.
     """
 
-    plain: np.ndarray
+    plain: np.ndarray | None
     adam: np.ndarray | None
     features: np.ndarray
     loss: float
@@ -69,14 +70,18 @@ class Pulls:
     Args:
         writer: whose model is in evaluation mode. weights: see `weights.weights_of`, entered.
         sketch: the projection; None gives whole gradients (P,). moments: Adam's settings, where `weights` has moments.
+        plain: whether the gradient itself is wanted; without moments it is.
     """
 
-    def __init__(self, writer: Writer, weights: Weights, sketch: Sketch | None, moments: Moments | None = None) -> None:
+    def __init__(
+        self, writer: Writer, weights: Weights, sketch: Sketch | None, moments: Moments | None = None, *,
+        plain: bool = True,
+    ) -> None:  # fmt: skip
         from tunewell.tasks.generation.head import plain_head
 
         self.writer, self.weights, self.sketch = writer, weights, sketch
         self.moments = moments if weights.moments else None
-        self.plain = plain_head(writer.model)
+        self.plain, self.wanted = plain_head(writer.model), plain or self.moments is None
 
     def of(self, row: Encoded) -> Pull:
         """One row; nothing but the chosen weights gets a gradient, and that only for the moment.
@@ -88,7 +93,7 @@ class Pulls:
 
         loss, tokens, hidden = self._loss(row)
         found = torch.autograd.grad(loss, self.weights.tensors, allow_unused=True, materialize_grads=True)
-        plain = self._projected(list(found))
+        plain = self._projected(list(found)) if self.wanted else None
         adam = None
         if self.moments is not None:
             pairs = zip(found, self.weights.moments, strict=True)

@@ -24,6 +24,7 @@ from tunewell.explain.influence.answers.weights import ADAPTERS, weights_of
 from tunewell.explain.influence.index import FOLDER, Echo, done_before, file_hash_of, is_whole
 from tunewell.folder import RunFolder, file_hash, fingerprint
 from tunewell.results import write_whole
+from tunewell.strategies import SDFT
 from tunewell.train.trace import FILE, Adapters
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def query(rows: AnswerRows, writer: Writer, encoded: Sequence[Encoded]) -> Answe
         pulls = Pulls(writer, weights, Sketch(weights.sizes, seed=SEED))
         found = [pulls.of(e) for e in encoded]
     return AnswerQuery(
-        np.stack([f.plain for f in found]),
+        np.stack([f.plain for f in found if f.plain is not None]),
         np.stack([f.features for f in found]),
         np.array([f.loss for f in found]),
     )
@@ -141,7 +142,9 @@ def _key(rows: AnswerRows) -> str:
     adapters = rows.run / "train" / FILE
     traced = file_hash(adapters) if adapters.is_file() else ""
     hashes = [file_hash(w) for w in weights]
-    return fingerprint("answers", FORMAT, SIZE, BLOCKS, SEED, hashes, traced, rows.rows.tolist(), file_hash_of(rows))
+    about = (FORMAT, SIZE, BLOCKS, SEED, hashes, traced, rows.rows.tolist(), file_hash_of(rows))
+    rewritten = (fingerprint(rows.dataset["messages"][:]),) if SDFT in rows.recipe.strategies else ()
+    return fingerprint("answers", *about, *rewritten)
 
 
 def _open(rows: AnswerRows, folder: Path) -> AnswerIndex:
@@ -164,9 +167,10 @@ def _open(rows: AnswerRows, folder: Path) -> AnswerIndex:
 
 def put(arrays: dict[str, np.ndarray], i: int, pull: Pull) -> None:
     """A row into its place."""
-    arrays["norms"][i] = np.linalg.norm(pull.plain)
-    if "plain" in arrays:
-        arrays["plain"][i] = unit(pull.plain)
+    if pull.plain is not None:
+        arrays["norms"][i] = np.linalg.norm(pull.plain)
+        if "plain" in arrays:
+            arrays["plain"][i] = unit(pull.plain)
     if "adam" in arrays and pull.adam is not None:
         arrays["adam"][i] = unit(pull.adam)
     if "features" in arrays:

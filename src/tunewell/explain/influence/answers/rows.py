@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.errors import DataError, ModelError
+from tunewell.errors import DataError, ModelError, RunFolderError
+from tunewell.strategies import SDFT
 from tunewell.tasks.spec import WRITING
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def read_answer_rows(run: str | Path, train: str | None = None) -> AnswerRows:
         run: a finished run of text-generation or translation. train: where its training file is now, if moved.
 
     Raises:
-        RunFolderError: not a finished run. DataError: the file is gone or has changed. ModelError: another task.
+        RunFolderError: not a finished run, or one of `sdft` whose answers are not at hand. DataError: the file is gone
+            or has changed. ModelError: another task.
     """
     from datasets import Dataset
 
@@ -101,4 +103,31 @@ def read_answer_rows(run: str | Path, train: str | None = None) -> AnswerRows:
         made, _, _ = conversations(file, recipe)
     dataset = Dataset.from_list(made)
     split = splits_of(np.asarray(dataset["row"]), division)
+    if SDFT in recipe.strategies:
+        dataset = _as_learned(dataset, np.flatnonzero(split == "train"), run)
     return AnswerRows(run, recipe, dataset, split, file.source, described)
+
+
+def _as_learned(dataset: Dataset, train: np.ndarray, run: Path) -> Dataset:
+    """The rows of a run with `sdft`: those for training with the answers that it learned in place of the file's."""
+    from datasets import concatenate_datasets
+
+    from tunewell.stages.rewrite import ROWS, with_answers
+
+    path = run / ROWS
+    try:
+        by = {e["row"]: e for e in map(json.loads, filter(None, path.read_text(encoding="utf-8").split("\n")))}
+        entries = [by.pop(row) for row in np.asarray(dataset["row"])[train].tolist()]
+    except (OSError, ValueError, KeyError, TypeError):
+        by, entries = {"none": {}}, []
+    if by:
+        raise RunFolderError(
+            "the answers that this run has learned, those of `sdft`, are missing or are not those of its rows",
+            where=str(path),
+            expected="the file that the run has written",
+            remedy=f"tunewell run {run / 'recipe.yaml'} makes it again",
+        )
+    learned = with_answers(dataset.select(train), entries)
+    others = np.setdiff1d(np.arange(len(dataset)), train)
+    both = concatenate_datasets([learned, dataset.select(others)])
+    return both.select(np.argsort(np.concatenate([train, others]), kind="stable"))
