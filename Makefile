@@ -37,7 +37,7 @@ test: lint types
 	$(BIN)/pytest
 
 test-all: lint types
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz,notebooks,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser,fuzz,notebooks,ray]'
 	$(BIN)/pytest -m ''
 
 # make test-tensorflow   the optional framework, in an environment of its own (4 GB), so that no other test depends on it
