@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +15,32 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*/[\w.\-]+$")
+_SUFFIXED = re.compile(r"(.{2,}):([\w.\-]+(?:\[\d*:\d*\])?)")
 _DATA_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
 REACH_SECONDS = 5.0
 
 
 def split_suffix(path: str) -> tuple[str, str | None]:
-    """`folder:test` and `owner/name:test` name a split.
+    """`folder:test` and `owner/name:test` name a split, `owner/name:train[:5000]` the rows of one.
 
-    >>> split_suffix("data/reviews:test"), split_suffix("data/reviews")
-    (('data/reviews', 'test'), ('data/reviews', None))
+    >>> split_suffix("data/reviews:test"), split_suffix("data/reviews"), split_suffix("me/reviews:train[100:200]")
+    (('data/reviews', 'test'), ('data/reviews', None), ('me/reviews', 'train[100:200]'))
     """
-    base, colon, split = path.rpartition(":")
-    if colon and len(base) > 1 and re.fullmatch(r"[\w.\-]+", split):
-        return base, split
-    return path, None
+    found = _SUFFIXED.fullmatch(path)
+    return (found[1], found[2]) if found else (path, None)
+
+
+def slice_of(split: str | None) -> tuple[str | None, slice]:
+    """The split's own name, and which of its rows: from the first row to before the last, counted from 0.
+
+    >>> slice_of("train[100:200]"), slice_of("train"), slice_of("test[:5]")
+    (('train', slice(100, 200, None)), ('train', slice(0, None, None)), ('test', slice(0, 5, None)))
+    """
+    if split is None or "[" not in split:
+        return split, slice(0, None)
+    name, _, rows = split.rstrip("]").partition("[")
+    first, _, last = rows.partition(":")
+    return name, slice(int(first or 0), int(last) if last else None)
 
 
 def is_hub_id(path: str) -> bool:
@@ -44,6 +57,7 @@ def load_folder(folder: Path, split: str | None, source: str) -> tuple[Dataset, 
     """
     from datasets import load_from_disk
 
+    _refuse_empty(split, source)
     if not ((folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()):
         raise _not_a_data_folder(folder, source)
     try:
@@ -68,6 +82,7 @@ def load_hub(name: str, split: str | None, source: str) -> tuple[Dataset, list[s
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    _refuse_empty(split, source)
     try:
         HfApi().dataset_info(name, timeout=REACH_SECONDS)
     except GatedRepoError:
@@ -84,6 +99,8 @@ def load_hub(name: str, split: str | None, source: str) -> tuple[Dataset, list[s
     except Exception:  # offline mode, or whatever the HTTP library of this hub version raises
         return _from_cache(name, split, source)
     try:
+        if slice_of(split)[1].stop is not None:
+            return _streamed(name, split, source)
         return _one_split(load_dataset(name), split, source)
     except DataError:
         raise
@@ -92,6 +109,19 @@ def load_hub(name: str, split: str | None, source: str) -> tuple[Dataset, list[s
             f"the hub data set cannot be loaded: {_first_line(error)}", where=source,
             remedy="download its files (`hf download --repo-type dataset`) and give one of them",
         ) from None  # fmt: skip
+
+
+def _streamed(name: str, split: str | None, source: str) -> tuple[Dataset, list[str]]:
+    """Some rows of a split, read one after the other: what stands behind them is not fetched."""
+    from datasets import Dataset, get_dataset_split_names, load_dataset
+
+    asked, rows = slice_of(split)
+    names = get_dataset_split_names(name)
+    if asked not in names:
+        raise _no_split(asked, names, source)
+    stream = load_dataset(name, split=asked, streaming=True)
+    taken = list(islice(stream, rows.start, rows.stop))
+    return Dataset.from_list(taken, features=stream.features), []
 
 
 def _from_cache(name: str, split: str | None, source: str) -> tuple[Dataset, list[str]]:
@@ -126,23 +156,41 @@ def offline() -> Iterator[None]:
 
 
 def _one_split(loaded: Any, split: str | None, source: str) -> tuple[Dataset, list[str]]:
+    asked, rows = slice_of(split)
     if not isinstance(loaded, dict):
-        if split is not None:
-            raise DataError(f"has no splits, so no `{split}`", where=source, remedy="leave out what follows the colon")
+        if asked is not None:
+            raise DataError(f"has no splits, so no `{asked}`", where=source, remedy="leave out what follows the colon")
         return loaded, []
     names = list(loaded)
-    chosen = split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
+    chosen = asked or ("train" if "train" in names else names[0] if len(names) == 1 else None)
     if chosen not in names:
-        raise DataError(
-            f"has no split `{chosen}`" if chosen else "holds several splits",
-            where=source,
-            expected="one of " + ", ".join(names),
-            remedy=nearest(chosen or "", names) or f"name one, such as {split_suffix(source)[0]}:{names[0]}",
-        )
+        raise _no_split(chosen, names, source)
     others = [n for n in names if n != chosen]
-    if split is None and others:
-        return loaded[chosen], [f"{source}: split `{chosen}` taken; it also holds {', '.join(others)}"]
-    return loaded[chosen], []
+    notices = (
+        [f"{source}: split `{chosen}` taken; it also holds {', '.join(others)}"] if split is None and others else []
+    )
+    found = loaded[chosen]
+    return found if rows == slice(0, None) else found.select(range(*rows.indices(len(found)))), notices
+
+
+def _no_split(chosen: str | None, names: list[str], source: str) -> DataError:
+    return DataError(
+        f"has no split `{chosen}`" if chosen else "holds several splits",
+        where=source,
+        expected="one of " + ", ".join(names),
+        remedy=nearest(chosen or "", names) or f"name one, such as {split_suffix(source)[0]}:{names[0]}",
+    )
+
+
+def _refuse_empty(split: str | None, source: str) -> None:
+    rows = slice_of(split)[1]
+    if rows.stop is not None and rows.stop <= rows.start:
+        raise DataError(
+            f"rows {rows.start} to {rows.stop} are none",
+            where=source,
+            expected="a first row and a later last one, counted from 0",
+            remedy=f"{split_suffix(source)[0]}:train[:5000] for the first 5,000",
+        )
 
 
 def _not_a_data_folder(folder: Path, source: str) -> DataError:
