@@ -91,6 +91,38 @@ def test_the_box(tuned):
     assert client.post("/try?at=a", data={"text": "x" * 300_000}).status_code == 413
 
 
+def test_what_would_turn_it_and_the_rows_behind_it(tiny_model, make_reviews, save_csv, tmp_path):
+    """Rows where the run's index is there; before, and where the training file is gone, the rest stands alone."""
+    import tunewell
+    from tunewell.explain.counterfactual.search import counterfactuals
+    from tunewell.explain.influence.attribute import Influence
+
+    text = "the crew was awful and the seat was broken"
+    folder = tmp_path / "runs"
+    train = save_csv(tmp_path / "reviews.csv", make_reviews(80))
+    run = tunewell.run(
+        train=str(train), model=str(tiny_model), probes="none", explain=0, num_train_epochs=1, bf16=False, threads=1,
+        output_dir=str(folder / "a"), echo=lambda line: None, progress=False,
+    )  # fmt: skip
+    asked = {"text": text, "explain": "1"}
+    client = session(folder)
+    first = unescape(client.post("/try?at=a", data=asked).text)
+    assert f"tunewell influence {run.dir}" in first
+    (turned,) = counterfactuals(run.predictor, [text], most=3, rows=400)
+    assert (WORDS["en"]["x_without"] if turned.without else WORDS["en"]["x_stays"]) in first
+    (wanted,) = Influence(run.dir).explain([text])
+    then = unescape(client.post("/try?at=a", data=asked).text)
+    assert "tunewell influence" not in then
+    for row in (*wanted.supports, *wanted.opposes):
+        assert f'<td class="n">{row.score:+.2f}</td><td>{row.label}</td><td dir="auto">{row.text}</td>' in then
+    assert "x_behind" not in then and WORDS["en"]["x_behind"] in then
+    assert WORDS["en"]["x_behind"] not in client.post("/try?at=a", data={"text": text, "explain": ""}).text
+    train.unlink()
+    alone = unescape(session(folder).post("/try?at=a", data=asked).text)
+    assert WORDS["en"]["x_title"] in alone
+    assert WORDS["en"]["x_behind"] not in alone
+
+
 # ---------------------------------------------------------------- curves
 
 

@@ -137,7 +137,7 @@ async def answer(request: Request) -> Response:
             found = desk.ask(*about, task=given.get("task", ""), explain=bool(given.get("explain")))
         except TunewellError as error:
             return HTMLResponse(fragment(request, "answer.html", fault=error, a=None), 400)
-        return HTMLResponse(fragment(request, "answer.html", fault=None, a=found))
+        return HTMLResponse(fragment(request, "answer.html", fault=None, a=found, at=entry.path))
 
     return await run_in_threadpool(ask)
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewell.errors import DataError, ModelError
+from tunewell.errors import DataError, ModelError, TunewellError
 from tunewell.ui.scan import Entry
 
 LONGEST = 20_000  # characters of a text
 SHOWN = 12  # labels with their probabilities
 BUDGET = 4.0  # seconds that choosing a method of explanation may take
+TURNING_WORDS, TURNING_ROWS = 3, 400  # taken out, and texts read for it, at most
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Answer:
 
     Attributes:
         said: label, labels, value or text. bars: (label, probability), the likeliest first. rest: labels left out.
-        explanation: an `Explanation`, where one was asked for.
+        explanation: an `Explanation`, where one was asked for; then also turned, a `Counterfactual` of a class's
+            answer, and behind, an `Attribution` to training rows, where the run's index of them is there.
+        unindexed: the index could be there and is not.
     """
 
     said: Any
@@ -30,6 +33,9 @@ class Answer:
     rest: int
     seconds: float
     explanation: Any = None
+    turned: Any = None
+    behind: Any = None
+    unindexed: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Desk:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._held: tuple[Any, Any] | None = None  # what it is, and the predictor
+        self._traced: tuple[Any, Any] | None = None  # the same, and its `Influence`
 
     def ask(self, entry: Entry, text: str, pair: str | None, *, task: str = "", explain: bool = False) -> Answer:
         """One answer.
@@ -85,20 +92,45 @@ class Desk:
             started = time.perf_counter()
             found = predictor.predict_batch([text], pairs)[0]
             seconds = time.perf_counter() - started
-            explanation = None
+            more: dict[str, Any] = {}
             if explain:
                 if not kind.explains or not hasattr(predictor, "need_head"):
                     raise ModelError("its answers cannot be explained", where=entry.name, expected="classes or scores")
-                from tunewell.explain.texts import explain_texts
-
-                explanation = explain_texts(predictor, [text], pairs, budget=BUDGET)[0]
+                more = self._why(entry, predictor, text, pairs)
         bars = sorted((found.get("probabilities") or {}).items(), key=lambda p: -p[1])
-        return Answer(found["prediction"], bars[:SHOWN], max(0, len(bars) - SHOWN), seconds, explanation)
+        return Answer(found["prediction"], bars[:SHOWN], max(0, len(bars) - SHOWN), seconds, **more)
+
+    def _why(self, entry: Entry, predictor: Any, text: str, pairs: list[str] | None) -> dict[str, Any]:
+        """The words that decided, the fewest without which it would be another answer, and the training rows."""
+        from tunewell.explain.counterfactual.search import counterfactuals
+        from tunewell.explain.texts import explain_texts
+
+        out: dict[str, Any] = {"explanation": explain_texts(predictor, [text], pairs, budget=BUDGET)[0]}
+        if not predictor.spec.regression:
+            out["turned"] = counterfactuals(predictor, [text], pairs, most=TURNING_WORDS, rows=TURNING_ROWS)[0]
+        if entry.kind == "sequence":
+            return out
+        from tunewell.explain.influence.attribute import Influence
+        from tunewell.explain.influence.index import is_built
+
+        try:
+            what = (entry.path, _weights(entry.path))
+            if self._traced is None or self._traced[0] != what:
+                self._traced = None
+                self._traced = (what, Influence(entry.path))
+            traced = self._traced[1]
+            if is_built(traced.file):
+                out["behind"] = traced.explain([text], pairs)[0]
+            else:
+                out["unindexed"] = True
+        except TunewellError:  # the training file is gone, or the head is none that can be traced
+            self._traced = None
+        return out
 
     def _predictor(self, entry: Entry, task: str) -> Any:
         what = (entry.path, task, _weights(entry.path))
         if self._held is None or self._held[0] != what:
-            self._held = None  # the old one goes before the new one comes
+            self._held = self._traced = None  # the old one goes before the new one comes
             from tunewell.predict import load_predictor
 
             try:

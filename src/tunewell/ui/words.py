@@ -125,6 +125,10 @@ BOTH: dict[str, tuple[str, str]] = {
     "t_empty": ("no answer", "没有答案"),
     "t_rest": ("and {n} labels more, each less likely", "另有 {n} 个可能性更低的标签"),
     "t_took": ("answered in {ms} ms", "用时 {ms} 毫秒"),
+    "t_unindexed": (
+        "The training rows behind an answer stand here once the run has been asked for them:",
+        "向该运行询问过一次之后，这里会列出答案背后的训练行：",
+    ),
     "t_busy": ("working …", "计算中…"),
     "t_note": (
         "The first answer loads the model; one model is in memory at a time. Nothing leaves this machine.",
