@@ -176,6 +176,10 @@ def test_files_inside_runs_and_links_are_not_offered(folder, tmp_path):
     (folder / "a" / "steps.json").write_text("{}", encoding="utf-8")
     (folder / "a" / "predictions.csv").write_bytes(CSV)
     (folder / "own.csv").write_bytes(CSV)
+    for name in ("export.json", "MLmodel", "tokenizer.json"):
+        (folder / f"out-{name}" / "data").mkdir(parents=True)
+        (folder / f"out-{name}" / name).write_text("{}", encoding="utf-8")
+        (folder / f"out-{name}" / "data" / "example.json").write_text("[]", encoding="utf-8")
     assert [f.name for f in data_files(Place(folder))] == ["own.csv"]
     assert free(folder, "own.csv").name == "own-2.csv"
     client = session(folder)

@@ -47,10 +47,15 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A short number for an axis."""
+    """A short number for an axis.
+
+    >>> number(0.00015), number(1e-4), number(2.5e6), number(0.82)
+    ('1.5e-04', '1e-04', '2.5e+06', '0.82')
+    """
     if value == 0:
         return "0"
-    return f"{value:.0e}" if abs(value) < 1e-3 or abs(value) >= 1e6 else f"{value:,.4g}"
+    small_or_large = abs(value) < 1e-3 or abs(value) >= 1e6
+    return f"{value:.1e}".replace(".0e", "e") if small_or_large else f"{value:,.4g}"
 
 
 def _svg(height: float, body: Sequence[str], title: str, width: int = WIDTH) -> str:

@@ -196,12 +196,16 @@ def _cell(value: Any) -> str:
     return cut(text, CELL)
 
 
+OF_MODELS = ("export.json", "tokenizer.json", "MLmodel")  # what lies beside them is no data
+
+
 def data_files(place: Place, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
-    """Data files beneath the folder, not those inside runs, the newest first; links are left out."""
+    """Data files beneath the folder, the newest first; links and what is in runs, models and exports are left out."""
     out: list[tuple[float, Path]] = []
     for folder, inner, names in os.walk(place.folder):
         path = Path(folder)
-        if is_run(path) or len(path.relative_to(place.folder).parts) > 4:
+        a_model = path != place.folder and any(name in names for name in OF_MODELS)
+        if is_run(path) or a_model or len(path.relative_to(place.folder).parts) > 4:
             inner.clear()
             continue
         inner[:] = [n for n in inner if not n.startswith(".")]
