@@ -91,10 +91,10 @@ class Service:
         served = self._model(asked.model)
         texts, pairs = asked.texts, asked.text_pairs
         try:
-            served.predictor.need_pairs(texts, pairs, "text_pairs")
+            served.need(texts, pairs)
         except TunewellError as error:
             raise refusal_of(422, error) from None
-        full = [i for i, text in enumerate(texts) if text.strip()]
+        full = [i for i, text in enumerate(texts) if served.whole(text, pairs[i] if pairs is not None else None)]
         answers: list[dict[str, Any]] = [{"prediction": None} for _ in texts]
         if full:
             try:
@@ -106,14 +106,18 @@ class Service:
                 raise _full(error) from None
             except TimeoutError:
                 raise _late(self.limits.timeout) from None
-            for i, found in zip(full, served.answers(scores, asked.top_k, asked.probabilities), strict=True):
+            try:
+                told = served.answers(scores, asked.top_k, asked.probabilities)
+            except TunewellError as error:
+                raise refusal_of(422, error) from None
+            for i, found in zip(full, told, strict=True):
                 answers[i] = found
         return _json({"model": served.name, "version": served.version, "predictions": answers})
 
     async def explain(self, request: Request) -> Response:
         """The words behind answers, with their faithfulness. One request at a time, beside /predict."""
         asked = _parse(schema.ExplainRequest, await request.body())
-        served = self._model(asked.model)
+        served = self._headed(asked.model)
         found = await self._ask(self.why.explain(served, asked, self.limits.timeout))
         return _json({"model": served.name, "version": served.version, "explanations": found})
 
@@ -126,7 +130,7 @@ class Service:
                 remedy="start the service with TUNEWELL_API_KEY, or bound to 127.0.0.1",
             )
         asked = _parse(schema.InfluenceRequest, await request.body())
-        served = self._model(asked.model)
+        served = self._headed(asked.model)
         found = await self._ask(self.why.influence(served, asked, self.limits.timeout))
         return _json({"model": served.name, "version": served.version, "attributions": found})
 
@@ -146,6 +150,18 @@ class Service:
             return self.models.get(name)
         except ModelError as error:
             raise refusal_of(404, error) from None
+
+    def _headed(self, name: str | None) -> Any:
+        served = self._model(name)
+        if not served.headed:
+            raise Refusal(
+                422,
+                "its answers are no classes and no scores of a head",
+                where=served.name,
+                expected="a model with a head for classes or scores",
+                remedy="`tunewell explain` and `tunewell influence` on the run itself",
+            )
+        return served
 
     async def list_models(self) -> Response:
         """The models by name; the first is the default."""

@@ -164,6 +164,8 @@ class Batcher:
         batch: dict[_Job, list[int]] = {}
         room, others = self.rows, deque[_Job]()
         kind = self._jobs[0].kind if self._jobs else None
+        if kind is not None and kind[0].most is not None:
+            room = min(room, kind[0].most)
         while self._jobs and room:
             job = self._jobs.popleft()
             if job.kind != kind:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tunewell.errors import ModelError, TunewellError, nearest
 from tunewell.folder import file_hash
-from tunewell.predict import THRESHOLD, Predictor, decide
+from tunewell.predict import THRESHOLD, Predictor, decide, load_predictor, read_task
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 CLOSE = 0.1  # gap of two probabilities, or distance from a threshold, below which bf16 does not decide
@@ -38,6 +38,28 @@ class Served:
     version: str
     fast: Any = None  # the model with its weights in bfloat16, so that they are not converted for every batch
     loaded: float = field(default_factory=time.time)
+
+    @property
+    def most(self) -> int | None:
+        """Texts a batch at the most; None for as many as the service takes."""
+        return None
+
+    @property
+    def headed(self) -> bool:
+        """Whether answers are those of a head, whose words and training rows can be told here."""
+        return True
+
+    def need(self, texts: Sequence[str], pairs: Sequence[str] | None) -> None:
+        """Make sure that a request can be answered, before it shares a batch with others.
+
+        Raises:
+            DataError: second texts missing, too many or too few.
+        """
+        self.predictor.need_pairs(texts, pairs, "text_pairs")
+
+    def whole(self, text: str, pair: str | None) -> bool:
+        """Whether there is anything to answer; else the prediction is null."""
+        return bool(text.strip())
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[list[int]]]:
         """Token ids of texts, as `tunewell predict` makes them."""
@@ -109,13 +131,21 @@ def close_calls(scores: np.ndarray, multi_label: bool) -> np.ndarray:
 
 
 def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 64) -> Served:
-    """Load and warm a model.
+    """Load and warm a model; one that writes is not warmed.
 
     Raises:
-        ModelError: no such folder, a run without a model, not a classifier or regressor.
+        ModelError: no such folder, a run without a model, or one that cannot predict.
     """
-    predictor = Predictor.load(Path(path), batch_size=batch_size)
-    predictor.need_head(str(path))
+    predictor = load_predictor(Path(path), batch_size=batch_size)
+    if not isinstance(predictor, Predictor) or predictor.scorer is not None:
+        from tunewell.serving.told import Told
+
+        kind = str(((read_task(Path(path)) or {}).get("spec") or {}).get("name", ""))
+        kind = kind or ("question-answering" if hasattr(predictor, "find") else "text-generation")
+        told = Told(name, Path(path), predictor, version_of(predictor.source), kind=kind)
+        if told.most is None:
+            predictor.predict_batch(list(WARM_TEXTS), list(WARM_TEXTS) if predictor.pair else None)
+        return told
     fast = copy.deepcopy(predictor.model).bfloat16() if bf16 and not predictor.spec.regression else None
     served = Served(name, Path(path), predictor, version_of(predictor.source), fast)
     for texts in (*([text] for text in WARM_TEXTS), list(WARM_TEXTS) * 8):

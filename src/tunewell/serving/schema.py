@@ -24,10 +24,15 @@ class PredictRequest(BaseModel):
 
     texts: list[str] = Field(min_length=1, description="The texts; one without words gets a null prediction.")
     text_pairs: list[str] | None = Field(
-        None, min_length=1, description="Second texts, one for each text, for a model of pairs."
+        None,
+        min_length=1,
+        description="Second texts, one for each text: for a model of pairs, the contexts of questions, the inputs of "
+        "instructions.",
     )
     model: str | None = Field(None, description="Name of the model; the first one when missing. See /models.")
-    top_k: int | None = Field(None, ge=1, description="Probabilities of so many labels only, the likeliest first.")
+    top_k: int | None = Field(
+        None, ge=1, description="Probabilities of so many labels, or answers in a context, the likeliest first."
+    )
     probabilities: bool = Field(True, description="Whether to give the probabilities of the labels.")
 
 
@@ -35,9 +40,16 @@ class Prediction(BaseModel):
     """The answer to one text."""
 
     prediction: str | list[str] | float | None = Field(
-        description="The label; a list of labels (several labels a text); a number (regression); null without a text."
+        description="The label; a list of labels (several labels a text); a number (regression); the answer found in a "
+        "context, empty for none, or written; null without a text."
     )
     probabilities: dict[str, float] | None = Field(None, description="By label; not for regression.")
+    probability: float | None = Field(None, description="Of an answer found in a context.")
+    start: int | None = Field(None, description="Its first character there.")
+    end: int | None = Field(None, description="The character behind it.")
+    nbest: list[dict[str, Any]] | None = Field(
+        None, description="The `top_k` likeliest answers in a context (1), each with text, probability, start and end."
+    )
 
 
 class PredictResponse(BaseModel):
