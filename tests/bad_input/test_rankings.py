@@ -49,7 +49,7 @@ def test_auto_among_the_candidates(rank: Callable) -> None:
 
 
 def test_an_empty_name(rank: Callable) -> None:
-    rank(models=[""], says="a model's name is empty")
+    rank(models=[""], says="`--models` is empty")
 
 
 @pytest.mark.parametrize("rows", [0, -3, 5])
