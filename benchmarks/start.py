@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ def rows(kind: str, n: int) -> dict[str, float]:
     """Read `n` rows, add answers that cost nothing, write them: rows a second and peak memory of this process."""
     from tunewell.data.rows import open_rows
     from tunewell.data.write_rows import Columns, RowWriter
+    from tunewell.memory import peak_memory_mb
 
     answer = {"prediction": "yes", "probabilities": {"no": 0.25, "yes": 0.75}}
     with tempfile.TemporaryDirectory() as folder:
@@ -52,8 +52,7 @@ def rows(kind: str, n: int) -> dict[str, float]:
                 for chunk in opened:
                     writer.write(chunk, [answer] * len(chunk.texts("text")))
         seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
-    return {"rows": n, "rows_per_second": round(n / seconds), "peak_memory_mb": round(peak)}
+    return {"rows": n, "rows_per_second": round(n / seconds), "peak_memory_mb": round(peak_memory_mb())}
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewell import processes
-from tunewell.data.secrets import shown_name
+from tunewell.data.secrets import stem_of
 from tunewell.errors import GateError, ModelError, RunFolderError
 from tunewell.recipe import Recipe
 from tunewell.recipe_file import load_recipe
@@ -243,7 +243,7 @@ def load_run(path: str | Path) -> Run:
 
 def default_output_dir(recipe: Recipe) -> str:
     """runs/<name of the training file>."""
-    stem = shown_name(recipe.train or "run").split(".")[0] or "run"
+    stem = stem_of(recipe.train or "run") or "run"
     return str(Path("runs") / stem)
 
 

@@ -6,7 +6,6 @@ import http.server
 import random
 import socket
 import sqlite3
-import threading
 from pathlib import Path
 
 import pytest
@@ -136,7 +135,7 @@ def test_a_missing_driver_is_named_as_it_is_installed(url, package):
 
 
 @pytest.fixture
-def broken_site():
+def broken_site(serving):
     """A server that answers with the status that the path names."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
@@ -148,11 +147,7 @@ def broken_site():
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    return serving(Answer)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

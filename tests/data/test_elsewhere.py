@@ -7,7 +7,6 @@ import functools
 import http.server
 import os
 import sqlite3
-import threading
 import zipfile
 
 import pytest
@@ -120,8 +119,8 @@ def test_nothing_is_written_to_a_database(database):
 
 
 @pytest.fixture
-def site(tmp_path):
-    """A web server on this machine; yields its address and the folder that it serves."""
+def site(tmp_path, serving):
+    """A web server on this machine: its address and the folder that it serves."""
     folder = tmp_path / "site"
     folder.mkdir()
 
@@ -129,11 +128,7 @@ def site(tmp_path):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", folder
-    server.shutdown()
-    server.server_close()
+    return serving(functools.partial(Quiet, directory=str(folder))), folder
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import threading
 from pathlib import Path
 
 import pytest
@@ -99,7 +98,7 @@ def test_what_a_library_says_of_a_filled_url(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def site():
+def site(serving):
     """A server that gives its one file to those who know the token, and 403 to others."""
     rows = "text,label\n" + "".join(f"{'good' if i % 2 else 'bad'} seat {i},{i % 2}\n" for i in range(80))
 
@@ -119,11 +118,7 @@ def site():
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keeper)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/pub.csv"
-    server.shutdown()
-    server.server_close()
+    return f"{serving(Keeper)}/pub.csv"
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tunewell.curve.records import Foreseen, LearningCurve, More, Needed
-from tunewell.data.secrets import shown_name
+from tunewell.data.secrets import stem_of
 from tunewell.errors import RecipeError
 from tunewell.recipe import Recipe
 from tunewell.recipe_file import load_recipe
@@ -85,7 +85,7 @@ def learning_curve(
         )
     _check(recipe, repeats, cost_per_label, labels_per_hour, more)
     started = time.perf_counter()
-    place = recipe.output_dir or str(Path("runs") / f"{shown_name(recipe.train or 'data').split('.')[0]}-curve")
+    place = recipe.output_dir or str(Path("runs") / f"{stem_of(recipe.train or 'data')}-curve")
     with Job(recipe, output_dir=place, echo=echo or _to_stderr, progress=progress, command=command) as job:
         if job.spec.name not in TASKS:
             raise RecipeError(

@@ -139,6 +139,15 @@ def shown_name(source: str) -> str:
     return PurePosixPath(plain.replace("\\", "/")).name or "data"
 
 
+def stem_of(source: str) -> str:
+    """The short name up to its first dot, by which folders are called.
+
+    >>> stem_of("data/reviews.csv.gz"), stem_of("https://example.org/pub.csv?token=geheim")
+    ('reviews', 'pub')
+    """
+    return shown_name(source).split(".")[0]
+
+
 # ---------------------------------------------------------------- where secrets stand
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.data.secrets import shown_name
+from tunewell.data.secrets import stem_of
 from tunewell.errors import DataError, RecipeError, nearest
 from tunewell.prune.answers import METHODS as FOR_ANSWERS
 from tunewell.prune.choose import (
@@ -147,7 +147,7 @@ def prune(
             told, out, asked, echo=echo, progress=progress, command=command, **for_classes
         )  # fmt: skip
     _only_for_answers(method, wanted)
-    folder = recipe.output_dir or str(Path("runs") / f"{shown_name(recipe.train or 'rows').split('.')[0]}-prune")
+    folder = recipe.output_dir or str(Path("runs") / f"{stem_of(recipe.train or 'rows')}-prune")
     try:
         made = Job(recipe_for(recipe), output_dir=folder, echo=echo, progress=progress, command=command)
     except RecipeError as error:

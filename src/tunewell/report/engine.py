@@ -11,13 +11,14 @@ from tunewell.errors import RecipeError
 
 
 def engine(package: str = "tunewell.report", **filters: Callable[..., Any]) -> Any:
-    """The templates of a package with the filters that all use (`number`, `interval`, `duration`) and a page's own."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """The templates of a package, those of reports beneath them, with the filters that all use (`number`, `interval`,
+    `duration`) and a page's own."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     from tunewell.report.verdict import duration, interval, number
 
     made = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("tunewell.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tunewell.data.secrets import shown_name
+from tunewell.data.secrets import stem_of
 from tunewell.errors import RecipeError, RunFolderError
 from tunewell.recipe import Recipe
 from tunewell.sequence.run import Echo, Sequence, run_sequence
@@ -33,7 +33,7 @@ def continued(path: str | Path, task: dict[str, Any], **keys: Any) -> Spec:
     """
     path = Path(path)
     given = {k: v for k, v in task.items() if v is not None}
-    given.setdefault("name", _plain_name(shown_name(str(given.get("train", "task"))).split(".")[0]))
+    given.setdefault("name", _plain_name(stem_of(str(given.get("train", "task")))))
     if (path / "sequence.yaml").is_file():
         spec = load_spec(path / "sequence.yaml")
         output = str(keys.pop("output_dir", None) or path)

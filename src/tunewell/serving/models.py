@@ -102,18 +102,29 @@ class Served:
 
     def describe(self) -> dict[str, Any]:
         """What `GET /models` says of it."""
-        spec = self.predictor.spec
         return {
             "name": self.name,
             "version": self.version,
+            **self.task(),
+            "max_length": self.predictor.max_length,
+            "precision": self.precision,
+            "loaded": round(self.loaded, 3),
+        }
+
+    def task(self) -> dict[str, Any]:
+        """What it answers, and to what."""
+        spec = self.predictor.spec
+        return {
             "task": spec.name,
             "labels": list(spec.labels),
             "multi_label": spec.multi_label,
             "text_pairs": spec.pair,
-            "max_length": self.predictor.max_length,
-            "precision": "bf16, close calls in fp32" if self.fast is not None else "fp32",
-            "loaded": round(self.loaded, 3),
         }
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, in words."""
+        return "bf16, close calls in fp32" if self.fast is not None else "fp32"
 
 
 def close_calls(scores: np.ndarray, multi_label: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tunewell.errors import DataError, TunewellError
+from tunewell.predict import Predictor
 from tunewell.serving.models import Served
 
 WRITTEN = 8  # texts a batch at the most: each takes seconds, and others wait for all of them
@@ -36,14 +37,13 @@ class Told(Served):
         return False
 
     def need(self, texts: Sequence[str], pairs: Sequence[str] | None) -> None:
-        predictor: Any = self.predictor
-        if hasattr(predictor, "need_pairs"):
-            predictor.need_pairs(texts, pairs, "text_pairs")
-        if pairs is None and self._pairs is True:
+        if isinstance(self.predictor, Predictor):  # labels by their likelihood
+            super().need(texts, pairs)
+        elif pairs is None and self._pairs:
             raise DataError(
                 "this model answers questions on contexts", where="text_pairs", expected="a context for each question"
             )
-        if pairs is not None and len(pairs) != len(texts):
+        elif pairs is not None and len(pairs) != len(texts):
             raise DataError(
                 f"{len(texts)} texts but {len(pairs)} second texts", where="text_pairs", expected="one for each text"
             )
@@ -96,19 +96,14 @@ class Told(Served):
                 ) from found
         return [_shown(found, top_k, probabilities) for found in scores]
 
-    def describe(self) -> dict[str, Any]:
+    def task(self) -> dict[str, Any]:
         spec = getattr(self.predictor, "spec", None)
-        return {
-            "name": self.name,
-            "version": self.version,
-            "task": self.kind,
-            "labels": list(spec.labels) if spec is not None else [],
-            "multi_label": False,
-            "text_pairs": self._pairs,
-            "max_length": self.predictor.max_length,
-            "precision": "bf16" if getattr(self.predictor, "bf16", False) else "fp32",
-            "loaded": round(self.loaded, 3),
-        }
+        labels = list(spec.labels) if spec is not None else []
+        return {"task": self.kind, "labels": labels, "multi_label": False, "text_pairs": self._pairs}
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if getattr(self.predictor, "bf16", False) else "fp32"
 
 
 def _shown(found: dict[str, Any], top_k: int | None, probabilities: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 from tunewell.backends.tensorflow.layers import Dropout, dense, layer_norm
 
 
-class Body:
+class Body(ABC):
     """The layers of a model, and its head, over variables that are named as in PyTorch's state.
 
     Args:
@@ -48,13 +49,13 @@ class Body:
         padding = self.config.pad_token_id
         return {} if padding is None else {self.words: int(padding)}
 
+    @abstractmethod
     def hidden(self, ids: Any, mask: Any, types: Any, dropout: Dropout) -> Any:
         """The last hidden states (B, T, H) of int32 (B, T) ids, mask and token types."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self, hidden: Any, ids: Any, dropout: Dropout) -> Any:
         """(B, C) of the last hidden states."""
-        raise NotImplementedError
 
 
 def folded(x: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewell.data.secrets import shown, shown_name
+from tunewell.data.secrets import shown, stem_of
 from tunewell.errors import DataError, RecipeError
 from tunewell.folder import fingerprint
 from tunewell.prune.answers import AUTO, IFD, LESS, METHODS, PERPLEXITY
@@ -156,7 +156,7 @@ def prune_answers(
 
     options = options_of(recipe, options, **of_classes)
     made = recipe_for(recipe)
-    folder = recipe.output_dir or str(Path("runs") / f"{shown_name(recipe.train or 'rows').split('.')[0]}-prune")
+    folder = recipe.output_dir or str(Path("runs") / f"{stem_of(recipe.train or 'rows')}-prune")
     said: set[str] = set()
 
     def once(line: str) -> None:  # one file stands for three splits
