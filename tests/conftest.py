@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests are side by side already
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 GOOD = ["good", "great", "lovely", "happy", "fine", "nice", "superb", "bright"]

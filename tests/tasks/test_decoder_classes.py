@@ -135,10 +135,7 @@ def test_tuned_by_likelihood(tiny_csv, roomy_decoder, tmp_path):
     assert why.words == ("a", "good", "crew") and why.target in ("negative", "positive")
     from tunewell.export.run import export
     from tunewell.run import evaluate_run
-    from tunewell.serving.models import load
 
-    with pytest.raises(TunewellError, match="no head"):
-        load("m", finished.dir)
     with pytest.raises(TunewellError, match="no head"):
         export(finished.dir, tmp_path / "out", to="merged")
 
