@@ -61,6 +61,8 @@ TESTS = {
     "serve": Tests(("tests/serving", "tests/selection/test_label.py", "tests/ui")),
     "tensorflow": Tests(("tests/tensorflow", "tests/export")),  # those of `make test-tensorflow`
     "track": Tests(("tests/bad_input/test_recipes.py",), "tracker"),
+    "trackio": Tests(("tests/train/test_trackers.py",), "trackio"),
+    "wandb": Tests(("tests/train/test_trackers.py",), "wandb"),
     "notebooks": Tests(("tests/test_notebooks.py",), slow=True),
     "fuzz": Tests(("tests/serving/test_schema_fuzz.py",), slow=True),
     "browser": Tests(("tests/ui/test_browser.py",), slow=True),

@@ -322,6 +322,18 @@ def track(env: Environment, place: Path, shared: Path) -> str:
     return "run --report_to tensorboard"
 
 
+def trackio(env: Environment, place: Path, shared: Path) -> str:
+    tune(env, place, shared, "plain", "--report_to", "trackio", TRACKIO_DIR=str(place / "trackio"))
+    check(list((place / "trackio").glob("*.db")), "no database")
+    return "run --report_to trackio"
+
+
+def wandb(env: Environment, place: Path, shared: Path) -> str:
+    tune(env, place, shared, "plain", "--report_to", "wandb", WANDB_MODE="offline", WANDB_DIR=str(place))
+    check(list(place.glob("wandb/offline-run-*/run-*.wandb")), "no offline run")
+    return "run --report_to wandb, offline"
+
+
 def notebooks(env: Environment, place: Path, shared: Path) -> str:
     env.run("-c", NOTEBOOK, shared / "run", cwd=place)
     return "two cells with a chart"
@@ -362,5 +374,6 @@ def dev(env: Environment, place: Path, shared: Path) -> str:
 EXAMPLES: dict[str, Callable[[Environment, Path, Path], str]] = {
     "core": core, "data": data, "eval": eval_, "export": export, "generate": generate, "gguf": gguf, "mlflow": mlflow,
     "optim": optim, "quantize": quantize, "ray": ray, "serve": serve, "tensorflow": tensorflow, "track": track,
+    "trackio": trackio, "wandb": wandb,
     "notebooks": notebooks, "fuzz": fuzz, "browser": browser, "bench": bench, "docs": docs, "dev": dev,
 }  # fmt: skip

@@ -125,7 +125,7 @@ def test_everything_imported_is_asked_for(extras: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("tracker", "line"), [("mlflow", "'tunewell[mlflow]'"), ("tensorboard", "'tunewell[track]'"),
-                                               ("wandb", "wandb"), ("trackio", "trackio")])  # fmt: skip
+                                               ("wandb", "'tunewell[wandb]'"), ("trackio", "'tunewell[trackio]'")])  # fmt: skip
 def test_a_tracker_that_is_missing(tracker: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunewell.stages import preflight
 

@@ -180,6 +180,8 @@ WHAT_FOR = {
     "serve": "the service, the app in the browser and the page to label",
     "tensorflow": "tuning and SavedModel in TensorFlow",
     "track": "TensorBoard",
+    "trackio": "the tracker",
+    "wandb": "Weights & Biases",
 }
 
 

@@ -21,6 +21,8 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorflow": ("tensorflow",),
     "track": ("tensorboard",),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
 }
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TRACKERS = {
     "tensorboard": ("tensorboard", "'tunewell[track]'"),
     "mlflow": ("mlflow", "'tunewell[mlflow]'"),
-    "wandb": ("wandb", "wandb"),
-    "trackio": ("trackio", "trackio"),
+    "wandb": ("wandb", "'tunewell[wandb]'"),
+    "trackio": ("trackio", "'tunewell[trackio]'"),
 }
 
 
