@@ -124,8 +124,15 @@ def test_everything_imported_is_asked_for(extras: ModuleType) -> None:
         assert found & (core | optional | brought), f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize(("tracker", "line"), [("mlflow", "'tunewell[mlflow]'"), ("tensorboard", "'tunewell[track]'"),
-                                               ("wandb", "'tunewell[wandb]'"), ("trackio", "'tunewell[trackio]'")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tracker", "line"),
+    [
+        ("mlflow", "'tunewell[mlflow]'"),
+        ("tensorboard", "'tunewell[track]'"),
+        ("wandb", "'tunewell[wandb]'"),
+        ("trackio", "'tunewell[trackio]'"),
+    ],
+)
 def test_a_tracker_that_is_missing(tracker: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunewell.stages import preflight
 
