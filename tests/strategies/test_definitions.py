@@ -164,6 +164,101 @@ def test_rates_fall_towards_the_embeddings(small_job):
     assert seen["bert.embeddings.word_embeddings.weight"] == pytest.approx(0.125e-3)
 
 
+# ---------------------------------------------------------------- encoders beside decoders
+
+
+@pytest.fixture
+def families(tiny_model, tiny_t5):
+    """T5, which is its own base; BART, which has one; BERT beside BERT. Two layers in each half, heads of two kinds."""
+    from transformers import (
+        AutoModelForSeq2SeqLM,
+        BartConfig,
+        BartForConditionalGeneration,
+        EncoderDecoderModel,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    small = BartConfig(
+        vocab_size=40, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32,
+    )  # fmt: skip
+    loose = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, decoder_start_token_id=0)
+    loose.tie_word_embeddings = False  # what the constructor is told, this version does not heed
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return {
+            "t5": AutoModelForSeq2SeqLM.from_pretrained(tiny_t5),
+            "t5 with a head": T5ForConditionalGeneration(loose),
+            "bart": BartForConditionalGeneration(small),
+            "bert2bert": EncoderDecoderModel.from_encoder_decoder_pretrained(tiny_model, tiny_model),
+        }
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("t5", {"shared.weight": 0, "encoder.block.0.layer.0.SelfAttention.q.weight": 1,
+                "encoder.final_layer_norm.weight": 2, "decoder.block.0.layer.1.EncDecAttention.q.weight": 3,
+                "decoder.block.1.layer.2.DenseReluDense.wo.weight": 4, "decoder.final_layer_norm.weight": 4}),
+        ("t5 with a head", {"shared.weight": 0, "decoder.block.1.layer.2.DenseReluDense.wo.weight": 4,
+                            "lm_head.weight": 5}),
+        ("bart", {"model.shared.weight": 0, "model.decoder.embed_positions.weight": 0,
+                  "model.encoder.layers.1.fc1.weight": 2, "model.decoder.layers.0.encoder_attn.q_proj.weight": 3,
+                  "model.decoder.layers.1.fc1.weight": 4}),
+        ("bert2bert", {"encoder.embeddings.word_embeddings.weight": 0, "encoder.encoder.layer.1.output.dense.weight": 2,
+                       "decoder.bert.embeddings.word_embeddings.weight": 0,
+                       "decoder.bert.encoder.layer.0.output.dense.weight": 3,
+                       "decoder.cls.predictions.transform.dense.weight": 5}),
+    ],
+)  # fmt: skip
+def test_a_decoder_stands_above_its_encoder(families, family, expected):
+    places = depths(families[family])
+    assert {name: places[name] for name in expected} == expected
+    assert head_depth(families[family]) == 5 and set(places.values()) <= set(range(6))
+
+
+@pytest.mark.parametrize("family", ["t5", "t5 with a head", "bart", "bert2bert"])
+def test_the_last_layers_of_an_encoder_decoder(families, family):
+    model = families[family]
+    freezing.Freezing({"freeze": "last_1"}).prepare(SimpleNamespace(model=model, steps=10))
+    tuned, places = tuned_names(model), depths(model)
+    assert tuned == {name for name, place in places.items() if place >= 4}
+    assert not any(name.startswith(("encoder.", "model.encoder.", "shared")) for name in tuned)
+
+
+def test_rates_by_layer_of_an_encoder_decoder(families):
+    factors = LayerwiseRates({"llrd_decay": 0.5}).rate_factors(families["t5"])
+    assert factors["decoder.block.1.layer.2.DenseReluDense.wo.weight"] == 0.5
+    assert factors["encoder.block.1.layer.1.DenseReluDense.wo.weight"] == 0.125
+    assert factors["shared.weight"] == 0.5**5
+
+
+@pytest.mark.parametrize("family", ["t5", "t5 with a head", "bart", "bert2bert"])
+def test_adapters_of_an_encoder_decoder(families, family):
+    """Each linear layer of both halves has one, the head none; merged, the model is what it was before tuning."""
+    from tunewell.strategies.lora import LowRank
+
+    model = families[family].eval()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    options = {"lora_variant": "lora", "lora_rank": 2, "lora_alpha": 4, "general_text": None, "general_samples": 0,
+               "load_in_4bit": False, "lora_targets": ["all-linear"], "lora_rate_factor": 1.0}  # fmt: skip
+    strategy = LowRank(options)
+    modules = strategy._modules(model)
+    halves = [
+        sum(".decoder." in f".{name}" for name in modules),
+        sum(".decoder." not in f".{name}" for name in modules),
+    ]
+    assert halves[0] > halves[1] > 0, "the decoder attends to the encoder as well"
+    assert not any("lm_head" in name or "cls" in name for name in modules)
+    strategy.prepare(SimpleNamespace(model=model, seed=0, bf16=False, echo=lambda line: None))
+    tuned = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert sum("lora_A" in name for name in tuned) == len(modules)
+    strategy.finish(model)
+    assert set(before) == {name for name, _ in model.named_parameters()}
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
 # ---------------------------------------------------------------- a linear probe first
 
 

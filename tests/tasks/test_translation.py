@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 
 from tunewell.data.load import Loaded, load
@@ -307,6 +308,19 @@ def test_a_recurrent_decoder_is_tuned_saved_and_read_again(tiny_bergamot, tmp_pa
     from tunewell.tasks.generation.task import load_writer
 
     assert run.predict(["red room 3"]) == load_writer(run.dir).predict(["red room 3"])
+
+
+@pytest.mark.parametrize("keys", [{"strategy": "lora", "lora_rank": 4}, {"strategy": "freeze", "freeze": "last_1"}])
+def test_a_part_of_an_encoder_decoder_is_tuned(tiny_t5, tmp_path, keys):
+    from safetensors.torch import load_file
+
+    run, _ = run_on(tmp_path, tiny_t5, num_train_epochs=1, generation_samples=2, **keys)
+    base, ours = load_file(tiny_t5 / "model.safetensors"), load_file(run.model_path / "model.safetensors")
+    assert base.keys() == ours.keys()
+    moved = {name for name in base if not torch.equal(base[name], ours[name])}
+    linear = {name for name in base if name.endswith(("q.weight", "k.weight", "v.weight", "o.weight", "wi.weight"))}
+    above = {name for name in base if name.startswith(("decoder.block.1.", "decoder.final"))}
+    assert moved == (linear if keys["strategy"] == "lora" else above)
 
 
 def test_an_encoder_becomes_both_halves(tiny_model, tmp_path):

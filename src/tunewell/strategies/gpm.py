@@ -85,16 +85,13 @@ def linear_layers(model: Any) -> list[str]:
     """Names of the linear layers that stand in a numbered layer of the base model and are tuned."""
     import torch
 
-    from tunewell.strategies.layers import within
+    from tunewell.strategies.layers import numbered
 
-    prefix = model.base_model_prefix + "."
+    modules: dict[str, Any] = dict(model.named_modules())
     return [
         name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and name.startswith(prefix)
-        and within(name.removeprefix(prefix) + ".") is not None
-        and module.weight.requires_grad
+        for name, layer in numbered(model, modules).items()
+        if layer is not None and isinstance(modules[name], torch.nn.Linear) and modules[name].weight.requires_grad
     ]
 
 

@@ -220,15 +220,13 @@ class LowRank:
         """
         import torch
 
-        from tunewell.strategies.layers import within
+        from tunewell.strategies.layers import numbered
 
-        prefix = model.base_model_prefix + "."
+        modules = dict(model.named_modules())
         linear = [
             name
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-            and name.startswith(prefix)
-            and within(name.removeprefix(prefix) + ".") is not None
+            for name, layer in numbered(model, modules).items()
+            if layer is not None and isinstance(modules[name], torch.nn.Linear)
         ]
         chosen: set[str] = set()
         for target in self.targets:

@@ -43,21 +43,21 @@ def work_of(model: Any, kept: int = 0) -> Work:
     Args:
         kept: so many of the first layers answer from memory (see `train.frozen`) and compute nothing.
     """
-    from tunewell.strategies.layers import within
+    from tunewell.strategies.layers import numbered
 
-    prefix = model.base_model_prefix + "."
-    trained = [n.removeprefix(prefix) for n, p in model.named_parameters() if p.requires_grad and n.startswith(prefix)]
+    trained = numbered(model, (n for n, p in model.named_parameters() if p.requires_grad))
     embeddings = any(p.requires_grad for p in model.get_input_embeddings().parameters())
-    lowest: float = 0 if embeddings else min((d for n in trained if (d := within(n)) is not None), default=math.inf)
-    numbered = [(d, m) for n, m in model.base_model.named_modules() if (d := within(n + ".")) is not None and d > kept]
+    lowest: float = 0 if embeddings else min((d for d in trained.values() if d is not None), default=math.inf)
+    modules = dict(model.named_modules())
+    inside = [(d, modules[n]) for n, d in numbered(model, modules).items() if d is not None and d > kept]
     a_token = 0.0
-    for depth, layer in numbered:
+    for depth, layer in inside:
         weight = getattr(layer, "weight", None)
         if hasattr(layer, "in_features") and hasattr(layer, "out_features") and isinstance(weight, Tensor):
             back = depth >= lowest
             a_token += 2.0 * layer.in_features * layer.out_features * (1 + back + (back and weight.requires_grad))
     hidden: Any = getattr(model.config, "hidden_size", None) or getattr(model.config, "d_model", 0)
-    layers = {depth for depth, _ in numbered}
+    layers = {depth for depth, _ in inside}
     return Work(a_token, 4.0 * hidden * sum(3 if depth >= lowest else 1 for depth in layers))
 
 
