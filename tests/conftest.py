@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import os
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script that starts them with `&` leaves it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests are side by side already
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -51,6 +51,17 @@ def squad(path: str, numbers: Iterable[int]) -> None:
     Path(path).write_text(json.dumps({"version": "1.1", "data": articles}), encoding="utf-8")
 
 
+def annotated(path: str, body: list[tuple[str, str]]) -> None:
+    """An export of Label Studio: one person's answer to one question of each text."""
+    tasks = []
+    for i, (text, label) in enumerate(body, 1):
+        answer = {"from_name": "sentiment", "to_name": "text", "type": "choices", "value": {"choices": [label]}}
+        tasks.append(
+            {"id": i, "data": {"text": text}, "annotations": [{"id": i, "completed_by": 1, "result": [answer]}]}
+        )
+    Path(path).write_text(json.dumps(tasks), encoding="utf-8")
+
+
 class Maker:
     """Prepares a folder for a page. `models`: tiny_model, tiny_decoder, tiny_t5."""
 
@@ -130,7 +141,7 @@ class Maker:
             },
             "probe": {"tickets.csv": self.probe},
             "own-data": {"big.parquet": lambda p: self.parquet(p, ("body", "topic"), rows(120)), "shop.db": self.shop,
-                         "reviews.xlsx": self.sheet},
+                         "reviews.xlsx": self.sheet, "project-7-at-2027-03-01.json": lambda p: annotated(p, rows(120))},
         }  # fmt: skip
 
     # ------------------------------------------------------------ files

@@ -74,7 +74,7 @@ def test_killed_at_random_moments(faults):
         faults.goes_on(name)
         shutil.rmtree(faults.folder / name)
     print(f"\nkilled at {killed} of {MOMENTS} random moments, each run went on to the same bytes")
-    assert killed >= 20
+    assert killed >= MOMENTS // 2  # the whole run that the moments are shares of may have been a slow one
 
 
 @pytest.mark.slow
