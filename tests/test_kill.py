@@ -115,6 +115,7 @@ def test_two_at_once_in_one_folder(kills: Kills) -> None:
         while b"task: " not in kills.told("shared").read_bytes():
             assert first.poll() is None
             time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)  # it holds the folder, however long the second one takes to start
         second = kills.start("shared")
         assert second.wait(PATIENCE) == 2
         told = kills.told("shared").read_text(encoding="utf-8")
