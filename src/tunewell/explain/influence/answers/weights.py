@@ -110,12 +110,9 @@ def last_block(model: Any) -> list[tuple[str, torch.Tensor]]:
     Raises:
         ModelError: no part of the model is numbered.
     """
-    from tunewell.strategies.layers import within
+    from tunewell.strategies.layers import numbered
 
-    prefix = model.base_model_prefix + "."
-    places = {n: within(n.removeprefix(prefix)) for n, p in model.named_parameters() if p.dim() >= 2}
-    if any(".decoder." in f".{n}" for n in places):  # both halves count from nought
-        places = {n: place for n, place in places.items() if ".decoder." in f".{n}"}
+    places = numbered(model, (n for n, p in model.named_parameters() if p.dim() >= 2))
     numbers = [place for place in places.values() if place is not None]
     if not numbers:
         raise ModelError(
