@@ -66,7 +66,7 @@ def test_killed_at_each_write(faults, writes):
 
 @pytest.mark.slow
 def test_killed_at_random_moments(faults):
-    whole = faults.start("measure")["seconds"]
+    whole = min(faults.start(name)["seconds"] for name in ("measure", "again"))  # the machine may be slow at first
     rng, killed = random.Random(0), 0
     for i in range(MOMENTS):
         name = f"moment-{i}"
@@ -74,7 +74,7 @@ def test_killed_at_random_moments(faults):
         faults.goes_on(name)
         shutil.rmtree(faults.folder / name)
     print(f"\nkilled at {killed} of {MOMENTS} random moments, each run went on to the same bytes")
-    assert killed >= MOMENTS // 2  # the whole run that the moments are shares of may have been a slow one
+    assert killed >= 20
 
 
 @pytest.mark.slow
