@@ -143,6 +143,7 @@ def tune(
     from tunewell.train.attention import attention_dropout
     from tunewell.train.batching import Collator
     from tunewell.train.checkpoint import last_whole
+    from tunewell.train.dropout import quick_dropout
     from tunewell.train.dynamics import FILE, RecordDynamics
     from tunewell.train.forecast import Forecast
     from tunewell.train.frozen import kept_below
@@ -227,6 +228,7 @@ def tune(
     if monitor is not None:
         monitor.prepare(model, tokenizer, bf16=bf16, tokens=tuning.tokens, steps=steps, cache=tuning.cache)
     exchange = ExitStack()  # closed when the model is tuned, or tuning has broken off
+    exchange.enter_context(quick_dropout())
     dropped = exchange.enter_context(attention_dropout(model, recipe.attention_dropout))
     if recipe.attention_dropout is not None and not dropped:
         echo("tune: found no dropout on attention weights in this model: `attention_dropout` changes nothing")
