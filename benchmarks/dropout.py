@@ -31,11 +31,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             max_length=job["max_length"], threads=job["threads"], probes=["none"], explain=0, monitor="off",
             output_dir=str(Path(folder) / "run"), progress=False, echo=lambda line: None,
         )  # fmt: skip
-    return {
-        "cpu_seconds": run.training.cpu_seconds,
-        "peak_mb": run.training.peak_memory_mb,
-        "f1_macro": run.metrics["f1_macro"].value,
-    }
+        return {
+            "cpu_seconds": run.training.cpu_seconds,
+            "peak_mb": run.training.peak_memory_mb,
+            "f1_macro": run.metrics["f1_macro"].value,
+        }
 
 
 def main() -> None:
@@ -64,7 +64,8 @@ def main() -> None:
             ratios.append(torchs["cpu_seconds"] / ours["cpu_seconds"])
             print(
                 f"{name:<10} {seed:>4} {torchs['cpu_seconds']:>9.1f} {ours['cpu_seconds']:>9.1f} {ratios[-1]:>6.2f} "
-                f"{torchs['peak_mb']:>6.0f} {ours['peak_mb']:>6.0f} {torchs['f1_macro']:>7.4f} {ours['f1_macro']:>7.4f}",
+                f"{torchs['peak_mb']:>6.0f} {ours['peak_mb']:>6.0f} "
+                f"{torchs['f1_macro']:>6.3f} {ours['f1_macro']:>6.3f}",
                 flush=True,
             )
             for which, row in (("torch", torchs), ("tunewell", ours)):

@@ -480,6 +480,16 @@ class Recipe(BaseModel):
         ge=1,
     )
     gradient_accumulation_steps: int = _key(1, "training", "Batches whose gradients are added up before a step.", ge=1)
+    auto_find_batch_size: bool = _key(
+        False,
+        "training",
+        "Where a batch would not fit into free memory, smaller ones whose gradients are added up: the same step.",
+    )
+    activation_checkpointing: bool = _key(
+        False,
+        "training",
+        "Layers' answers are not kept for the backward pass but computed again: less memory, about a third more time.",
+    )
     fsdp: bool = _key(
         False,
         "training",

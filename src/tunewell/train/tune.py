@@ -153,6 +153,7 @@ def tune(
     from tunewell.train.optimisers import OWN_RATE, PRODIGY, SCHEDULE_FREE, AveragedPoint, tell
     from tunewell.train.progress import Bar, Counts, MetricsFile, plain
     from tunewell.train.rates import fixed_rate, head_factors, peak_rate
+    from tunewell.train.room import checkpointed, fitting
     from tunewell.train.stop import StopInOrder
     from tunewell.train.strategy_calls import finish
     from tunewell.train.trackers import tracked
@@ -169,7 +170,7 @@ def tune(
     bf16 = use_bf16(recipe.bf16)
     if inputs is None:
         weights = balanced_weights(spec, targets) if recipe.class_weight == "balanced" else None
-        row_loss = loss_for(
+        row_loss: Any = loss_for(
             spec,
             recipe.loss,
             label_smoothing=recipe.label_smoothing_factor,
@@ -187,16 +188,29 @@ def tune(
     tokens = inputs.tokens(model) if inputs is not None and inputs.tokens is not None else None
     if tokens is not None:
         collate = tokens.collate
+
+    def learn(batch: dict[str, Any]) -> Any:
+        """The loss of a batch, summed."""
+        if tokens is not None:
+            return tokens.learn(model, model, batch)[1]
+        labels, _ = batch.pop("labels"), batch.pop("row", None)
+        outputs = model(**batch)
+        return (row_loss(outputs.logits, labels) if inputs is None else inputs.loss(outputs, labels)).sum()
+
     lengths = lengths_of(encoded)
     own = hooks(strategies, "batches")
-    planned = plan(
-        recipe,
-        lengths,
+    planning = partial(
+        plan,
+        lengths=lengths,
         tokens_a_row=TOKENS_A_ROW if inputs is None else inputs.tokens_a_row,
         random=tokens is not None and tokens.random,
         own=partial(own[0], labels=np.asarray(encoded["labels"])) if own else None,
         pace=pace,
     )
+    planned = planning(recipe)
+    if recipe.auto_find_batch_size and not own:
+        recipe = fitting(recipe, model, planned.rows, encoded, collate, learn, folder=folder, bf16=bf16, echo=echo)
+        planned = planning(recipe)
     rows, steps, accumulate = planned.rows, planned.steps, planned.accumulate
     deal: Any = planned.batches
     if processes.together():
@@ -232,6 +246,7 @@ def tune(
     dropped = exchange.enter_context(attention_dropout(model, recipe.attention_dropout))
     if recipe.attention_dropout is not None and not dropped:
         echo("tune: found no dropout on attention weights in this model: `attention_dropout` changes nothing")
+    exchange.enter_context(checkpointed(model, recipe.activation_checkpointing))
     if not any(getattr(s, "more_rows", False) for s in strategies):  # other texts that are to be learned in full
         exchange.enter_context(only_used_rows(model, tokens_of(encoded)))
     with processes.zero_first():  # what it keeps on the disk is measured once

@@ -41,6 +41,9 @@ def mistakes(recipe: Recipe) -> list[str]:
         out.append(f"`optim: {recipe.optim}` is for PyTorch: leave it out, or `{BACK}`")
     if recipe.attention_dropout is not None:
         out.append(f"`attention_dropout` sets PyTorch's layers: leave it out, or `{BACK}`")
+    for key in ("auto_find_batch_size", "activation_checkpointing"):
+        if getattr(recipe, key):
+            out.append(f"`{key}` is for PyTorch's loop: leave it out, or `{BACK}`")
     if recipe.classify_by == "likelihood":
         out.append(f"`classify_by: likelihood` needs a decoder, which TensorFlow does not tune here: `{BACK}`")
     if trackers := [t for t in recipe.report_to if t != "none"]:
