@@ -93,6 +93,36 @@ def test_causal_attention_sees_nothing_of_what_follows(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("tokens", [7, 300])
+@pytest.mark.parametrize("causal", [False, True])
+def test_short_texts_in_bf16_are_as_near_to_fp32_as_torchs(tokens, causal):
+    torch.manual_seed(7)
+    sides = [torch.randn(4, 2, tokens, 8) for _ in range(3)]
+
+    def found(function, dtype):
+        own = [t.detach().to(dtype).requires_grad_() for t in sides]
+        out = function(*own, is_causal=causal)
+        return [t.float() for t in (out.detach(), *torch.autograd.grad(out.float().square().sum(), own))]
+
+    exact = found(functional.scaled_dot_product_attention, torch.float32)
+    torchs, mine = (found(f, torch.bfloat16) for f in (functional.scaled_dot_product_attention, attention))
+    assert (tokens == 7) == any(not torch.equal(a, b) for a, b in zip(torchs, mine, strict=True))
+    for a, b, c in zip(exact, torchs, mine, strict=True):
+        assert (c - a).norm() <= 1.5 * (b - a).norm() + 1e-6 * a.norm()
+
+
+def test_without_a_backward_pass_or_in_fp32_the_fused_kernel_answers(monkeypatch):
+    monkeypatch.setattr(ours, "_attention", lambda *sides, **more: "fused")
+    sides = [torch.randn(2, 2, 5, 4, requires_grad=True) for _ in range(3)]
+    assert attention(*sides) == "fused"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(*sides) != "fused"
+        with torch.no_grad():
+            assert attention(*sides) == "fused"
+        assert attention(*(t.detach() for t in sides)) == "fused"
+    assert attention(*(t.bfloat16() for t in sides)) != "fused"
+
+
 def test_attention_drops_weights_as_often_as_torchs():
     """Values of one: each answer is the sum of the weights that stayed, whose mean is one in both."""
     torch.manual_seed(5)

@@ -1,10 +1,14 @@
-"""Dropout on processors, drawn fifteen bits an entry.
+"""Dropout on processors, drawn fifteen bits an entry, and attention over short texts.
 
 `torch.nn.functional.dropout` draws a number of 53 bits for every entry of a tensor, on one thread however many there
 are: a tenth of a step of short texts on two cores, more on more, and a third of one of long texts, whose attention
 weights are dropped as well. Here one 64-bit number of the same generator decides on four entries, and what is dropped
 is masked bit by bit. The probability is rounded to a multiple of 2**-15 (0.1 becomes 0.100006) and what stays is
 divided by the rounded share, so that the expectation is exact. Other devices keep their own dropout.
+
+Attention is two matrix products and a softmax. Torch's fused kernel for processors spares memory, but its backward pass
+in bfloat16 takes up to eight times as long as the products where texts are short. There the products are taken; their
+gradients are as near to those in fp32 (a relative difference of 0.0057 on MiniLM, and 0.0054 fused).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import torch
 from torch.nn import functional
 
 STEPS = 2**15  # values of a draw
+LONGEST = 256  # tokens up to which the products are faster than the fused kernel where gradients are asked for
 FEWEST = 32  # steps of a probability: a smaller one would be off by more than a hundredth of itself
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of an entry: whole numbers of that width
 
@@ -85,11 +90,13 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """As `torch.nn.functional.scaled_dot_product_attention`; where weights are dropped, drawn as said above.
+    """As `torch.nn.functional.scaled_dot_product_attention`, in the manner said above where that is faster.
 
     Its fused kernels for processors know no dropout, and its other one is the same products as here.
     """
-    if query.device.type != "cpu" or not FEWEST <= steps_of(dropout_p) < STEPS:
+    dropped = steps_of(dropout_p)
+    products = FEWEST <= dropped < STEPS if dropout_p else short_in_bf16(query, key)
+    if query.device.type != "cpu" or not products:
         return _attention(
             query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
             **({"enable_gqa": True} if enable_gqa else {}),
@@ -106,8 +113,18 @@ def attention(
             scores = scores.masked_fill_(~attn_mask, float("-inf"))
         elif attn_mask is not None:
             scores = scores + attn_mask.to(scores.dtype)
-        stays = drawn(scores.shape, steps_of(dropout_p))
-        return (_Kept.apply(scores.softmax(-1), stays) @ value) * factor_of(dropout_p)
+        weights = scores.softmax(-1)
+        if not dropped:
+            return weights @ value
+        return (_Kept.apply(weights, drawn(weights.shape, dropped)) @ value) * factor_of(dropout_p)
+
+
+def short_in_bf16(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Whether attention is over few tokens, in bfloat16, and has a backward pass to come."""
+    if key.shape[-2] > LONGEST or not torch.is_grad_enabled() or not (query.requires_grad or key.requires_grad):
+        return False
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return autocast or query.dtype == torch.bfloat16
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def fitting(
     fit: dict[str, int] | None = None
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(file.read_text(encoding="utf-8"))
-        if int(found["of"]) == rows and 0 < int(found["rows"]) and rows % int(found["rows"]) == 0:
+        if int(found["of"]) == rows and int(found["rows"]) > 0 and rows % int(found["rows"]) == 0:
             fit = found
     if fit is None:
         longest = int(np.argmax([len(ids) for ids in encoded["input_ids"]]))
