@@ -138,6 +138,7 @@ def test_predict_gives_rows_or_an_account_of_the_file(place: Path, tmp_path: Pat
     assert account == {
         "output": str(tmp_path / "out.csv"), "format": "csv", "rows": 2, "empty": 1,
         "columns": ["prediction", "p_negative", "p_positive"], "notices": [],
+        "precision": "fp32", "read_again": 0,
     }  # fmt: skip
     assert (tmp_path / "out.csv").read_text().startswith("text,id,prediction,")
 

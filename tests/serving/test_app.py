@@ -471,7 +471,8 @@ def test_bf16_gives_the_labels_of_fp32(tiny_classifier, make_reviews):
     """Close calls are calculated again: their probabilities are those of fp32 to the last digit."""
     import numpy as np
 
-    from tunewell.serving.models import close_calls, load
+    from tunewell.models.twice import close_calls
+    from tunewell.serving.models import load
 
     texts = [text for text, _ in make_reviews(80)]
     exact, fast = (load("m", tiny_classifier, bf16=bf16) for bf16 in (False, True))
@@ -485,6 +486,16 @@ def test_bf16_gives_the_labels_of_fp32(tiny_classifier, make_reviews):
     assert np.allclose(p[again], q[again], atol=1e-6)
     assert not np.allclose(p[~again], q[~again], atol=1e-6)
     assert fast.describe()["precision"] == "bf16, close calls in fp32"
+    assert (exact.again, fast.again) == (0, close_calls(fast_alone(fast, texts), False).sum())
+
+
+def fast_alone(served: Served, texts: list[str]) -> Any:
+    """Probabilities in bf16 throughout."""
+    from tunewell.models.embed import logits
+    from tunewell.tasks.spec import scores_of
+
+    p = served.predictor
+    return scores_of(p.spec, logits(p.model, p.tokenizer, texts, max_length=p.max_length, bf16=True))
 
 
 # ---------------------------------------------------------------- who may call

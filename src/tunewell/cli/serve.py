@@ -55,7 +55,7 @@ def _origins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 @click.option(
     "--bf16/--no-bf16",
     default=None,
-    help="Calculate in bfloat16, and close calls again in fp32: the same labels, probabilities within about 0.02. "
+    help="Calculate in bfloat16, and close calls again in fp32: the same labels, probabilities within about 0.01. "
     "[where the processor has it]",
 )
 @click.option("--batch_size", type=click.IntRange(1), default=64, metavar="INTEGER", help="Texts a batch. [64]")

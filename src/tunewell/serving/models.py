@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Sequence
@@ -14,16 +13,16 @@ import numpy as np
 
 from tunewell.errors import ModelError, TunewellError, nearest
 from tunewell.folder import file_hash
-from tunewell.predict import THRESHOLD, Predictor, decide, load_predictor, read_task
+from tunewell.models.twice import BF16, FP32, read
+from tunewell.predict import Predictor, decide, load_predictor, read_task
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-CLOSE = 0.1  # gap of two probabilities, or distance from a threshold, below which bf16 does not decide
 WARM_TEXTS = ("warm", "a text of middling length, so that the first caller need not wait", "many words " * 40)
 
 
 @dataclass(eq=False)
 class Served:
-    """One loaded model; never changed once it serves, so that a request is answered by one model as a whole.
+    """One loaded model; never changed once it serves but for a count, so that one model answers a request.
 
     Attributes:
         name: what callers ask for.
@@ -36,7 +35,8 @@ class Served:
     path: Path
     predictor: Predictor
     version: str
-    fast: Any = None  # the model with its weights in bfloat16, so that they are not converted for every batch
+    bf16: bool = False  # first; never for regression
+    again: int = 0  # texts that were read a second time, in fp32; one thread counts
     loaded: float = field(default_factory=time.time)
 
     @property
@@ -72,18 +72,12 @@ class Served:
     def scores(self, encoded: dict[str, list[list[int]]], batch_size: int) -> np.ndarray:
         """Probabilities (n, C) or values (n,) of encoded texts, in batches of like length.
 
-        In bf16, probabilities are off by about 0.02 at the most; rows that this could turn are calculated
-        again in fp32, so that the labels are those of fp32.
+        In bf16, probabilities are off by about 0.01 at the most; rows that this could turn are calculated
+        again in fp32, so that the labels are those of fp32. `again` counts them.
         """
-        from tunewell.models.embed import logits_of
-        from tunewell.tasks.spec import scores_of
-
         p = self.predictor
-        model = p.model if self.fast is None else self.fast
-        scores = scores_of(p.spec, logits_of(model, p.tokenizer, encoded, batch_size=batch_size))
-        if self.fast is not None and len(again := np.flatnonzero(close_calls(scores, p.spec.multi_label))):
-            few = {key: [rows[i] for i in again] for key, rows in encoded.items()}
-            scores[again] = scores_of(p.spec, logits_of(p.model, p.tokenizer, few, batch_size=batch_size))
+        scores, again = read(p.model, p.tokenizer, p.spec, encoded, bf16=self.bf16, batch_size=batch_size)
+        self.again += int(again.sum())
         return p.calibrated(scores)
 
     def answers(self, scores: np.ndarray, top_k: int | None, probabilities: bool) -> list[dict[str, Any]]:
@@ -124,21 +118,7 @@ class Served:
     @property
     def precision(self) -> str:
         """What it computes in, in words."""
-        return "bf16, close calls in fp32" if self.fast is not None else "fp32"
-
-
-def close_calls(scores: np.ndarray, multi_label: bool) -> np.ndarray:
-    """(n,) whether rounding could change the answer of a row of probabilities (n, C).
-
-    >>> close_calls(np.array([[0.52, 0.48], [0.6, 0.4]]), False).tolist()
-    [True, False]
-    >>> close_calls(np.array([[0.9, 0.46], [0.9, 0.1]]), True).tolist()
-    [True, False]
-    """
-    if multi_label:
-        return np.asarray((np.abs(scores - THRESHOLD) < CLOSE / 2).any(1))
-    two = np.partition(scores, scores.shape[1] - 2, axis=1)[:, -2:]
-    return np.asarray(two[:, 1] - two[:, 0] < CLOSE)
+        return BF16 if self.bf16 else FP32
 
 
 def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 64) -> Served:
@@ -157,10 +137,10 @@ def load(name: str, path: str | Path, *, bf16: bool = False, batch_size: int = 6
         if told.most is None:
             predictor.predict_batch(list(WARM_TEXTS), list(WARM_TEXTS) if predictor.pair else None)
         return told
-    fast = copy.deepcopy(predictor.model).bfloat16() if bf16 and not predictor.spec.regression else None
-    served = Served(name, Path(path), predictor, version_of(predictor.source), fast)
+    served = Served(name, Path(path), predictor, version_of(predictor.source), bf16 and not predictor.spec.regression)
     for texts in (*([text] for text in WARM_TEXTS), list(WARM_TEXTS) * 8):
         served.scores(served.encode(texts, texts if predictor.spec.pair else None), batch_size)
+    served.again = 0
     return served
 
 

@@ -83,13 +83,19 @@ def tokens_of(encoded: Dataset) -> np.ndarray:
     return np.sort(pc.unique(pc.list_flatten(encoded.data.column("input_ids"))).to_numpy().astype(np.int64))
 
 
-def use_bf16(wanted: bool | None) -> bool:
-    """Whether to train in bf16: as wanted, else where the GPU or the processor computes in it."""
+def use_bf16(wanted: bool | None, device: str | None = None) -> bool:
+    """Whether to compute in bf16: as wanted, else where the GPU or the processor computes in it.
+
+    Args:
+        device: "cpu" or "cuda" for a model that lies there; by default the GPU where there is one. No other has it.
+    """
     import torch
 
     if wanted is not None:
         return wanted
-    if torch.cuda.is_available():
+    if device not in (None, "cpu", "cuda"):
+        return False
+    if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
