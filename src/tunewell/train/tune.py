@@ -335,6 +335,7 @@ def tune(
         kept=kept,
         optim=recipe.optim,
         sharded=sharded,
+        stop=stop,
         validate=validate,
         callbacks=watchers,
     )
