@@ -3,6 +3,7 @@
 Everything is imported and warmed up once, so that a start costs a fork. A fault is told by `fault`:
 
     {"kind": "kill", "at": n}            SIGKILL at the n-th write of this start
+    {"kind": "kill", "on": text}         SIGKILL at the first write of a file with this text in its path
     {"kind": "kill", "after": seconds}   SIGKILL at that moment
     {"kind": "term", "after": seconds}   SIGTERM at that moment
     {"kind": "enospc", "at": n}          the n-th write and all later ones find the disk full
@@ -31,11 +32,13 @@ class Writes:
     """Counts writes of this process below a folder, and does harm at one of them."""
 
     def __init__(self, fault: dict[str, Any]) -> None:
-        self.kind, self.at, self.n = fault["kind"], fault.get("at"), 0
+        self.kind, self.at, self.on, self.n = fault["kind"], fault.get("at"), fault.get("on"), 0
 
     def met(self, path: Any = None) -> bool:
         """One more write; whether it is the one to be torn in the middle."""
         self.n += 1
+        if self.on is not None and self.on in str(path):
+            return True
         if self.at is None or self.n < self.at:
             return False
         if self.kind == "enospc":
