@@ -9,6 +9,7 @@ Everything is imported and warmed up once, so that a start costs a fork. A fault
     {"kind": "enospc", "at": n}          the n-th write and all later ones find the disk full
     {"kind": "clock"}                    the clock is three days back
     {"kind": "count"}                    none; the writes are counted
+    {"kind": "bound"}                    the permissions of files bind the root user as well (Linux)
 
 A write is any of: opening a file to write, `os.replace`, `os.fsync`, `torch.save`, `safetensors.save_file`. Killed in
 one of the last two, half of the file stays.
@@ -89,6 +90,27 @@ class Writes:
         safetensors.torch.save_file = saved_file  # type: ignore[assignment]
 
 
+def give_up_override() -> None:
+    """Without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH the kernel asks a file's permissions of root, too."""
+    import ctypes
+
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    class Data(ctypes.Structure):
+        _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inherited", ctypes.c_uint32))
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, data = Header(0x20080522, 0), (Data * 2)()
+    if libc.capget(ctypes.byref(header), data):
+        raise OSError(ctypes.get_errno(), "capget")
+    keep = ~(1 << 1 | 1 << 2) & 0xFFFFFFFF
+    for kind in ("effective", "permitted", "inherited"):
+        setattr(data[0], kind, getattr(data[0], kind) & keep)
+    if libc.capset(ctypes.byref(header), data):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def run(line: list[str], fault: dict[str, Any], told: str) -> None:
     """In the child: the command line with its fault; never comes back."""
     from tunewell.cli import main
@@ -100,6 +122,8 @@ def run(line: list[str], fault: dict[str, Any], told: str) -> None:
     if fault["kind"] == "clock":
         now = time.time
         time.time = lambda: now() - 3 * 86_400
+    if fault["kind"] == "bound":
+        give_up_override()
     writes = Writes(fault)
     if fault["kind"] in ("count", "enospc", "kill") and "after" not in fault:
         writes.install()
