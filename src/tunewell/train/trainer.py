@@ -98,6 +98,7 @@ class TunewellTrainer(Trainer):
         self._bad_micro = self._climbed = False
         self._extra_done_at = -1
         self.step_dropped = self._ended = False
+        self.grad_norm = math.nan  # of the step at work, before it is clipped
         self.seen = [0] * len(SEEN)  # of this step, where several processes count together
 
     @property
@@ -361,8 +362,9 @@ class TunewellTrainer(Trainer):
 
     def _drop_bad_step(self, model: Any, norm: Any) -> None:
         """A step with a non-finite loss or gradient changes nothing: its gradients are dropped."""
+        self.grad_norm = float(norm)
         self._bad_micro = bool(processes.total([self._bad_micro])[0])  # at any process
-        if not self._bad_micro and math.isfinite(float(norm)):
+        if not self._bad_micro and math.isfinite(self.grad_norm):
             self._bad_in_a_row = 0
             self.step_dropped = False
             return
