@@ -8,6 +8,7 @@ at any moment loses at most the step under way.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,11 +19,12 @@ from typing import IO, Any, TypeVar
 
 from tunewell import __version__, processes
 from tunewell.errors import RunFolderError
-from tunewell.results import write_whole
+from tunewell.results import cannot_write, write_whole
 from tunewell.seal import described, differs, sha256_of, synced
 
 T = TypeVar("T")
 STEPS, FILES = "steps.json", "files.json"
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # the system's word, not our fault
 OWN = ("recipe.yaml", STEPS)  # what marks a folder as a run of ours
 
 
@@ -77,9 +79,11 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire()
+            self._sweep()
         except RunFolderError:
             raise
         except OSError as error:
+            self.close()
             raise RunFolderError(
                 f"cannot be made or written: {error.strerror or error}",
                 where=str(path),
@@ -90,7 +94,6 @@ class RunFolder:
             for entry in self.path.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        self._sweep()
         self.steps: dict[str, str] = self.read_steps(self.path)
         self.files: dict[str, dict[str, Any]] = self._read_files()
 
@@ -153,6 +156,12 @@ class RunFolder:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.close(failed=error is not None)
+        if isinstance(error, OSError) and error.errno in REFUSED and self._holds(error.filename):
+            raise cannot_write(error.filename, error) from error
+
+    def _holds(self, name: Any) -> bool:
+        """Whether a path that the system named is in this folder."""
+        return isinstance(name, str | Path) and self.path.absolute() in [*Path(name).absolute().parents]
 
     def close(self, *, failed: bool = False) -> None:
         """Give up the lock. A folder that this run made goes when it is empty or failed before a first step."""

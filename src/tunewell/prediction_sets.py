@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def _known(path: Path, method: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[method]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedRecordError(
             f"is damaged: {error}",
             where=str(path),

@@ -406,7 +406,7 @@ class GuardEvent(Record):
     """One act of the guard: what it saw at a step, the peak rate before and after, and where it went back to."""
 
     step: int
-    what: str  # "not finite", "blown up", "fell back", "stuck", "oscillating" or "creeping"
+    what: str  # "not finite", "blown up", "fell back", "stuck", "oscillating", "creeping" or "gradient"
     rate_before: float
     rate_after: float
     back_to: int | None = None

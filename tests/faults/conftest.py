@@ -18,12 +18,14 @@ OWN_TO_A_START = ("seconds", "peak_memory_mb", "verdict")  # of summary.json
 class Faults:
     """Starts runs of one recipe in folders by name, each start with a fault or none."""
 
-    def __init__(self, folder: Path, model: Path, rows: list[tuple[str, str]]) -> None:
-        self.folder, self.model = folder, model
+    def __init__(self, folder: Path, model: Path, decoder: Path, rows: list[tuple[str, str]]) -> None:
+        self.folder, self.model, self.decoder = folder, model, decoder
         for name, part in (("reviews.csv", rows[:120]), ("probe.csv", rows[120:])):
             with (folder / name).open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows([("text", "label"), *part])
         (folder / "general.txt").write_text("\n".join(t for t, _ in rows[:64]), encoding="utf-8")
+        with (folder / "talks.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("prompt", "completion"), *((t, label) for t, label in rows[:60])])
         environment = {
             **os.environ, "TUNEWELL_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
@@ -34,7 +36,7 @@ class Faults:
         )  # fmt: skip
         said.close()
         assert self._ask({"folder": str(folder), "line": self.line("warm")})["code"] == 0, self.said_by_server()
-        self.expected: dict[str, Any] = {}
+        self.expected: dict[str, dict[str, Any]] = {}  # by the line of a run, its own folder left out
 
     def said_by_server(self) -> str:
         return (self.folder / "server.txt").read_text(encoding="utf-8")
@@ -72,31 +74,43 @@ class Faults:
         run = self.folder / name
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         assert not list(run.rglob(".*.tmp"))
+        files = {
+            "predictions": run / "predictions.csv", "weights": run / "model" / "model.safetensors",
+            "tuned": run / "train" / "tuned.safetensors", "dynamics": run / "train" / "dynamics.npz",
+        }  # fmt: skip
         return {
-            "predictions": (run / "predictions.csv").read_bytes(),
-            "weights": (run / "model" / "model.safetensors").read_bytes(),
-            "tuned": (run / "train" / "tuned.safetensors").read_bytes(),
-            "dynamics": (run / "train" / "dynamics.npz").read_bytes(),
+            **{key: path.read_bytes() if path.is_file() else b"" for key, path in files.items()},
             "summary": {k: v for k, v in summary.items() if k not in OWN_TO_A_START},
-            "choice": json.loads((run / "choice.json").read_text(encoding="utf-8")),
-            "retention": {**json.loads((run / "retention.json").read_text(encoding="utf-8")), "seconds": 0},
-            "check": {**json.loads((run / "check.json").read_text(encoding="utf-8")), "seconds": 0},
+            **{key: _record(run / f"{key}.json") for key in ("choice", "retention", "check")},
         }
 
-    def goes_on(self, name: str) -> None:
-        """The same command again, without a fault: it ends as the uninterrupted run did, byte for byte."""
-        if not self.expected:
-            assert self.start("whole")["code"] == 0, self.told("whole")
-            self.expected = self.result("whole")
-        assert self.start(name)["code"] == 0, self.told(name)[-2000:]
+    def goes_on(self, name: str, line: list[str] | None = None) -> None:
+        """The same command again, without a fault: it ends as the uninterrupted run did, byte for byte.
+
+        Args:
+            line: of the command, `--output_dir NAME` at its end; by default the one of `line`.
+        """
+        line = line or self.line(name)
+        kind = " ".join(line[:-1])
+        if kind not in self.expected:
+            whole = f"whole-{len(self.expected)}"
+            assert self.start(whole, line=[*line[:-1], whole])["code"] == 0, self.told(whole)
+            self.expected[kind] = self.result(whole)
+        assert self.start(name, line=line)["code"] == 0, self.told(name)[-2000:]
         found = self.result(name)
-        for key, value in self.expected.items():
+        for key, value in self.expected[kind].items():
             assert found[key] == value, (name, key)
 
 
+def _record(path: Path) -> dict[str, Any]:
+    """A record without its time; empty where the run makes none."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {**found, "seconds": 0}
+
+
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, make_reviews):
-    made = Faults(tmp_path_factory.mktemp("faults"), tiny_model, make_reviews(200))
+def faults(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_decoder: Path, make_reviews):
+    made = Faults(tmp_path_factory.mktemp("faults"), tiny_model, tiny_decoder, make_reviews(200))
     yield made
     made.server.stdin.close()  # it ends by itself then
     made.server.wait(60)

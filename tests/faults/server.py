@@ -3,11 +3,13 @@
 Everything is imported and warmed up once, so that a start costs a fork. A fault is told by `fault`:
 
     {"kind": "kill", "at": n}            SIGKILL at the n-th write of this start
+    {"kind": "kill", "on": text}         SIGKILL at the first write of a file with this text in its path
     {"kind": "kill", "after": seconds}   SIGKILL at that moment
     {"kind": "term", "after": seconds}   SIGTERM at that moment
     {"kind": "enospc", "at": n}          the n-th write and all later ones find the disk full
     {"kind": "clock"}                    the clock is three days back
     {"kind": "count"}                    none; the writes are counted
+    {"kind": "bound"}                    the permissions of files bind the root user as well (Linux)
 
 A write is any of: opening a file to write, `os.replace`, `os.fsync`, `torch.save`, `safetensors.save_file`. Killed in
 one of the last two, half of the file stays.
@@ -31,11 +33,13 @@ class Writes:
     """Counts writes of this process below a folder, and does harm at one of them."""
 
     def __init__(self, fault: dict[str, Any]) -> None:
-        self.kind, self.at, self.n = fault["kind"], fault.get("at"), 0
+        self.kind, self.at, self.on, self.n = fault["kind"], fault.get("at"), fault.get("on"), 0
 
     def met(self, path: Any = None) -> bool:
         """One more write; whether it is the one to be torn in the middle."""
         self.n += 1
+        if self.on is not None and self.on in str(path):
+            return True
         if self.at is None or self.n < self.at:
             return False
         if self.kind == "enospc":
@@ -86,6 +90,27 @@ class Writes:
         safetensors.torch.save_file = saved_file  # type: ignore[assignment]
 
 
+def give_up_override() -> None:
+    """Without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH the kernel asks a file's permissions of root, too."""
+    import ctypes
+
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    class Data(ctypes.Structure):
+        _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inherited", ctypes.c_uint32))
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, data = Header(0x20080522, 0), (Data * 2)()
+    if libc.capget(ctypes.byref(header), data):
+        raise OSError(ctypes.get_errno(), "capget")
+    keep = ~(1 << 1 | 1 << 2) & 0xFFFFFFFF
+    for kind in ("effective", "permitted", "inherited"):
+        setattr(data[0], kind, getattr(data[0], kind) & keep)
+    if libc.capset(ctypes.byref(header), data):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def run(line: list[str], fault: dict[str, Any], told: str) -> None:
     """In the child: the command line with its fault; never comes back."""
     from tunewell.cli import main
@@ -97,6 +122,8 @@ def run(line: list[str], fault: dict[str, Any], told: str) -> None:
     if fault["kind"] == "clock":
         now = time.time
         time.time = lambda: now() - 3 * 86_400
+    if fault["kind"] == "bound":
+        give_up_override()
     writes = Writes(fault)
     if fault["kind"] in ("count", "enospc", "kill") and "after" not in fault:
         writes.install()

@@ -3,9 +3,11 @@ back, damaged files: the same command again ends with the bytes of a run to whic
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,13 +148,46 @@ def test_a_damaged_checkpoint_or_cache(faults, writes, damage):
     assert "is passed over: optimizer.pt " in told and "ewc: what was kept of an earlier start is measured" in told
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the root user writes everywhere")
-def test_a_folder_that_cannot_be_written(faults):
-    folder = faults.folder / "locked"
-    folder.mkdir()
-    folder.chmod(0o555)
+@contextlib.contextmanager
+def refusing(folder: Path):
+    """Nobody may write in a folder, or in any below."""
+    modes = {place: place.stat().st_mode for place in [folder, *folder.rglob("*")] if place.is_dir()}
+    for place in modes:
+        place.chmod(0o555)
     try:
-        assert faults.start("locked/run")["code"] == 2
+        yield
     finally:
-        folder.chmod(0o755)
+        for place, mode in modes.items():
+            place.chmod(mode)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the root user is bound to permissions on Linux only")
+def test_a_folder_that_cannot_be_written(faults):
+    """The folder in which the run's own is to be made; that of a run which was killed, once it has checkpoints."""
+    locked = faults.folder / "locked"
+    locked.mkdir()
+    with refusing(locked):
+        assert faults.start("locked-told", "bound", line=[*faults.line("")[:-1], "locked/run"])["code"] == 2
+    told = faults.told("locked-told")
+    assert "Permission denied" in told and "locked/run" in told and "Traceback" not in told
+    assert not list(locked.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the root user is bound to permissions on Linux only")
+@pytest.mark.parametrize("part", [".", "train"])
+def test_a_killed_run_whose_folder_cannot_be_written_any_more(faults, part):
+    name = f"closed-{len(part)}"
+    assert faults.start(name, "kill", on="train/tuned.safetensors" if part == "." else "checkpoint-")["code"] == -9
+    folder = faults.folder / name
+    before = everything(folder / "train")
+    with refusing(folder / part):
+        found = faults.start(name, "bound")
+        told = faults.told(name)
+        assert found["code"] == 2, told
+        assert "Permission denied" in told and name in told and "Traceback" not in told, told
+        assert everything(folder / "train") == before
+    faults.goes_on(name)

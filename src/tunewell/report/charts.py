@@ -37,8 +37,11 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
 
     >>> ticks(0.12, 0.87)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    >>> ticks(0.5, 0.5 + 1e-15, 4)
+    [0.5, 0.75]
     """
-    span = high - low if high > low else max(abs(high), 1.0)
+    apart = high - low > 1e-8 * max(abs(high), abs(low))  # else rounding alone holds them apart
+    span = high - low if apart else max(abs(high), 1.0)
     raw = span / n
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)

@@ -48,20 +48,31 @@ class OrthogonalLowRank(LowRank):
         from safetensors.torch import save_file
 
         from tunewell.results import write_with
+        from tunewell.seal import seal
 
         own = {name: a.detach().cpu().contiguous().clone() for name, a in directions(model).items()}
         super().finish(model)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_with(self.path, lambda temporary: save_file(own, str(temporary)))
+        seal(self.path)
 
     def leave(self, model: Any, job: TaskJob) -> Weights:
         """(tasks · rank, inputs) of each layer: the directions of all tasks so far."""
         import torch
         from safetensors.torch import load_file
 
+        from tunewell.errors import DamagedRecordError
+        from tunewell.seal import broken
         from tunewell.stages.tune import place
 
-        own = load_file(str(directions_in(job.folder / place(job) / "cache")))
+        folder = job.folder / place(job)
+        path = directions_in(folder / "cache")
+        if (why := broken(path)) is not None:
+            raise DamagedRecordError(
+                f"does not count: {why}", where=str(path), expected="the directions that tuning has written",
+                remedy=f"delete {folder}; the same command tunes this task again",
+            )  # fmt: skip
+        own = load_file(str(path))
         return {name: torch.cat([self.before[name], a]) if name in self.before else a for name, a in own.items()}
 
 

@@ -35,7 +35,7 @@ from tunewell.strategies.lpft import frozen_features, last_linear
 if TYPE_CHECKING:
     import torch
 
-    from tunewell.train.hooks import Tuning
+    from tunewell.train.hooks import Tuning, Weights
 
 FEW = 64  # labels in the median class up to which there is contrast, and no rows are taken away for validation
 LEAST_STEPS, PASSES, PASSES_OF_MANY = 20, 4, 3
@@ -99,23 +99,22 @@ class FewShot:
 
     def prepare(self, tuning: Tuning) -> None:
         import torch
-        from safetensors.torch import load_file, save_file
+
+        from tunewell.strategies.quadratic import cached
 
         self.tuning, self.head = tuning, last_linear(tuning.model)
         self.classes = self.head.out_features
         self.labels = np.asarray(tuning.train["labels"])
         names = self._names()
-        path = tuning.cache / "fewshot.safetensors"
-        if path.is_file():  # a resumed run
-            state = load_file(str(path))
-        else:
+
+        def measure() -> Weights:
             features = self._features(tuning.train)
             named = self._features(names) if names is not None else None
             weight = 0 if named is None else name_weight(features, self.labels, named)
             fitted = fit(*with_names(features, self.labels, named, weight), self.classes)
-            state = {"weight": fitted[0], "bias": fitted[1], "names": torch.tensor(weight)}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(state, str(path))
+            return {"weight": fitted[0], "bias": fitted[1], "names": torch.tensor(weight)}
+
+        state = cached(tuning, self.name, measure)
         self.weight = int(state["names"])
         self.names = names if self.weight else None
         self._put(state["weight"], state["bias"])

@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from tunewell.train.hooks import Tuning
+    from tunewell.train.hooks import Tuning, Weights
 
 ROWS = 20_000
 ITERATIONS = 500
@@ -35,12 +35,12 @@ class LinearProbeFirst:
 
     def prepare(self, tuning: Tuning) -> None:
         import torch
-        from safetensors.torch import load_file, save_file
 
-        head, path = last_linear(tuning.model), tuning.cache / "lpft.safetensors"
-        if path.is_file():  # a resumed run
-            fitted = load_file(str(path))
-        else:
+        from tunewell.strategies.quadratic import cached
+
+        head = last_linear(tuning.model)
+
+        def measure() -> Weights:
             rows = tuning.train
             if len(rows) > ROWS:
                 rows = rows.select(np.sort(np.random.default_rng(tuning.seed).permutation(len(rows))[:ROWS]))
@@ -49,9 +49,9 @@ class LinearProbeFirst:
             kind = torch.float32 if tuning.float_labels else torch.int64
             labels = torch.tensor(np.asarray(rows["labels"]), dtype=kind)
             weight, bias = fit(features, labels, tuning.row_loss, head.out_features)
-            fitted = {"weight": weight, "bias": bias}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(fitted, str(path))
+            return {"weight": weight, "bias": bias}
+
+        fitted = cached(tuning, self.name, measure)
         with torch.no_grad():
             head.weight.copy_(fitted["weight"])
             if head.bias is not None:

@@ -87,10 +87,13 @@ def write(tuning: Tuning, source: str | None, samples: int) -> list[str]:
 
     from tunewell.data.general import general_texts
     from tunewell.results import write_whole
+    from tunewell.seal import broken, seal
 
     path = tuning.cache / "rehearsal.json"
     if path.is_file():
-        return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
+        if (why := broken(path)) is None:
+            return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
+        tuning.echo(f"rehearse: what was kept of an earlier start is written again: {why}")
     from tunewell.train.general_batches import LONGEST
 
     model: Any = tuning.model
@@ -126,8 +129,8 @@ def write(tuning: Tuning, source: str | None, samples: int) -> list[str]:
             remedy="rehearse_text: general",
         )
     tuning.echo(f"rehearse: {len(kept):,} kept, {len(begun) - len(kept):,} too short, repeating or twice")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(kept, ensure_ascii=False))
+    seal(path)
     return kept
 
 

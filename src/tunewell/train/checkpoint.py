@@ -82,7 +82,8 @@ def seal_and_rotate(path: Path, *, keep: int, best: str | None) -> None:
 
 
 class LoopState:
-    """What the loop itself carries from step to step beyond Trainer's state: the loss since the last log entry."""
+    """What the loop itself carries from step to step beyond Trainer's state: the loss since the last log entry, and
+    whether the step's validation is owed."""
 
     name, title, paper = "loop", "What the loop carries in a checkpoint", ""
 
@@ -94,7 +95,7 @@ class LoopState:
         import torch
 
         t = self.trainer
-        counts = torch.tensor([t._globalstep_last_logged, t._bad_in_a_row], dtype=torch.int64)
+        counts = torch.tensor([t._globalstep_last_logged, t._bad_in_a_row, t.owed], dtype=torch.int64)
         return {"loss": t._tr_loss.detach().reshape(1), "counts": counts}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
@@ -105,5 +106,6 @@ class LoopState:
         if self.found:
             t: Any = self.trainer
             t._tr_loss = self.found["loss"].reshape(()).to(t.args.device)
-            t._globalstep_last_logged, t._bad_in_a_row = self.found["counts"].tolist()
+            t._globalstep_last_logged, t._bad_in_a_row, *owed = self.found["counts"].tolist()
+            t.owed = owed == [1]
             self.found = {}

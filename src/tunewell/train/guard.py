@@ -8,22 +8,25 @@ event. It is held against the level of the first steps and the best one so far:
     fell back    the level is that of the first steps again, after it had been clearly lower
     stuck        the level has never left that of the first steps, though the weights have moved far
     not finite   loss or gradient were not finite for NONFINITE steps in a row
+    gradient     the norm of the gradient, before it is clipped, has been above its band for HELD steps in a row (see
+                 `beyond`)
 
 Then weights and strategies go back to the last good state, which is the latest at a new best level, AdamW forgets its
 moments, and the rate is halved; quartered when it happens again soon, and so on. `guard: watch` does no more than that,
 and says at the end whether the rate looks too high or too low (see `signs`); `guard: act` also changes it on the way:
 halved where the loss does not fall while the rate is at its height, doubled where it creeps.
 
-What the guard does follows from losses alone, so that the same seed gives the same model; its state is part of every
-checkpoint, and a resumed run goes on as if it had not been stopped.
+What the guard does follows from losses and gradients alone, so that the same seed gives the same model; its state is
+part of every checkpoint, and a resumed run goes on as if it had not been stopped.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import TrainerCallback
 
 from tunewell import processes
@@ -46,6 +49,9 @@ EXPLODED, RETURNED, LEARNED = 1.5, 0.98, 0.85  # of the first level
 STUCK = 40  # steps, beyond the warm-up, after which a loss that has not moved is judged
 FAR = 0.3  # movement of the weights, relative to their size, from which a stuck loss is the rate's fault
 NONFINITE = 3
+HELD = 8  # steps in a row of which each gradient is above the band; one that spikes is clipped, and no event
+BAND, BAND_LEAST = 40, 20  # steps before them that the band is made of: the latest, and how few will do
+WIDE, SPREADS = math.log(10), 4.0  # half the band, in log norms: as wide as either says
 AGAIN = 40  # steps within which a second return cuts the rate twice as much
 MOST, MOST_STUCK = 8, 3  # returns after which tuning is given up; after which a loss that does not move is let be
 BETTER = 0.97  # of the last good state's level, at which a new one is kept
@@ -89,6 +95,7 @@ class Guard(TrainerCallback):
         self._first = self._best = math.inf
         self._since = 0  # step at which judging began anew
         self._bad = 0
+        self._norms: list[float] = []  # logs of the gradient's norm since the start or the last return
         self._good: dict[str, torch.Tensor] = {}
         self._good_level, self._good_step = math.inf, 0
         self._found: dict[str, torch.Tensor] = {}
@@ -118,6 +125,7 @@ class Guard(TrainerCallback):
             self._bad = 0
             self._seen += 1
             self._level = self._fade * self._level + (1 - self._fade) * loss
+            self._norms.append(math.log(max(self.trainer.grad_norm, 1e-12)))
         self.losses.append(loss)
         self.rates.append(float(self.trainer._get_learning_rate()))
         step = state.global_step
@@ -153,6 +161,8 @@ class Guard(TrainerCallback):
         """What is wrong, empty when nothing is."""
         if self._bad >= NONFINITE:
             return "not finite"
+        if beyond(self._norms, self._stretch):
+            return "gradient"
         level = self.level
         if level is None or not math.isfinite(self._first) or min(step - self._since, self._seen) < self._grace:
             return ""
@@ -246,7 +256,7 @@ class Guard(TrainerCallback):
         self.trainer.optimizer.state.clear()  # type: ignore[union-attr]
         self._change(step, what, 0.5 ** (2 ** min(soon, 2)), self._good_step)
         self._bad, self._best = 0, self._good_level
-        self._level, self._seen = 0.0, 0
+        self._level, self._seen, self._norms = 0.0, 0, []
 
     def _keep(self, step: int, level: float) -> None:
         """The state now is the last good one."""
@@ -278,6 +288,7 @@ class Guard(TrainerCallback):
         return {
             "guard.figures": torch.tensor(figures, dtype=torch.float64),
             "guard.losses": torch.tensor([self.losses, self.rates], dtype=torch.float64).reshape(2, -1),
+            "guard.norms": torch.tensor(self._norms, dtype=torch.float64),
             "guard.events": torch.tensor(events, dtype=torch.float64).reshape(-1, 5),
             **self._good,
         }
@@ -293,6 +304,7 @@ class Guard(TrainerCallback):
         self._level, seen, self._first, self._best, since, bad, self._good_level, step, self.factor = figures
         self._seen, self._since, self._bad, self._good_step = int(seen), int(since), int(bad), int(step)
         self.losses, self.rates = (row.tolist() for row in state["guard.losses"])
+        self._norms = state["guard.norms"].tolist() if "guard.norms" in state else []
         self.events = [
             GuardEvent(
                 step=int(at), what=KINDS[int(kind)], rate_before=before, rate_after=after,
@@ -329,4 +341,30 @@ def _weight(key: str) -> str:
     return own.removeprefix("mean.")
 
 
-KINDS = ("not finite", "blown up", "fell back", "stuck", "oscillating", "creeping")
+def beyond(norms: Sequence[float], stretch: int = 1) -> bool:
+    """Whether the gradient has left its band: each of the last HELD norms is above it.
+
+    The band ends WIDE above the median of the BAND norms before those, or of the first ones where that is higher, or
+    SPREADS robust standard deviations (1.4826 times the median distance from the median) where they spread more. A
+    gradient may grow tenfold in an ordinary tuning, but over many steps, so that its band goes along; and it may
+    become as small as it likes.
+
+    Args:
+        norms: (steps,) logs of norms. stretch: by which spans are longer, with few rows a step.
+
+    >>> calm = [0.0, 0.1] * 20
+    >>> beyond([*calm, *[2.3] * 8]), beyond([*calm, *[2.5] * 8]), beyond([*calm, *[2.5] * 7]), beyond([2.5] * 48)
+    (False, True, False, False)
+    """
+    held, least, width = HELD * stretch, BAND_LEAST * stretch, BAND * stretch
+    if len(norms) < least + held:
+        return False
+    before, now = np.asarray(norms[-width - held : -held]), min(norms[-held:])
+    middle = float(np.median(before))
+    if now <= middle + WIDE:  # most steps
+        return False
+    spread = 1.4826 * float(np.median(np.abs(before - middle)))
+    return now > max(middle, float(np.median(norms[:least]))) + max(WIDE, SPREADS * spread)
+
+
+KINDS = ("not finite", "blown up", "fell back", "stuck", "oscillating", "creeping", "gradient")

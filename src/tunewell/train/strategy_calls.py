@@ -27,7 +27,7 @@ class StrategyCalls(TrainerCallback):
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.loop_state.put()
+        self.trainer.go_on()
 
     def _model(self) -> Any:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ import torch
 from transformers import Trainer
 
 from tunewell import processes
+from tunewell.seal import SEAL
 from tunewell.train.agree import agreed
 from tunewell.train.batching import LikeLengthBatches, RandomBatches
 from tunewell.train.checkpoint import LoopState, seal_and_rotate
@@ -32,6 +34,7 @@ from tunewell.train.optimisers import ADAMW, PRODIGY
 from tunewell.train.packing import BOUNDS
 from tunewell.train.plan import not_finite
 from tunewell.train.progress import SEEN, Counts
+from tunewell.train.stop import ValidationLeft
 from tunewell.train.strategy_calls import StrategyCalls, climb, grouped, load_states, save_states
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from tunewell.train.guard import Guard
     from tunewell.train.hooks import Strategy
     from tunewell.train.sharding import Sharded
+    from tunewell.train.stop import StopInOrder
 
 SCHEDULER = "scheduler.pt"  # Trainer's name
 MAX_BAD_STEPS = 10  # non-finite steps in a row after which tuning stops
@@ -70,6 +74,7 @@ class TunewellTrainer(Trainer):
         kept: Kept | None = None,
         optim: str = ADAMW,
         sharded: Sharded | None = None,
+        stop: StopInOrder | None = None,
         **options: Any,
     ) -> None:
         self.sharded = sharded
@@ -80,6 +85,9 @@ class TunewellTrainer(Trainer):
         self.guard = guard
         self.kept = kept
         self.optim = optim
+        self.stop = stop
+        self.owed = False  # the validation of this step was left out, or left, for a stop
+        self._resumed: str | None = None  # the checkpoint that this tuning goes on from
         self.add_callback(StrategyCalls(self, strategies))
         self.batches, self.row_loss, self.strategies, self.validate = batches, row_loss, strategies, validate
         self.model_loss = model_loss  # of outputs and labels, where logits alone do not do
@@ -90,6 +98,7 @@ class TunewellTrainer(Trainer):
         self._bad_micro = self._climbed = False
         self._extra_done_at = -1
         self.step_dropped = self._ended = False
+        self.grad_norm = math.nan  # of the step at work, before it is clipped
         self.seen = [0] * len(SEEN)  # of this step, where several processes count together
 
     @property
@@ -181,6 +190,10 @@ class TunewellTrainer(Trainer):
             OSError: it cannot be written; what there is of it is removed.
         """
         path = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if self.stop is not None:
+            self.stop.saving()
+        if self.args.should_save:  # written once more after a validation that was owed
+            (path / SEAL).unlink(missing_ok=True)
         for gather in hooks(self.carried, "gather"):
             gather()
         try:
@@ -203,6 +216,7 @@ class TunewellTrainer(Trainer):
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_states(self.carried, resume_from_checkpoint)
+        self._resumed = resume_from_checkpoint
         if self.sharded is not None:
             self.sharded.share_out(self.carried)
 
@@ -348,8 +362,9 @@ class TunewellTrainer(Trainer):
 
     def _drop_bad_step(self, model: Any, norm: Any) -> None:
         """A step with a non-finite loss or gradient changes nothing: its gradients are dropped."""
+        self.grad_norm = float(norm)
         self._bad_micro = bool(processes.total([self._bad_micro])[0])  # at any process
-        if not self._bad_micro and math.isfinite(float(norm)):
+        if not self._bad_micro and math.isfinite(self.grad_norm):
             self._bad_in_a_row = 0
             self.step_dropped = False
             return
@@ -362,20 +377,59 @@ class TunewellTrainer(Trainer):
         if self._bad_in_a_row >= MAX_BAD_STEPS:
             raise not_finite(MAX_BAD_STEPS, step, self.args.learning_rate)
 
+    # ------------------------------------------------------------ validation
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
+        """Trainer's; asked to stop, a checkpoint is saved first of all, and validation is owed (see stop.py)."""
+        if self.stop is not None and self.stop.agreed:
+            self.owed = self.control.should_evaluate
+            self.control.should_evaluate, self.control.should_save = False, True
+        try:
+            super()._maybe_log_save_evaluate(*arguments, **options)
+        except ValidationLeft:
+            self.owed, self.control.should_evaluate, self.control.should_save = True, False, True
+            super()._maybe_log_save_evaluate(*arguments, **options)
+        if self.owed:  # who had the signal before lets the tuning go on
+            self.make_up()
+
+    def make_up(self) -> None:
+        """The validation that the step at hand is owed, and the checkpoint after it."""
+        self.owed = False
+        self.control.should_evaluate = self.control.should_save = True
+        self._maybe_log_save_evaluate(self._tr_loss, None, self.model, None, self.state.epoch, None, time.time())
+
+    def go_on(self) -> None:
+        """After all that begins with a tuning: a validation that its checkpoint owes, as if it came after the step."""
+        self.loop_state.put()
+        if self.owed:
+            self._load_rng_state(self._resumed)
+            self.control.should_training_stop = self._ended
+            self.make_up()
+            self._ended = self.control.should_training_stop
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Validation by our own scorer: length-sorted, the task's metrics; by process 0, which tells the others."""
         assert self.validate is not None
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] | None = {}
         if self.sharded is not None:
             metrics = self.sharded.validated(self.strategies, self.validate)
         elif self.args.process_index == 0:
-            with contextlib.ExitStack() as stack:
+            with contextlib.suppress(ValidationLeft), contextlib.ExitStack() as stack:
+                metrics = None
                 for validating in hooks(self.strategies, "validating"):
                     stack.enter_context(validating(self.model))
+                if self.stop is not None:
+                    stack.enter_context(self.stop.leaving(self.model))
                 metrics = self.validate(self.model)
-        metrics = processes.told({f"{metric_key_prefix}_{k}": float(v) for k, v in metrics.items()})
+        if metrics is not None:
+            metrics = {f"{metric_key_prefix}_{k}": float(v) for k, v in metrics.items()}
+        metrics = processes.told(metrics)
+        if metrics is None:
+            assert self.stop is not None
+            self.stop.ask()
+            raise ValidationLeft
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if processes.together():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import time
 import warnings
@@ -358,6 +359,7 @@ def tune(
         kept=kept,
         optim=recipe.optim,
         sharded=sharded,
+        stop=stop,
         validate=validate,
         callbacks=watchers,
     )
@@ -378,6 +380,13 @@ def tune(
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise out_of_memory(rows) from error
+    except pickle.UnpicklingError as error:
+        raise TrainingError(
+            f"this checkpoint holds what is no tensor and could be code; it was not run ({str(error).splitlines()[0]})",
+            where=str(resume),
+            expected="the files that tunewell wrote: another hand has been at them and sealed them anew",
+            remedy="delete this checkpoint, and look at who can write there; tuning goes on from the one before",
+        ) from error
     except OSError as error:
         raise TrainingError(
             f"cannot write a checkpoint: {error.strerror or error}",

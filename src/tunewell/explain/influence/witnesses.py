@@ -5,6 +5,7 @@ Shapes: n rows of the training file, C outputs, F features.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def forward(rows: FileRows, *, echo: Echo, progress: bool) -> Passes:
         with np.load(path, allow_pickle=False) as file:
             if str(file["key"]) == key:
                 return Passes(*(file[name] for name in ("base", "tuned", "features", "logits")))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass
     made = _forward(rows, echo, progress)
 

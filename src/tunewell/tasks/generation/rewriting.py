@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.folder import fingerprint
 from tunewell.results import write_whole
 from tunewell.strategies.sdft import filled
 from tunewell.tasks.generation.rendering import prompt_ids
@@ -130,7 +131,7 @@ def write_all(
             texts, ended = writer.write([asked[i].messages for i in index], limits=[asked[i].limit for i in index])
             rows = [[asked[i].at, t, bool(e)] for i, t, e in zip(index, texts, ended, strict=True)]
             found = {"seconds": time.perf_counter() - started, "rows": rows}
-            write_whole(path, json.dumps(found, ensure_ascii=False))
+            write_whole(path, json.dumps({**found, "hash": fingerprint(rows)}, ensure_ascii=False))
         seconds += float(found["seconds"])
         out |= {int(at): Written(str(text), bool(end)) for at, text, end in found["rows"]}
         progress(len(index))
@@ -142,6 +143,7 @@ def _part(path: Path, places: list[int]) -> dict[str, Any] | None:
     """A batch that was written before; None where it is not there, damaged, or of other rows."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return dict(found) if [row[0] for row in found["rows"]] == places else None
+        whole = found["hash"] == fingerprint(found["rows"])
+        return dict(found) if whole and [row[0] for row in found["rows"]] == places else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
