@@ -94,6 +94,11 @@ def command(
         texts, pairs, labels, marked = rows_of(predictor, data, text, second, limit, highlights)
     else:
         pairs = list(text_pair) or None
+    if check:  # before anything is explained
+        from tunewell.explain.sanity import rankable
+
+        predictor.need_pairs(texts, pairs)
+        rankable(predictor, texts[:24], pairs[:24] if pairs else None)
     found = why(predictor, texts, pairs, method=method, target=target, budget=budget, seed=seed)
     done = list(watched(found, len(texts)))
     if labels is not None:

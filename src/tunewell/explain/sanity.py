@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunewell.errors import DataError
 from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain import tokens
 from tunewell.explain.scorer import Scorer
-from tunewell.explain.segment import items_of
+from tunewell.explain.segment import Item, items_of
 from tunewell.results import Estimate
 
 if TYPE_CHECKING:
     from tunewell.predict import Predictor
 
+FEWEST = 3  # words: fewer cannot be ranked
 CHANGED = 0.5  # a rank correlation below it, when all weights are random, passes
 
 
@@ -61,10 +63,12 @@ def sanity(
     Args:
         texts: with three words or more each (others cannot be ranked and are left out); a dozen is enough.
         method: a name of `tokens.METHODS`.
+
+    Raises:
+        DataError: no text has three words.
     """
     explain = tokens.method(method).attribute
-    items = items_of(predictor.tokenizer, texts, text_pairs, predictor.max_length)
-    items = [item for item in items if len(item.words) >= 3]
+    items = rankable(predictor, texts, text_pairs)
     own = Scorer(predictor.model, predictor.tokenizer, predictor.spec)
     targets = own.logits(items).argmax(axis=1)
     before = [a.scores for a in explain(own, items, targets, seed=seed)]
@@ -77,6 +81,25 @@ def sanity(
         after = explain(Scorer(model, predictor.tokenizer, predictor.spec), items, targets, seed=seed)
         steps.append(SanityStep(part, _mean([_spearman(b, a.scores) for b, a in zip(before, after, strict=True)])))
     return Sanity(method, tuple(steps), abs(steps[-1].correlation.value or 0.0) < CHANGED)
+
+
+def rankable(predictor: Predictor, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> list[Item]:
+    """The texts whose words can be ranked.
+
+    Raises:
+        DataError: there is none.
+    """
+    items = items_of(predictor.tokenizer, texts, text_pairs, predictor.max_length)
+    found = [item for item in items if len(item.words) >= FEWEST]
+    if not found:
+        longest = max((len(item.words) for item in items), default=0)
+        raise DataError(
+            f"the check compares the order of words, and no text has enough of them: the longest has {longest}",
+            where="sanity",
+            expected=f"a text of {FEWEST} words or more",
+            remedy="give longer texts, or leave the check out",
+        )
+    return found
 
 
 def parts(model: Any) -> list[tuple[str, list[Any]]]:
