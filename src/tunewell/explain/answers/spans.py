@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tunewell.tasks.question_answering.spans import Answerer
 
-CANDIDATES = ("gradient_x_input", "integrated_gradients", "occlusion", "lime", "shapley")
+CANDIDATES = ("gradient_x_input", "occlusion", "smoothgrad", "integrated_gradients", "lime", "shapley")
 UNIT = "log-probability of the span"
 SPEC = TaskSpec("question-answering", metric="f1", pair=True)
 

@@ -148,7 +148,7 @@ def explain_written(
     whole = np.array([scorer.width - 1])
     if method == "auto":
         method, tried, found, faith = choose(
-            scorer, [item], whole, budget=budget, n_all=1, seed=seed, candidates=CANDIDATES
+            scorer, [item], whole, budget=budget, n_all=1, seed=seed, again=len(spans), candidates=CANDIDATES
         )
     else:
         scorer.refuse(method)
