@@ -59,7 +59,7 @@ def test_auto_keeps_its_budget_with_measuring_counted(
     from tunewell.explain import texts as module
 
     sentence = "the crew was great and the seat was fine but the meal was cold and the film was"
-    texts = [f"{sentence} {word}" for word in "bad good rude nice late new old big small cheap".split() * 6]
+    texts = [f"{sentence} {word}" for word in ("bad", "good", "rude", "nice", "late", "new")] * 10
     monkeypatch.setattr(module, "scorer_of", lambda p: Counted(p.model, p.tokenizer, p.spec))
     monkeypatch.setattr(auto.time, "perf_counter", lambda: Counted.last.forwards / 1000)
     found = explain_texts(tiny_predictor, texts, budget=budget)

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunewell.errors import DataError
 from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain import tokens
 from tunewell.explain.scorer import Scorer
 from tunewell.explain.segment import Item, items_of
+from tunewell.explain.spearman import spearman
 from tunewell.results import Estimate
 
 if TYPE_CHECKING:
@@ -48,6 +47,14 @@ class Sanity:
     method: str
     steps: tuple[SanityStep, ...]
     passed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "method": self.method,
+            "passed": self.passed,
+            "steps": [{"part": s.part, "correlation": s.correlation.model_dump()} for s in self.steps],
+        }
 
 
 def sanity(
@@ -79,7 +86,7 @@ def sanity(
         for item in items:
             item.cache.clear()
         after = explain(Scorer(model, predictor.tokenizer, predictor.spec), items, targets, seed=seed)
-        steps.append(SanityStep(part, _mean([_spearman(b, a.scores) for b, a in zip(before, after, strict=True)])))
+        steps.append(SanityStep(part, _mean([spearman(b, a.scores) for b, a in zip(before, after, strict=True)])))
     return Sanity(method, tuple(steps), abs(steps[-1].correlation.value or 0.0) < CHANGED)
 
 
@@ -127,14 +134,6 @@ def randomise(weights: Sequence[Any], *, seed: int) -> None:
             drawn = torch.randn(w.shape, generator=generator).to(w)
             spread = w.float().std() if w.numel() > 1 else torch.zeros(())
             w.copy_(drawn * spread.to(w) + w.mean())
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
-    ra, rb = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
-    norm = float(np.sqrt((ra**2).sum() * (rb**2).sum()))
-    return float(ra @ rb) / norm if norm > 0 else 0.0  # scores that are all the same rank nothing
 
 
 def _mean(values: Sequence[float]) -> Estimate:

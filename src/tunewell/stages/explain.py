@@ -65,6 +65,7 @@ def _explain(job: Job) -> Explanations:
     found = list(
         explained(predictor, list(some["text"]), pairs, seed=job.recipe.seed, budget=math.inf, candidates=CANDIDATES)
     )
+    found = _with_stability(predictor, found, list(some["text"]), pairs, job.recipe.seed)
     labelled = tuple(_with_label(e, label) for e, label in zip(found, some["label"], strict=True))
     name = _for_classes(found[0])
     words, n = _class_words(job, predictor, name)
@@ -118,6 +119,21 @@ def _with_label(e: Explanation, label: object) -> Explanation:
 
     text = ", ".join(label) if isinstance(label, list) else f"{label:g}" if isinstance(label, float) else str(label)
     return replace(e, label=text)
+
+
+def _with_stability(
+    predictor: Predictor, found: list[Explanation], texts: list[str], pairs: list[str] | None, seed: int
+) -> list[Explanation]:
+    """Their stability, if the method takes one pass a text: then it is a small share of what explaining takes."""
+    from dataclasses import replace
+
+    from tunewell.explain.auto import BACKWARD, rows_of
+    from tunewell.explain.stability import stability
+
+    if rows_of(found[0].method, float(np.mean([len(e.words) for e in found]))) > BACKWARD:
+        return found
+    steady = stability(predictor, texts, pairs, method=found[0].method, seed=seed)
+    return [replace(e, stability=s) for e, s in zip(found, steady, strict=True)]
 
 
 def _turned(predictor: Predictor, texts: list[str], pairs: list[str] | None) -> tuple:

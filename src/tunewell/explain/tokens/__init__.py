@@ -27,8 +27,8 @@ METHODS: dict[str, str] = {
     "shapley": "tunewell.explain.tokens.shapley",
     "random": "tunewell.explain.tokens.random_control",
 }
-# what `auto` tries, the cheap ones first: methods whose scores have a sign. Rollout has none and knows no target, so that
-# a word against the label would be shown as one for it; it can be named
+# what `auto` tries, the cheap ones first: methods whose scores have a sign. Rollout has none and knows no target, so
+# that a word against the label would be shown as one for it; it can be named
 CANDIDATES = ("gradient_x_input", "attnlrp", "occlusion", "smoothgrad", "integrated_gradients", "lime", "shapley")
 
 
