@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunewell.errors import DataError
+from tunewell.errors import DataError, ModelError
 from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain import tokens
 from tunewell.explain.scorer import Scorer
@@ -72,7 +72,7 @@ def sanity(
         method: a name of `tokens.METHODS`.
 
     Raises:
-        DataError: no text has three words.
+        DataError: no text has three words. ModelError: a model of answers.
     """
     explain = tokens.method(method).attribute
     items = rankable(predictor, texts, text_pairs)
@@ -94,8 +94,10 @@ def rankable(predictor: Predictor, texts: Sequence[str], text_pairs: Sequence[st
     """The texts whose words can be ranked.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none. ModelError: the model has no head that could be random.
     """
+    if getattr(predictor, "scorer", predictor) is not None:
+        raise ModelError("has no head to check against a random one", where="sanity", expected="a classifier's run")
     items = items_of(predictor.tokenizer, texts, text_pairs, predictor.max_length)
     found = [item for item in items if len(item.words) >= FEWEST]
     if not found:

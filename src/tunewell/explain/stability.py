@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunewell.errors import ModelError
 from tunewell.explain import tokens
 from tunewell.explain.checklist import contractions, punctuation
 from tunewell.explain.segment import Item, items_of
@@ -137,6 +138,12 @@ def stability(
     """
     from tunewell.explain.texts import check, scorer_of, target_of
 
+    if not hasattr(predictor, "scorer"):
+        raise ModelError(
+            "answers by texts, which have no label that could stay",
+            where="stability",
+            expected="a run for classes or scores",
+        )
     check(predictor, texts, text_pairs, method, target)
     scorer, wanted = scorer_of(predictor), target_of(predictor, target)
     items = items_of(predictor.tokenizer, texts, text_pairs, predictor.max_length)
