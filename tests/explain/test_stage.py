@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -98,6 +101,18 @@ def test_the_report_tells_stability_where_it_is_cheap(method: str, tiny_classifi
         for lang, said in (("en", "rank correlation of"), ("zh", "秩相关为")):
             html = page(found, name="x", lang=lang)
             assert f"{said} {steady.correlation:.3f}" in html
+
+
+def test_rows_of_marks_alone_are_not_explained(tiny_classifier: Path) -> None:
+    """They would stop the explanations of all others."""
+    from datasets import Dataset
+
+    from tunewell.predict import Predictor
+    from tunewell.stages.explain import _with_words
+
+    predictor = Predictor.load(tiny_classifier)
+    job: Any = SimpleNamespace(splits={"test": Dataset.from_dict({"text": ["fine", "[PAD] [PAD]", "😀", "[PAD] bad"]})})
+    assert _with_words(job, predictor, np.array([0, 1, 2, 3])).tolist() == [0, 2, 3]
 
 
 def test_a_run_explains_test_rows(tiny_model: Path, tiny_csv: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def _explain(job: Job) -> Explanations:
     started = time.perf_counter()
     predictor = Predictor.load(job.folder / "model")
     rows = job.splits["test"]
-    picked = _picked(job, predictor, job.recipe.explain)
+    picked = _with_words(job, predictor, _picked(job, predictor, job.recipe.explain))
     some = rows.select(picked)
     pairs = list(some["text_pair"]) if predictor.spec.pair else None
     found = list(
@@ -112,6 +112,23 @@ def _picked(job: Job, predictor: Predictor, n: int) -> np.ndarray:
     first = [int(place[i]) for _, i in sorted(wrong, reverse=True)[: n // 2]]
     rest = [int(i) for i in drawn if int(i) not in set(first)]
     return np.asarray((first + rest)[:n])
+
+
+def _with_words(job: Job, predictor: Predictor, picked: np.ndarray) -> np.ndarray:
+    """Without rows that are nothing but marks of the tokenizer, which have no words to explain."""
+    from tunewell.errors import DataError
+    from tunewell.explain.segment import need_words
+
+    rows, out = job.splits["test"].select(picked), []
+    for place, row in zip(picked, rows, strict=True):
+        try:
+            need_words(
+                predictor.tokenizer, row["text"], where="", pair=row["text_pair"] if predictor.spec.pair else None
+            )
+            out.append(place)
+        except DataError:
+            continue
+    return np.asarray(out if out else picked)
 
 
 def _with_label(e: Explanation, label: object) -> Explanation:
