@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tunewell import processes
 from tunewell.data.secrets import stem_of
 from tunewell.errors import GateError, ModelError, RunFolderError
+from tunewell.explain.of_run import Asked
 from tunewell.recipe import Recipe
 from tunewell.recipe_file import load_recipe
 from tunewell.results import (
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 Echo = Callable[[str], None]
 
 
-class Run:
+class Run(Asked):
     """A finished run folder, read lazily.
 
     >>> run = tunewell.run(train="reviews.csv", keep=0.98)   # doctest: +SKIP
@@ -201,32 +202,6 @@ class Run:
                 f"has no classes: its task is {self.summary.task}", where=str(self.dir), remedy="use `predict`"
             )
         return self.predictor.scores(texts, text_pairs)
-
-    def explain(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
-        """Which words decided, one `Explanation` a text, with its faithfulness; a `WrittenExplanation` (words of the
-        answer × words of the source) where the model writes.
-
-        Args:
-            texts: texts; questions, with contexts as `text_pairs`; sources or prompts.
-            options: `method` ("auto" or a name), `target` (a label, or an answer), `budget` (seconds), `seed`; see
-                `tunewell.explain.why.why`.
-        """
-        from tunewell.explain.why import why
-
-        return list(why(self.predictor, texts, text_pairs, **options))
-
-    def counterfactuals(
-        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
-    ) -> list[Any]:
-        """The smallest change that turns each answer, one `Counterfactual` a text; for classes.
-
-        Args:
-            options: `target` (a label), `most` (words taken out), `rows` (texts read for one), `mask_model` (proposes
-                words to put in); see `tunewell.explain.counterfactual.search.counterfactual_rows`.
-        """
-        from tunewell.explain.counterfactual.search import counterfactuals
-
-        return counterfactuals(self.predictor, texts, text_pairs, **options)
 
 
 def read_baselines(folder: Path) -> tuple[BaselineResult, ...]:

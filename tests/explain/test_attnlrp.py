@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from tunewell.explain.scorer import Scorer
+from tunewell.explain.tokens import attnlrp
 from tunewell.explain.tokens.attnlrp import rules
 from tunewell.tasks import TaskSpec
 
@@ -85,3 +86,14 @@ def test_relevance_is_conserved(attends: bool, tiny_classifier: Path) -> None:
             assert total != pytest.approx(score, rel=1e-3)  # the other half stays with attention
         else:
             assert total == pytest.approx(score, rel=1e-3, abs=1e-4)
+
+
+def test_the_docs_name_the_kinds_that_it_knows() -> None:
+    names = {"bert": "BERT", "camembert": "CamemBERT", "distilbert": "DistilBERT", "electra": "ELECTRA",
+             "roberta": "RoBERTa", "xlm-roberta": "XLM-RoBERTa"}  # fmt: skip
+    assert set(names) == set(attnlrp.KNOWN)
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "explanations.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("| `attnlrp`")]
+    for text in (row, attnlrp.__doc__ or ""):
+        assert all(name in text for name in names.values())
+        assert "MPNet" not in text and "their like" not in text

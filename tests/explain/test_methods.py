@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,10 @@ import pytest
 import torch
 
 from tunewell.errors import ModelError, RecipeError
-from tunewell.explain.scorer import Row, Scorer
+from tunewell.explain.scorer import Row, Scorer, whole
+from tunewell.explain.segment import Item
 from tunewell.explain.tokens import METHODS, integrated_gradients, lime, method, rollout, shapley, smoothgrad
+from tunewell.tasks import TaskSpec
 
 TARGETS = np.array([1, 0, 1, 0])
 LINEAR = ["gradient_x_input", "integrated_gradients", "smoothgrad", "occlusion", "shapley", "lime"]
@@ -134,6 +139,87 @@ def test_rollout_by_hand() -> None:
     second = np.array([[[0.0, 1.0], [1.0, 0.0]]])
     # (second + I)/2 @ (first + I)/2 = [[.5,.5],[.5,.5]] @ [[.75,.25],[0,1]]
     assert rollout.rolled([first, second])[0] == pytest.approx(np.array([[0.375, 0.625], [0.375, 0.625]]))
+
+
+class Reading(torch.nn.Module):
+    """One layer whose attention is written down, under a head that reads the first or last token or all of them."""
+
+    def __init__(self, read: str, size: int = 50) -> None:
+        super().__init__()
+        self.read = read
+        self.embedding = torch.nn.Embedding(size, 4)
+        self.head = torch.nn.Linear(4, 2)
+        self.config = SimpleNamespace(num_labels=2, model_type="reading", _attn_implementation="eager")
+
+    device = torch.device("cpu")
+
+    def get_input_embeddings(self) -> Any:
+        return self.embedding
+
+    def forward(self, input_ids: Any, attention_mask: Any, output_attentions: bool, output_hidden_states: bool) -> Any:
+        # a causal layer over three tokens: each row sums to 1, padding gets nothing
+        rows = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.6, 0.0], [0.2, 0.5, 0.3]])
+        n, length = input_ids.shape
+        attentions = torch.zeros(n, 1, length, length)
+        attentions[..., :3, :3] = rows
+        embedded = self.embedding(input_ids)
+        hidden = attentions[:, 0] @ embedded
+        last = attention_mask.sum(dim=1) - 1
+        mask = attention_mask[..., None].float()
+        pooled = {
+            "first": hidden[:, 0],
+            "last": hidden[torch.arange(n), last],
+            "mean": (hidden * mask).sum(dim=1) / mask.sum(dim=1),
+        }[self.read]
+        return SimpleNamespace(logits=self.head(pooled), attentions=(attentions,), hidden_states=(embedded, hidden))
+
+
+# (A + I) / 2 has the rows (1, 0, 0), (.2, .8, 0) and (.1, .25, .65)
+@pytest.mark.parametrize(
+    ("read", "known"),
+    [("first", [1.0, 0.0, 0.0]), ("last", [0.1, 0.25, 0.65]), ("mean", [1.3 / 3, 1.05 / 3, 0.65 / 3])],
+)
+def test_rollout_starts_where_the_head_reads(read: str, known: list[float]) -> None:
+    def item(ids: list[int]) -> Item:
+        words = tuple(map(str, ids))
+        return Item(np.array(ids), None, np.arange(len(ids)), words, ((0, 1),) * len(ids), (0,) * len(ids))
+
+    def pad(encoded: dict, return_tensors: str) -> dict:
+        longest = max(map(len, encoded["input_ids"])) + 2  # padding even for one text
+        return {k: torch.tensor([v + [0] * (longest - len(v)) for v in rows]) for k, rows in encoded.items()}
+
+    torch.manual_seed(0)
+    scorer = Scorer(Reading(read), SimpleNamespace(pad=pad), TaskSpec("text-classification", ("a", "b")))
+    (found,) = rollout.attribute(scorer, [item([5, 6, 7])], np.array([0]))
+    assert found.scores == pytest.approx(np.array(known), abs=1e-6)
+
+
+def test_rollout_of_a_decoder_and_of_mean_pooling(tiny_predictor: Any, make_items: Callable) -> None:
+    """Llama's head reads the last token, a pooled one all; neither is the first token's row."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    from tunewell.models.pooled import pooled
+
+    tokenizer = tiny_predictor.tokenizer
+    two = [replace(item, types=None) for item in make_items(["the crew was great and the seat fine", "rude crew"])]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_labels=2, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    decoder = LlamaForSequenceClassification(config).eval()
+    encoder = pooled(copy.deepcopy(tiny_predictor.model))
+    torch.nn.init.normal_(encoder.sentence_head.weight)
+    for model, last in ((decoder, True), (encoder, False)):
+        scorer = Scorer(model, tokenizer, tiny_predictor.spec)
+        for item, a in zip(two, rollout.attribute(scorer, two, np.array([1, 0])), strict=True):
+            model.set_attn_implementation("eager")
+            with torch.inference_mode():
+                shown = model(**scorer.batch([whole(item)]), output_attentions=True).attentions
+            flow = rollout.rolled([layer.mean(dim=1).numpy() for layer in shown])[0]
+            row = flow[-1] if last else flow.mean(axis=0)
+            assert a.scores == pytest.approx(item.to_words(row.astype(np.float64)), abs=1e-5)
+            assert a.scores.max() > 0.01
 
 
 def test_rollout_gives_attention_back(scorer: Scorer, items: list) -> None:

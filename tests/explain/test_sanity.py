@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from tunewell.cli import app
+from tunewell.errors import DataError
 from tunewell.explain import tokens
 from tunewell.explain.class_words import class_words
 from tunewell.explain.sanity import parts, sanity
@@ -40,6 +44,15 @@ def test_a_method_that_reads_only_the_text_is_found_out(
     assert [s.correlation.value for s in found.steps] == pytest.approx([1.0] * 4)
     assert not found.passed
     assert "they show the text, not the model" in sanity_table(found)
+
+
+def test_texts_too_short_to_be_ranked_are_said(tiny_predictor: Any, tiny_classifier: Path) -> None:
+    with pytest.raises(DataError, match="the longest has 2") as caught:
+        sanity(tiny_predictor, ["good", "nice hotel"], method="gradient_x_input")
+    assert caught.value.expected == "a text of 3 words or more"
+    done = CliRunner().invoke(app, ["explain", str(tiny_classifier), "good", "--sanity", "--method", "occlusion"])
+    assert done.exit_code == 2 and "the longest has 1" in done.stderr
+    assert not done.stdout  # said before anything was explained
 
 
 def test_every_weight_belongs_to_one_part(tiny_predictor: Any) -> None:

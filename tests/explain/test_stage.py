@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -80,6 +83,38 @@ def test_sanity_from_the_command_line(tiny_classifier: Path) -> None:
     assert "rank correlation" in done.stdout and "embeddings" in done.stdout
 
 
+@pytest.mark.parametrize("method", ["attnlrp", "occlusion"])
+def test_the_report_tells_stability_where_it_is_cheap(method: str, tiny_classifier: Path) -> None:
+    from tunewell.explain.texts import explain_texts
+    from tunewell.predict import Predictor
+    from tunewell.report.explanations import page
+    from tunewell.stages.explain import _with_stability
+
+    predictor = Predictor.load(tiny_classifier)
+    texts = ["the crew was great and it's fine", "rude crew, bad seat"]
+    found = _with_stability(predictor, explain_texts(predictor, texts, method=method), texts, None, 1)
+    if method == "occlusion":
+        assert [e.stability for e in found] == [None, None]
+    else:
+        steady = found[0].stability
+        assert steady is not None and steady.correlation is not None
+        for lang, said in (("en", "rank correlation of"), ("zh", "秩相关为")):
+            html = page(found, name="x", lang=lang)
+            assert f"{said} {steady.correlation:.3f}" in html
+
+
+def test_rows_of_marks_alone_are_not_explained(tiny_classifier: Path) -> None:
+    """They would stop the explanations of all others."""
+    from datasets import Dataset
+
+    from tunewell.predict import Predictor
+    from tunewell.stages.explain import _with_words
+
+    predictor = Predictor.load(tiny_classifier)
+    job: Any = SimpleNamespace(splits={"test": Dataset.from_dict({"text": ["fine", "[PAD] [PAD]", "😀", "[PAD] bad"]})})
+    assert _with_words(job, predictor, np.array([0, 1, 2, 3])).tolist() == [0, 2, 3]
+
+
 def test_a_run_explains_test_rows(tiny_model: Path, tiny_csv: Path, tmp_path: Path) -> None:
     keys = {
         "model": str(tiny_model), "train": str(tiny_csv), "probes": ["none"], "max_steps": 2, "bf16": False,
@@ -97,6 +132,11 @@ def test_a_run_explains_test_rows(tiny_model: Path, tiny_csv: Path, tmp_path: Pa
     assert 'id="why"' in html
     assert all(f"{e.target} {e.probability:.3f}" in html for e in found.explanations)
     assert said.count("explain: which words decided") == 1
+    cheap = found.method in ("gradient_x_input", "attnlrp")
+    for e in found.explanations:
+        assert (e.stability is not None) == cheap
+        if e.stability is not None and e.stability.correlation is not None:
+            assert f"rank correlation of {e.stability.correlation:.3f}" in html
     (again,) = run.explain([found.explanations[0].text], method=found.method)
     assert again.scores == pytest.approx(found.explanations[0].scores, abs=2e-4)
     assert [c.text for c in found.counterfactuals] == [e.text for e in found.explanations]

@@ -11,6 +11,7 @@ import pytest
 
 from tunewell.errors import DataError, RecipeError
 from tunewell.explain.records import Explanation, Explanations
+from tunewell.explain.scorer import Scorer
 from tunewell.explain.show import text_of, tried_table
 from tunewell.explain.texts import explain_texts
 from tunewell.explain.tokens import CANDIDATES, METHODS
@@ -37,6 +38,41 @@ def test_without_time_the_first_is_taken(tiny_predictor: Predictor, texts: list[
     (e,) = explain_texts(tiny_predictor, texts[:1], budget=0)
     assert e.method == CANDIDATES[0]
     assert all("left out: would take about" in t.note for t in e.tried[1:])
+
+
+class Counted(Scorer):
+    """A scorer that takes a second for a thousand rows, whatever the machine does."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        Counted.last = self
+
+    last: Any = None
+
+
+@pytest.mark.parametrize("budget", [4, 8, 13])
+def test_auto_keeps_its_budget_with_measuring_counted(
+    budget: float, tiny_predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is rows here: no call may go on for longer, beyond what the first method takes."""
+    from tunewell.explain import auto, faithfulness
+    from tunewell.explain import texts as module
+
+    sentence = "the crew was great and the seat was fine but the meal was cold and the film was"
+    texts = [f"{sentence} {word}" for word in ("bad", "good", "rude", "nice", "late", "new")] * 10
+    monkeypatch.setattr(module, "scorer_of", lambda p: Counted(p.model, p.tokenizer, p.spec))
+    monkeypatch.setattr(auto.time, "perf_counter", lambda: Counted.last.forwards / 1000)
+    found = explain_texts(tiny_predictor, texts, budget=budget)
+    first = len(texts) * (3 + faithfulness.rows_to_measure(18))  # gradient × input alone, which is never left out
+    assert 3000 < first < 4000
+    assert Counted.last.forwards / 1000 <= budget
+    tried = [t.method for t in found[0].tried if t.gap is not None]
+    assert tried[0] == CANDIDATES[0] and (budget < 13 or len(tried) > 3)
+    assert any("left out" in t.note for t in found[0].tried)
+
+
+def test_rollout_is_no_candidate_since_its_scores_have_no_sign() -> None:
+    assert set(METHODS) - set(CANDIDATES) == {"rollout", "random"}
 
 
 def test_what_an_explanation_holds(found: list[Explanation], texts: list[str], tiny_predictor: Predictor) -> None:
@@ -125,9 +161,7 @@ def test_pairs(tiny_predictor: Predictor) -> None:
         explain_texts(predictor, ["great crew"], ["a", "b"])
 
 
-@pytest.mark.parametrize(
-    "text", ["😀 😀", "这家酒店很好", "שלום עולם", "[PAD] [PAD]", "a" * 500, "great\u200bcrew\n\nfine"]
-)
+@pytest.mark.parametrize("text", ["😀 😀", "这家酒店很好", "שלום עולם", "a" * 500, "great\u200bcrew\n\nfine"])
 def test_odd_texts_have_an_answer(text: str, tiny_predictor: Predictor) -> None:
     (e,) = explain_texts(tiny_predictor, [text], method="occlusion")
     assert e.words

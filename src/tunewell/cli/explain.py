@@ -23,6 +23,7 @@ _EXAMPLES = (
     "tunewell explain runs/questions 'Who wrote it?' --text_pair 'It was written by Ada in 1843.'",
     "tunewell explain runs/translate 'The room was small.' -o why.html",
 )
+CHECKED = 24  # texts that `--sanity` looks at
 _ENDINGS = (".jsonl", ".json", ".html")
 
 
@@ -40,7 +41,7 @@ _ENDINGS = (".jsonl", ".json", ".html")
 @click.option("--target", metavar="LABEL", help="Explain this label or answer; by default the model's.")
 @click.option("--budget", type=click.FloatRange(0), default=20.0, metavar="SECONDS", help="Time for auto. [20]")
 @click.option("--seed", type=int, default=42, metavar="INTEGER", help="Seed of sampled methods. [42]")
-@click.option("--sanity", "check", is_flag=True, help="Does the method follow the weights? Compare with random ones.")
+@click.option("--sanity", "check", is_flag=True, help="Do scores follow the weights, and stay when reworded?")
 @click.option("--highlights", metavar="COLUMN", help="Column with what people highlighted: 0 or 1 a word. [none]")
 @json_option("Print JSON: an object for one text, else a list.")
 @click.option("-o", "--output", metavar="FILE", help="Write to a file: .jsonl, .json or .html.")
@@ -94,17 +95,25 @@ def command(
         texts, pairs, labels, marked = rows_of(predictor, data, text, second, limit, highlights)
     else:
         pairs = list(text_pair) or None
+    if check:  # before anything is explained
+        from tunewell.explain.sanity import rankable
+
+        predictor.need_pairs(texts, pairs)
+        rankable(predictor, texts[:CHECKED], pairs[:CHECKED] if pairs else None)
     found = why(predictor, texts, pairs, method=method, target=target, budget=budget, seed=seed)
     done = list(watched(found, len(texts)))
     if labels is not None:
         from dataclasses import replace
 
         done = [replace(e, label=None if y is None else str(y)) for e, y in zip(done, labels, strict=True)]
+    checked: dict[str, Any] = {}
+    if check:
+        checked, done = _checked(predictor, done, texts, pairs, target, seed)
     if output:
         _write(done, output)
         say(f"{len(done):,} explanations in {output}")
     if as_json:
-        plain = [e.to_dict() for e in done]
+        plain = [e.to_dict() | {name: found.to_dict() for name, found in checked.items()} for e in done]
         show_json(plain[0] if len(plain) == 1 and not data else plain)
     elif not output:
         _print(done)
@@ -113,13 +122,27 @@ def command(
         from tunewell.explain.plausibility import said as in_words
 
         say("\n" + in_words(agreement(done, marked, seed=seed)))
-    if check:
-        from tunewell.explain.sanity import sanity
+    if checked and not as_json:
         from tunewell.explain.show import sanity_table
 
         say("")
-        result = sanity(predictor, texts[:24], pairs[:24] if pairs else None, method=done[0].method, seed=seed)
-        click.echo(sanity_table(result), err=as_json)
+        click.echo(sanity_table(checked["sanity"]))
+
+
+def _checked(
+    predictor: Any, done: list[Any], texts: Any, pairs: list[str] | None, target: str | None, seed: int
+) -> tuple[dict[str, Any], list[Any]]:
+    """The randomisation check of the method, and the explanations with their stability, of the first texts."""
+    from dataclasses import replace
+
+    from tunewell.explain.sanity import sanity
+    from tunewell.explain.stability import stability
+
+    method = done[0].method
+    some, few = texts[:CHECKED], pairs[:CHECKED] if pairs else None
+    steady = stability(predictor, some, few, method=method, target=target, seed=seed)
+    done = [replace(e, stability=s) for e, s in zip(done, steady, strict=False)] + done[CHECKED:]
+    return {"sanity": sanity(predictor, some, few, method=method, seed=seed)}, done
 
 
 def _write(done: list[Any], output: str) -> None:

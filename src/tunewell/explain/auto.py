@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunewell.errors import ModelError
-from tunewell.explain.faithfulness import Faithfulness, measure
+from tunewell.explain.faithfulness import Faithfulness, measure, rows_to_measure
 from tunewell.explain.records import Tried
 from tunewell.explain.segment import Item
 from tunewell.explain.tokens import CANDIDATES, Attribution, method
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 16  # texts that methods are tried on
 BACKWARD = 3  # a pass with gradients costs about three without
+REMEMBERED = ("occlusion", "lime", "shapley")  # methods whose rows are kept, whatever target is asked for
 
 
 def rows_of(name: str, words: float) -> float:
@@ -45,29 +46,41 @@ def choose(
     budget: float,
     n_all: int,
     seed: int,
+    again: int = 0,
     candidates: Sequence[str] = CANDIDATES,
 ) -> tuple[str, list[Tried], list[Attribution], list[Faithfulness]]:
     """Try methods on texts, cheapest first, and take the one with the highest comprehensiveness − sufficiency.
 
     Args:
         items, targets: the texts to try on.
-        budget: seconds for trying, and for explaining all `n_all` texts afterwards; a method that would pass it is
-            left out, except the first that works.
+        budget: seconds for trying, and for explaining and measuring all `n_all` texts afterwards; a method that would
+            pass it is left out, except the first that works. How long a row takes is read off those so far, so the
+            first is tried blindly.
+        again: how many further targets of each text the method that is taken will be asked for, without measuring.
 
     Returns:
         Its name, what was tried, and its attributions and faithfulness of these texts.
     """
     words = float(np.mean([len(item.words) for item in items]))
+    measuring = float(np.mean([rows_to_measure(len(item.words)) for item in items]))
+    # random orders are the same for every method, and their rows are kept
+    anew = float(np.mean([rows_to_measure(len(item.words), random_orders=0) for item in items]))
+
+    def afterwards(name: str) -> float:
+        more = 0.0 if name in REMEMBERED else again * len(items) * rows_of(name, words)
+        return max(0, n_all - len(items)) * (rows_of(name, words) + measuring) + more
+
     started, before = time.perf_counter(), scorer.forwards
     tried: list[Tried] = []
     best: tuple[float, str, list[Attribution], list[Faithfulness]] | None = None
     for name in candidates:
         spent = time.perf_counter() - started
-        each = rows_of(name, words) * spent / max(1, scorer.forwards - before)  # a guess from what rows took so far
-        needed = spent + each * max(n_all, len(items))
-        if best is not None and needed > budget:
-            tried.append(Tried(name, note=f"left out: would take about {needed - spent:.0f} s more"))
-            continue
+        if best is not None:
+            rows = len(items) * (rows_of(name, words) + anew) + max(afterwards(name), afterwards(best[1]))
+            needed = rows * spent / max(1, scorer.forwards - before)
+            if spent + needed > budget:
+                tried.append(Tried(name, note=f"left out: would take about {needed:.0f} s more"))
+                continue
         try:
             found = method(name).attribute(scorer, items, targets, seed=seed)
         except ModelError as error:

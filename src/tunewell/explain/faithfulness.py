@@ -83,8 +83,26 @@ def top_sets(ranked: np.ndarray, bins: Sequence[float] = BINS) -> np.ndarray:
     """
     n = len(ranked)
     place = np.argsort(ranked)  # of each word in the order
+    return np.stack([place < size for size in sizes(n, bins)])
+
+
+def sizes(n: int, bins: Sequence[float] = BINS) -> list[int]:
+    """How many words the top share of n words has for each bin, at least one.
+
+    >>> sizes(15)
+    [1, 1, 2, 3, 8]
+    """
     # rounded first: 0.2 · 5 must not become 1.0000000000000002 and so two words
-    return np.stack([place < max(1, ceil(round(share * n, 9))) for share in bins])
+    return [max(1, ceil(round(share * n, 9))) for share in bins]
+
+
+def rows_to_measure(n: int, bins: Sequence[float] = BINS, random_orders: int = RANDOM_ORDERS) -> int:
+    """At most how many rows `measure` sends through the model for a text of n words: 71 for a long one.
+
+    >>> rows_to_measure(200), rows_to_measure(15), rows_to_measure(1)
+    (71, 57, 2)
+    """
+    return min(1 + 2 * (2 + random_orders) * len(set(sizes(n, bins))), 2**n)
 
 
 def measure(

@@ -11,6 +11,7 @@ from typing import Any
 from tunewell.explain.counterfactual.records import Counterfactual
 from tunewell.explain.faithfulness import Faithfulness
 from tunewell.explain.influence.records import Sides
+from tunewell.explain.stability import Stability
 from tunewell.results import Estimate, Record
 
 
@@ -54,6 +55,7 @@ class Explanation:
         label: the true label, where rows with labels were explained.
         answer: of question answering, the characters of the explained answer in `text_pair`; its words are not among
             `words`. None for "no answer" and for all other tasks.
+        stability: how far the scores stay when the text is padded or reworded; None where it was not looked at.
     """
 
     text: str
@@ -77,6 +79,7 @@ class Explanation:
     tried: tuple[Tried, ...] = ()
     label: str | None = None
     answer: tuple[int, int] | None = None
+    stability: Stability | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tunewell.errors import DataError, ModelError
 from tunewell.evaluate.statistics import mean_interval
 from tunewell.explain import tokens
 from tunewell.explain.scorer import Scorer
-from tunewell.explain.segment import items_of
+from tunewell.explain.segment import Item, items_of
+from tunewell.explain.spearman import spearman
 from tunewell.results import Estimate
 
 if TYPE_CHECKING:
     from tunewell.predict import Predictor
 
+FEWEST = 3  # words: fewer cannot be ranked
 CHANGED = 0.5  # a rank correlation below it, when all weights are random, passes
 
 
@@ -47,6 +48,14 @@ class Sanity:
     steps: tuple[SanityStep, ...]
     passed: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "method": self.method,
+            "passed": self.passed,
+            "steps": [{"part": s.part, "correlation": s.correlation.model_dump()} for s in self.steps],
+        }
+
 
 def sanity(
     predictor: Predictor,
@@ -61,10 +70,12 @@ def sanity(
     Args:
         texts: with three words or more each (others cannot be ranked and are left out); a dozen is enough.
         method: a name of `tokens.METHODS`.
+
+    Raises:
+        DataError: no text has three words. ModelError: a model of answers.
     """
     explain = tokens.method(method).attribute
-    items = items_of(predictor.tokenizer, texts, text_pairs, predictor.max_length)
-    items = [item for item in items if len(item.words) >= 3]
+    items = rankable(predictor, texts, text_pairs)
     own = Scorer(predictor.model, predictor.tokenizer, predictor.spec)
     targets = own.logits(items).argmax(axis=1)
     before = [a.scores for a in explain(own, items, targets, seed=seed)]
@@ -75,8 +86,29 @@ def sanity(
         for item in items:
             item.cache.clear()
         after = explain(Scorer(model, predictor.tokenizer, predictor.spec), items, targets, seed=seed)
-        steps.append(SanityStep(part, _mean([_spearman(b, a.scores) for b, a in zip(before, after, strict=True)])))
+        steps.append(SanityStep(part, _mean([spearman(b, a.scores) for b, a in zip(before, after, strict=True)])))
     return Sanity(method, tuple(steps), abs(steps[-1].correlation.value or 0.0) < CHANGED)
+
+
+def rankable(predictor: Predictor, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> list[Item]:
+    """The texts whose words can be ranked.
+
+    Raises:
+        DataError: there is none. ModelError: the model has no head that could be random.
+    """
+    if getattr(predictor, "scorer", predictor) is not None:
+        raise ModelError("has no head to check against a random one", where="sanity", expected="a classifier's run")
+    items = items_of(predictor.tokenizer, texts, text_pairs, predictor.max_length)
+    found = [item for item in items if len(item.words) >= FEWEST]
+    if not found:
+        longest = max((len(item.words) for item in items), default=0)
+        raise DataError(
+            f"the check compares the order of words, and no text has enough of them: the longest has {longest}",
+            where="sanity",
+            expected=f"a text of {FEWEST} words or more",
+            remedy="give longer texts, or leave the check out",
+        )
+    return found
 
 
 def parts(model: Any) -> list[tuple[str, list[Any]]]:
@@ -104,14 +136,6 @@ def randomise(weights: Sequence[Any], *, seed: int) -> None:
             drawn = torch.randn(w.shape, generator=generator).to(w)
             spread = w.float().std() if w.numel() > 1 else torch.zeros(())
             w.copy_(drawn * spread.to(w) + w.mean())
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
-    ra, rb = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
-    norm = float(np.sqrt((ra**2).sum() * (rb**2).sum()))
-    return float(ra @ rb) / norm if norm > 0 else 0.0  # scores that are all the same rank nothing
 
 
 def _mean(values: Sequence[float]) -> Estimate:

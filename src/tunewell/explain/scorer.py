@@ -44,6 +44,7 @@ class Scorer:
 
     def __init__(self, model: Any, tokenizer: Any, spec: TaskSpec, *, rows: int = ROWS, tokens: int = TOKENS) -> None:
         self.model, self.tokenizer, self.spec, self.rows, self.tokens = model, tokenizer, spec, rows, tokens
+        self.length_of: Callable[[int], int] | None = None  # see `padded`
         self.forwards = 0  # rows that went through the model, for estimates of time
 
     # ------------------------------------------------------------ scores of outputs
@@ -146,8 +147,20 @@ class Scorer:
         encoded["attention_mask"] = [[1] * len(row.ids) for row in rows]
         if rows[0].types is not None:
             encoded["token_type_ids"] = [row.types.tolist() for row in rows if row.types is not None]
-        padded = self.tokenizer.pad(encoded, return_tensors="pt")
+        more: dict[str, Any] = {}
+        if self.length_of is not None:
+            more = {"padding": "max_length", "max_length": self.length_of(max(len(row.ids) for row in rows))}
+        padded = self.tokenizer.pad(encoded, return_tensors="pt", **more)
         return {name: values.to(self.model.device) for name, values in padded.items()}
+
+    @contextlib.contextmanager
+    def padded(self, length_of: Callable[[int], int]) -> Iterator[None]:
+        """A context in which batches are padded to `length_of(tokens of the longest row)` tokens."""
+        self.length_of = length_of
+        try:
+            yield
+        finally:
+            self.length_of = None
 
     # ------------------------------------------------------------ gradients
 

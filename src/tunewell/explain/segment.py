@@ -136,6 +136,28 @@ def _goes_on(text: str, kinds: list[str], first: int, j: int, cuts: set[int]) ->
     return kind == "s"
 
 
+def need_words(tokenizer: Any, text: str, *, where: str, pair: str | None = None) -> None:
+    """Make sure that a text (or pair) is more than marks of the tokenizer ("[PAD]", "</s>"), which say nothing.
+
+    Words that the tokenizer does not know (an emoji, to BERT) are words all the same.
+
+    Raises:
+        DataError: it is not.
+    """
+    marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    ids: list[int] = []
+    for part in (text, pair or ""):
+        ids += tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] if part.strip() else []
+    shown = [t for t in ids if t in marks]
+    if shown and not any(tokenizer.decode([t]).strip() for t in ids if t not in marks):
+        found = list(dict.fromkeys(tokenizer.convert_ids_to_tokens(shown)))
+        raise DataError(
+            f"has no words, only marks of the tokenizer: {' '.join(found[:5])}",
+            where=where,
+            expected="a text with words",
+        )
+
+
 def items_of(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],

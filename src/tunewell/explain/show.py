@@ -8,6 +8,7 @@ from tunewell.explain.answers.records import WrittenExplanation
 from tunewell.explain.faithfulness import Faithfulness
 from tunewell.explain.records import Explanation, Tried
 from tunewell.explain.sanity import Sanity
+from tunewell.explain.stability import Stability
 
 BLUE, ORANGE, DIM, OFF = "\033[94;1m", "\033[38;5;208;1m", "\033[2m", "\033[0m"
 NUMBERED = 0.15  # of the largest score: words above it carry their number
@@ -49,9 +50,32 @@ def text_of(e: Explanation, *, colour: bool, width: int = 100) -> str:
         if picked:
             lines.append(f"  {name}: " + ", ".join(f"{printable(e.words[i])} {_signed(e, i)}" for i in picked))
     lines.append("  " + sentence(e.faithfulness))
+    if e.stability is not None:
+        lines.append("  " + steadiness(e.stability))
     if e.cut:
         lines.append(f"  {e.cut:,} more words lie beyond the model's window: it never saw them")
     return "\n".join(lines)
+
+
+def steadiness(s: Stability) -> str:
+    """Stability in plain words.
+
+    >>> steadiness(Stability(0.0, 2, 0, 0.9, 0.25))
+    'stability: reworded (2 variants): rank correlation 0.90, largest change 25 % of the largest score; padded: 0 %'
+    """
+    if not s.variants:
+        said = ["every rewording turned the answer" if s.turned else "no rewording changes what the model reads"]
+    else:
+        kept = "" if s.correlation is None else f"rank correlation {s.correlation:.2f}, "
+        said = [
+            f"reworded ({s.variants} variant{'s' * (s.variants > 1)}): {kept}largest change "
+            f"{s.difference or 0:.0%} of the largest score"
+        ]
+        if s.turned:
+            said.append(f"{s.turned} more turned the answer")
+    if s.padding is not None:
+        said.append(f"padded: {s.padding:.0%}")
+    return "stability: " + "; ".join(said).replace("%", " %")
 
 
 def sentence(f: Faithfulness) -> str:

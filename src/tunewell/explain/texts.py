@@ -13,7 +13,7 @@ from tunewell.explain.auto import SAMPLE, choose
 from tunewell.explain.faithfulness import Faithfulness, measure
 from tunewell.explain.records import Explanation, Tried
 from tunewell.explain.scorer import Scorer
-from tunewell.explain.segment import Item, items_of
+from tunewell.explain.segment import Item, items_of, need_words
 from tunewell.explain.tokens import CANDIDATES, Attribution
 from tunewell.predict import decide
 from tunewell.tasks.spec import scores_of
@@ -133,6 +133,7 @@ def check(
             raise DataError(
                 "an empty text has no words to explain", where=f"text {i + 1}", expected="a text with words"
             )
+        need_words(predictor.tokenizer, text, where=f"text {i + 1}", pair=None if text_pairs is None else text_pairs[i])
 
 
 def target_of(predictor: Predictor, target: str | None) -> int | None:

@@ -59,12 +59,13 @@ def _explain(job: Job) -> Explanations:
     started = time.perf_counter()
     predictor = Predictor.load(job.folder / "model")
     rows = job.splits["test"]
-    picked = _picked(job, predictor, job.recipe.explain)
+    picked = _with_words(job, predictor, _picked(job, predictor, job.recipe.explain))
     some = rows.select(picked)
     pairs = list(some["text_pair"]) if predictor.spec.pair else None
     found = list(
         explained(predictor, list(some["text"]), pairs, seed=job.recipe.seed, budget=math.inf, candidates=CANDIDATES)
     )
+    found = _with_stability(predictor, found, list(some["text"]), pairs, job.recipe.seed)
     labelled = tuple(_with_label(e, label) for e, label in zip(found, some["label"], strict=True))
     name = _for_classes(found[0])
     words, n = _class_words(job, predictor, name)
@@ -113,11 +114,43 @@ def _picked(job: Job, predictor: Predictor, n: int) -> np.ndarray:
     return np.asarray((first + rest)[:n])
 
 
+def _with_words(job: Job, predictor: Predictor, picked: np.ndarray) -> np.ndarray:
+    """Without rows that are nothing but marks of the tokenizer, which have no words to explain."""
+    from tunewell.errors import DataError
+    from tunewell.explain.segment import need_words
+
+    rows, out = job.splits["test"].select(picked), []
+    for place, row in zip(picked, rows, strict=True):
+        try:
+            need_words(
+                predictor.tokenizer, row["text"], where="", pair=row["text_pair"] if predictor.spec.pair else None
+            )
+            out.append(place)
+        except DataError:
+            continue
+    return np.asarray(out if out else picked)
+
+
 def _with_label(e: Explanation, label: object) -> Explanation:
     from dataclasses import replace
 
     text = ", ".join(label) if isinstance(label, list) else f"{label:g}" if isinstance(label, float) else str(label)
     return replace(e, label=text)
+
+
+def _with_stability(
+    predictor: Predictor, found: list[Explanation], texts: list[str], pairs: list[str] | None, seed: int
+) -> list[Explanation]:
+    """Their stability, if the method takes one pass a text: then it is a small share of what explaining takes."""
+    from dataclasses import replace
+
+    from tunewell.explain.auto import BACKWARD, rows_of
+    from tunewell.explain.stability import stability
+
+    if rows_of(found[0].method, float(np.mean([len(e.words) for e in found]))) > BACKWARD:
+        return found
+    steady = stability(predictor, texts, pairs, method=found[0].method, seed=seed)
+    return [replace(e, stability=s) for e, s in zip(found, steady, strict=True)]
 
 
 def _turned(predictor: Predictor, texts: list[str], pairs: list[str] | None) -> tuple:

@@ -220,6 +220,9 @@ def test_classes_by_likelihood(tiny_decoder: Path) -> None:
     assert {t.method for t in auto.tried} == {"occlusion", "lime", "shapley"}
     with pytest.raises(ModelError, match="`attnlrp` reads a head"):
         explain_texts(predictor, ["the hotel"], method="attnlrp")
+    for place in ("how-to/decoder-classes.md", "zh/how-to/decoder-classes.md", "how-to/explain.md"):
+        text = (Path(__file__).parents[3] / "docs" / place).read_text(encoding="utf-8")
+        assert all(f"`{t.method}`" in text for t in auto.tried)
 
 
 # ---------------------------------------------------------------- command line

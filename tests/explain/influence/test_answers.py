@@ -422,3 +422,17 @@ def test_answers_are_not_for_classes(classes: Any) -> None:
     result = CliRunner().invoke(app, ["influence", str(classes.run), "a text", "--answer", "b"])
     assert result.exit_code == 2
     assert "--answer is for runs that write answers" in result.output
+
+
+def test_odd_prompts_and_answers(adapted: Path) -> None:
+    asked = AnswerInfluence(adapted)
+    odd = ["😀 😀", "שלום עולם", "مرحبا بالعالم", "这家酒店很好"]
+    for found in [*asked.explain(odd, ["red"] * 4, top=2), *asked.explain(["say red"] * 4, odd, top=2)]:
+        assert (np.isfinite(found.loss) and found.supports) or found.opposes
+        assert all(np.isfinite(b.score) for b in (*found.supports, *found.opposes))
+    for texts, answers, where in ((["red", "<pad>"], None, "text 2"), (["red"], ["<pad> <pad>"], "answer 1")):
+        with pytest.raises(DataError, match="no words, only marks of the tokenizer: <pad>") as caught:
+            asked.explain(texts, answers)
+        assert caught.value.where == where
+    with pytest.raises(DataError, match="is empty"):
+        asked.explain([" "])

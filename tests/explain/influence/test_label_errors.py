@@ -151,3 +151,11 @@ def test_doubtful_cells_by_hand() -> None:
     given = np.array([[1.0], [1.0], [0.0], [0.0]])
     # present where given: mean 0.55; absent where not given: mean 0.55
     assert doubtful_cells(p, given)[:, 0].tolist() == [False, True, False, True]
+
+
+def test_the_page_tells_how_witnesses_are_weighted() -> None:
+    from tunewell.explain.influence.witnesses import ECHO
+
+    page = (Path(__file__).parents[3] / "docs" / "concepts" / "influence.md").read_text(encoding="utf-8")
+    assert ECHO == {"p_tuned": 0.1, "neighbours": 0.1}
+    assert "(its regression and the neighbours) count a tenth of that" in page

@@ -19,7 +19,7 @@ from tunewell.explain.auto import choose
 from tunewell.explain.faithfulness import measure
 from tunewell.explain.records import Explanation
 from tunewell.explain.scorer import Row
-from tunewell.explain.segment import Item, joined, spans_of
+from tunewell.explain.segment import Item, joined, need_words, spans_of
 from tunewell.tasks.question_answering.windows import Window, place, windows
 from tunewell.tasks.spec import TaskSpec
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tunewell.tasks.question_answering.spans import Answerer
 
-CANDIDATES = ("gradient_x_input", "integrated_gradients", "occlusion", "lime", "shapley")
+CANDIDATES = ("gradient_x_input", "occlusion", "smoothgrad", "integrated_gradients", "lime", "shapley")
 UNIT = "log-probability of the span"
 SPEC = TaskSpec("question-answering", metric="f1", pair=True)
 
@@ -87,6 +87,7 @@ def explain_span(
     for name, text in (("question", question), ("context", context)):
         if not text.strip():
             raise DataError("is empty", where=name, expected="a text with words")
+        need_words(answerer.tokenizer, text, where=name)
     best = answerer.find([question], [context])[0].answer(answerer.threshold)
     said = "" if best is None else context[best.start : best.end]
     wanted = said if target is None else target

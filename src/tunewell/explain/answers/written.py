@@ -20,7 +20,7 @@ from tunewell.explain.answers.scoring import AnswerScorer
 from tunewell.explain.auto import choose
 from tunewell.explain.faithfulness import measure
 from tunewell.explain.scorer import Row
-from tunewell.explain.segment import Item, joined, spans_of
+from tunewell.explain.segment import Item, joined, need_words, spans_of
 from tunewell.tasks.generation.loss import IGNORED
 from tunewell.tasks.spec import TaskSpec
 
@@ -131,6 +131,9 @@ def explain_written(
             expected="a fast tokenizer (tokenizer.json)",
         )
     asked = writer.conversation(text)
+    need_words(writer.tokenizer, str(asked[-1]["content"]), where="text")
+    if target is not None:
+        need_words(writer.tokenizer, target, where="target")
     written = writer.write([asked])[0][0] if target is None else None
     said = written if target is None else target
     if not said or not said.strip():
@@ -148,7 +151,7 @@ def explain_written(
     whole = np.array([scorer.width - 1])
     if method == "auto":
         method, tried, found, faith = choose(
-            scorer, [item], whole, budget=budget, n_all=1, seed=seed, candidates=CANDIDATES
+            scorer, [item], whole, budget=budget, n_all=1, seed=seed, again=len(spans), candidates=CANDIDATES
         )
     else:
         scorer.refuse(method)

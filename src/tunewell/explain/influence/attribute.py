@@ -14,6 +14,7 @@ from tunewell.errors import DataError, RecipeError, nearest
 from tunewell.explain.influence.index import Echo, Index, build, query
 from tunewell.explain.influence.records import Behind
 from tunewell.explain.influence.rows import FileRows, read_rows
+from tunewell.explain.segment import need_words
 from tunewell.predict import Predictor, decide
 from tunewell.tasks.spec import scores_of
 
@@ -138,6 +139,8 @@ class Influence:
         for number, text in enumerate(texts, 1):
             if not text.strip():
                 raise DataError("is empty", where=f"text {number}", expected="a text with at least one word")
+            pair = pairs[number - 1] if pairs is not None and len(pairs) == len(texts) else None
+            need_words(self.predictor.tokenizer, text, where=f"text {number}", pair=pair)
         if self.predictor.spec.pair and pairs is None:
             raise DataError(
                 "this run was tuned on pairs of texts", where="text_pair", expected="a second text for each text"

@@ -27,8 +27,9 @@ METHODS: dict[str, str] = {
     "shapley": "tunewell.explain.tokens.shapley",
     "random": "tunewell.explain.tokens.random_control",
 }
-# what `auto` tries, cheapest first: methods whose scores have a sign and a unit
-CANDIDATES = ("gradient_x_input", "attnlrp", "integrated_gradients", "occlusion", "lime", "shapley")
+# what `auto` tries, the cheap ones first: methods whose scores have a sign. Rollout has none and knows no target, so
+# that a word against the label would be shown as one for it; it can be named
+CANDIDATES = ("gradient_x_input", "attnlrp", "occlusion", "smoothgrad", "integrated_gradients", "lime", "shapley")
 
 
 @dataclass(frozen=True)

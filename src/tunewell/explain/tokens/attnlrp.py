@@ -6,8 +6,8 @@ constant; the two factors of a product (query and key, attention and value) get 
 keeps its own gradient (its Taylor decomposition). Linear layers follow the ε rule with ε → 0, where biases keep
 their share. The values of the forward pass stay the same.
 
-For encoders with plain feed-forward layers and PyTorch's attention: BERT, RoBERTa, DistilBERT, ELECTRA, MPNet and
-their like. Models with gated layers or attention of their own are refused.
+For encoders with plain feed-forward layers and PyTorch's attention: BERT, CamemBERT, DistilBERT, ELECTRA, RoBERTa and
+XLM-RoBERTa (`KNOWN`). Others are refused, among them those with gated layers or attention of their own.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from tunewell.explain.influence.answers.weights import ADAPTERS
 from tunewell.explain.influence.attribute import strongest
 from tunewell.explain.influence.index import Echo
 from tunewell.explain.influence.records import Behind
+from tunewell.explain.segment import need_words
 
 if TYPE_CHECKING:
     from tunewell.tasks.generation.writers import Encoded, Writer
@@ -153,3 +154,5 @@ class AnswerInfluence:
             for number, cell in enumerate(cells, 1):
                 if not cell.strip():
                     raise DataError("is empty", where=f"{what} {number}", expected="at least one word")
+                said = self.writer.conversation(cell)[-1]["content"] if what == "text" else cell
+                need_words(self.writer.tokenizer, str(said), where=f"{what} {number}")
