@@ -15,6 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+WIDTHS = 8  # batches are padded to a multiple: libraries of matrix products keep what they make for every new shape
 JITTER = 0.05  # rows change places with rows within about this share of their length
 
 
@@ -98,15 +99,22 @@ class Collator:
     Args:
         pad_token_id: id to pad with.
         float_labels: labels are float32 (regression, multi-label) and not class ids.
+        longest: tokens that a row may have at the most. Named, batches padded on the right are widened to the next
+            multiple of eight up to it.
     """
 
-    def __init__(self, pad_token_id: int, *, float_labels: bool, padding_side: str = "right") -> None:
+    def __init__(
+        self, pad_token_id: int, *, float_labels: bool, padding_side: str = "right", longest: int | None = None
+    ) -> None:
         self.pad_token_id, self.float_labels, self.padding_side = pad_token_id, float_labels, padding_side
+        self.longest = longest if padding_side == "right" else None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         import torch
 
         width = max(len(row["input_ids"]) for row in rows)
+        if self.longest is not None:
+            width = max(width, min(-(-width // WIDTHS) * WIDTHS, self.longest))
         shape = (len(rows), width)
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)

@@ -189,6 +189,7 @@ def tune(
             tokenizer.pad_token_id or 0,
             float_labels=spec.problem_type != "single_label_classification",
             padding_side=tokenizer.padding_side,
+            longest=max_length,
         )
     else:
         row_loss, encoded, collate = None, inputs.rows, inputs.collate
@@ -249,7 +250,6 @@ def tune(
     if monitor is not None:
         monitor.prepare(model, tokenizer, bf16=bf16, tokens=tuning.tokens, steps=steps, cache=tuning.cache)
     exchange = ExitStack()  # closed when the model is tuned, or tuning has broken off
-    exchange.enter_context(quick_dropout())
     dropped = exchange.enter_context(attention_dropout(model, recipe.attention_dropout))
     if recipe.attention_dropout is not None and not dropped:
         echo("tune: found no dropout on attention weights in this model: `attention_dropout` changes nothing")
@@ -375,7 +375,8 @@ def tune(
         echo(f"tune: continuing from {resume.name}")
     beside = tracked(recipe.report_to)
     try:
-        with warnings.catch_warnings(), stop.listening(), processes.reachable(), closed_on_error(exchange), beside:
+        quick, reachable = quick_dropout(), processes.reachable()
+        with warnings.catch_warnings(), stop.listening(), reachable, closed_on_error(exchange), beside, quick:
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except (MemoryError, torch.OutOfMemoryError) as error:
