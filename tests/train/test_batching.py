@@ -58,15 +58,15 @@ def test_collator_pads_both_sides():
 @pytest.mark.parametrize(
     ("lengths", "longest", "side", "width"),
     [
-        ((3, 5), 64, "right", 8),
+        ((3, 5), 64, "right", 6),
         ((8,), 64, "right", 8),
-        ((9, 2), 64, "right", 16),
-        ((9, 2), 13, "right", 13),  # a model with 13 positions
-        ((9, 2), None, "right", 9),
-        ((9, 2), 64, "left", 9),  # positions count from the left
+        ((17, 2), 64, "right", 24),
+        ((17, 2), 19, "right", 19),  # a model with 19 positions
+        ((17, 2), None, "right", 17),
+        ((17, 2), 64, "left", 17),  # positions count from the left
     ],
 )
-def test_batches_are_as_wide_as_a_multiple_of_eight_where_the_model_has_room(lengths, longest, side, width):
+def test_batches_are_as_wide_as_a_multiple_where_the_model_has_room(lengths, longest, side, width):
     collate = Collator(7, float_labels=False, padding_side=side, longest=longest)
     batch = collate([{"input_ids": [1] * n, "labels": 0} for n in lengths])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (len(lengths), width)

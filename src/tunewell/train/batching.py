@@ -15,7 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-WIDTHS = 8  # batches are padded to a multiple: libraries of matrix products keep what they make for every new shape
+# Batches are padded to multiples, since libraries of matrix products keep what they make for every new shape.
+SHORT, WIDTHS = 16, (2, 8)  # up to SHORT tokens to even numbers, beyond to multiples of eight
 JITTER = 0.05  # rows change places with rows within about this share of their length
 
 
@@ -99,8 +100,8 @@ class Collator:
     Args:
         pad_token_id: id to pad with.
         float_labels: labels are float32 (regression, multi-label) and not class ids.
-        longest: tokens that a row may have at the most. Named, batches padded on the right are widened to the next
-            multiple of eight up to it.
+        longest: tokens that a row may have at the most. Named, batches padded on the right are widened a little,
+            up to it.
     """
 
     def __init__(
@@ -114,7 +115,8 @@ class Collator:
 
         width = max(len(row["input_ids"]) for row in rows)
         if self.longest is not None:
-            width = max(width, min(-(-width // WIDTHS) * WIDTHS, self.longest))
+            step = WIDTHS[width > SHORT]
+            width = max(width, min(-(-width // step) * step, self.longest))
         shape = (len(rows), width)
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
