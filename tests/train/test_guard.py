@@ -286,13 +286,18 @@ def tuned(tiny_model, tmp_path, make_reviews, save_csv):
 
 
 def test_a_rate_far_too_high_is_brought_down(tuned):
-    off = tuned("off", learning_rate=0.1, guard="off")
-    on = tuned("on", learning_rate=0.1)
-    assert off.training.guard is None
-    guard = on.training.guard
-    assert guard is not None and guard.events and guard.factor < 0.5
-    assert on.evaluation.headline.value > off.evaluation.headline.value + 0.2
-    assert "Guard of the rate" in on.report_path.read_text(encoding="utf-8")
+    """Over three seeds: brought down in each; with one in some five the tiny model does not recover."""
+    scores = {"off": [], "watch": []}
+    for seed in (1, 2, 42):
+        off = tuned(f"off-{seed}", learning_rate=0.1, guard="off", seed=seed)
+        on = tuned(f"on-{seed}", learning_rate=0.1, seed=seed)
+        assert off.training.guard is None
+        guard = on.training.guard
+        assert guard is not None and guard.events and guard.factor < 0.5
+        assert "Guard of the rate" in on.report_path.read_text(encoding="utf-8")
+        for name, run in (("off", off), ("watch", on)):
+            scores[name].append(run.evaluation.headline.value)
+    assert np.mean(scores["watch"]) > np.mean(scores["off"]) + 0.2
 
 
 def test_a_good_rate_is_not_touched_and_the_weights_are_the_same(tuned):

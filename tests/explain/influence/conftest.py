@@ -28,7 +28,6 @@ def tuned(tiny_model: Path, folder: Path, train: Path, **keys: Any) -> Path:
             train=str(train),
             model=str(tiny_model),
             output_dir=str(folder),
-            num_train_epochs=10,
             early_stopping_patience=0,
             learning_rate=2e-3,
             head_rate_factor=1.0,
@@ -36,7 +35,7 @@ def tuned(tiny_model: Path, folder: Path, train: Path, **keys: Any) -> Path:
             bf16=False,
             threads=1,
             seed=7,
-            **keys,
+            **{"num_train_epochs": 10, **keys},
         ),
         echo=lambda line: None,
         progress=False,
@@ -66,7 +65,11 @@ def several(tiny_model: Path, make_reviews, save_csv, tmp_path_factory: pytest.T
         good = (mood == "positive") != (i in wrong)
         cells.append((text, "|".join(n for n, y in (("good", good), ("short", len(text.split()) < 6)) if y) or "none"))
     train = save_csv(folder / "rows.csv", cells, ("text", "label"))
-    return Tuned(tuned(tiny_model, folder / "run", train, multi_label=True, label_separator="|"), train, wrong)
+    return Tuned(
+        tuned(tiny_model, folder / "run", train, multi_label=True, label_separator="|", num_train_epochs=20),
+        train,
+        wrong,
+    )
 
 
 @pytest.fixture(scope="session")

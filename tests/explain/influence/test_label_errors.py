@@ -52,7 +52,7 @@ def test_same_answer_again_from_what_was_kept(classes: Any) -> None:
 
 def test_wrong_members_of_several_labels_come_first(several: Any) -> None:
     found = label_errors(several.run)
-    assert recall(found, several.wrong) >= 0.4  # chance is 0.075
+    assert recall(found, several.wrong) >= 0.7  # chance is 0.075
     top = [int(i) for i in found.order[:12] if int(found.file.rows[i]) in several.wrong and found.flagged[i]]
     labels = found.file.dataset["label"]
     assert top and all(("good" in found.likely[i]) != ("good" in labels[i]) for i in top)
