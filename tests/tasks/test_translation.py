@@ -211,6 +211,15 @@ def tuned(tiny_t5, tmp_path_factory):
     return run_on(tmp_path_factory.mktemp("t5"), tiny_t5, num_beams=2)
 
 
+def test_layers_computed_again_translate_the_same(tuned, tiny_t5, tmp_path):
+    from safetensors.torch import load_file
+
+    keys = {"activation_checkpointing": True, "auto_find_batch_size": True}  # there is memory enough
+    run, _ = run_on(tmp_path, tiny_t5, num_beams=2, **keys)
+    one, other = (load_file(str(r.model_path / "model.safetensors")) for r in (tuned[0], run))
+    assert all((one[k] == other[k]).all() for k in one)
+
+
 def test_an_encoder_decoder_is_tuned(tuned):
     run, lines = tuned
     assert any("translation, encoder-decoder" in line for line in lines)

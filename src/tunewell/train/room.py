@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,8 +161,28 @@ def checkpointed(model: Any, wanted: bool = True) -> Iterator[None]:
             expected="a model that supports activation checkpointing, as most of Transformers do",
             remedy="leave it out, and take a smaller per_device_train_batch_size with more gradient_accumulation_steps",
         )
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    configs = list({id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values())
+
+    def contexts() -> tuple[Any, Any]:
+        """For a layer now, and for when it is computed again: packed rows have an attention of their own, which is set
+        for the forward pass alone."""
+        return nullcontext(), attending(configs, [c._attn_implementation_internal for c in configs])
+
+    model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     try:
         yield
     finally:
         model.activation_checkpointing_disable()
+
+
+@contextmanager
+def attending(configs: Sequence[Any], kinds: Sequence[str | None]) -> Iterator[None]:
+    """Within, the attention that each configuration names is that of `kinds`."""
+    before = [c._attn_implementation_internal for c in configs]
+    try:
+        for config, kind in zip(configs, kinds, strict=True):
+            config._attn_implementation_internal = kind
+        yield
+    finally:
+        for config, kind in zip(configs, before, strict=True):
+            config._attn_implementation_internal = kind
