@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tunewell.data.write_rows import Columns
 from tunewell.errors import DamagedRecordError, RecipeError, RunFolderError, nearest
 from tunewell.evaluate.conformal import METHODS, check_coverage, sets, threshold_of
 from tunewell.predict import CONFORMAL, Predictor, decide
+from tunewell.seal import DAMAGED_ARRAYS
 
 
 class SetPredictor:
@@ -123,7 +123,7 @@ def _known(path: Path, method: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[method]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARRAYS as error:
         raise DamagedRecordError(
             f"is damaged: {error}",
             where=str(path),

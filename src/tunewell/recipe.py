@@ -483,12 +483,12 @@ class Recipe(BaseModel):
     auto_find_batch_size: bool = _key(
         False,
         "training",
-        "Where a batch would not fit into free memory, smaller ones whose gradients are added up: the same step.",
+        "Where a batch would not fit into free memory, more and smaller ones a step: it sees as many rows.",
     )
     activation_checkpointing: bool = _key(
         False,
         "training",
-        "Layers' answers are not kept for the backward pass but computed again: less memory, about a third more time.",
+        "Layers' answers are not kept for the backward pass but computed again: less memory, a forward pass more.",
     )
     fsdp: bool = _key(
         False,

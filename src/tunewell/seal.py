@@ -11,12 +11,14 @@ import contextlib
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 SEAL = "whole.json"
+DAMAGED_ARRAYS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what NumPy says of a broken .npz
 
 
 def sha256_of(path: Path) -> str:

@@ -42,25 +42,18 @@ def measured_step(
     """
     import torch
 
+    from tunewell.train.room import keeping
     from tunewell.train.vocabulary import only_used_rows
 
     device = model.device
     batch = {k: v.to(device) for k, v in batch.items()}
     used = np.unique(batch["input_ids"].cpu().numpy())
     model.train()
-    kept: dict[int, int] = {}
     try:
         with only_used_rows(model, used):
-            weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
             optimiser = torch.optim.AdamW(
                 [p for p in model.parameters() if p.requires_grad], lr=0.0, weight_decay=0.0, fused=True
             )
-
-            def count(tensor: torch.Tensor) -> torch.Tensor:
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in weights:
-                    kept[storage.data_ptr()] = storage.nbytes()
-                return tensor
 
             def step() -> float:
                 started = time.perf_counter()
@@ -73,7 +66,7 @@ def measured_step(
                     torch.cuda.synchronize()
                 return time.perf_counter() - started
 
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            with keeping(model) as kept:
                 step()
             seconds = step()
     finally:

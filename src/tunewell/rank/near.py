@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import numpy as np
 from tunewell.errors import TunewellError
 from tunewell.rank.candidates import ENCODERS
 from tunewell.rank.records import Ranked
+from tunewell.seal import DAMAGED_ARRAYS
 
 if TYPE_CHECKING:
     from tunewell.rank.rows import Sample
@@ -154,7 +154,7 @@ def embedded(task: Rows, by: str, recipe: Recipe, model: list[Any], *, fresh: bo
         try:
             with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 return Embedded(kept["text"], kept["fisher"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except DAMAGED_ARRAYS:
             pass  # damaged: made again
     if not model:
         model.append(load_encoder(by, trust_remote_code=recipe.trust_remote_code))

@@ -9,13 +9,14 @@ Shapes: E epochs, n training rows, B rows of a batch, C outputs.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import TrainerCallback
+
+from tunewell.seal import DAMAGED_ARRAYS
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ class Dynamics:
             with np.load(path, allow_pickle=False) as file:
                 error = file["error"] if "error" in file else np.full_like(file["margin"], np.nan)
                 return cls(file["margin"], file["confidence"], file["other"], error)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except DAMAGED_ARRAYS:
             return None
 
 

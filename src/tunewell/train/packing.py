@@ -69,15 +69,32 @@ def attending_by_row(model: Any) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend_by_row)
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()
-    before = [(config, config._attn_implementation_internal) for config in configs]
-    for config, _ in before:
-        config._attn_implementation_internal = NAME
+    configs = configs_of(model)
+    with attending(configs, [NAME] * len(configs)):
+        yield
+
+
+def configs_of(model: Any) -> list[Any]:
+    """The configurations that a model's layers look up their attention in."""
+    return list({id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values())
+
+
+def kinds_of(configs: Sequence[Any]) -> list[str | None]:
+    """The attention that each configuration names now."""
+    return [config._attn_implementation_internal for config in configs]
+
+
+@contextmanager
+def attending(configs: Sequence[Any], kinds: Sequence[str | None]) -> Iterator[None]:
+    """While inside, the attention that each configuration names is that of `kinds`; afterwards it is what it was."""
+    before = kinds_of(configs)
     try:
+        for config, kind in zip(configs, kinds, strict=True):
+            config._attn_implementation_internal = kind
         yield
     finally:
-        for config, implementation in before:
-            config._attn_implementation_internal = implementation
+        for config, kind in zip(configs, before, strict=True):
+            config._attn_implementation_internal = kind
 
 
 def forward(model: Any, batch: dict[str, torch.Tensor]) -> Any:

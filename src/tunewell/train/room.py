@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +39,9 @@ def free_bytes(device: torch.device) -> float:
     return max(0.0, free)
 
 
-def kept_bytes(model: Any, value: Callable[[], torch.Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass of `value()`, weights left out.
-
-    Takes nothing from the random numbers that follow.
-    """
+@contextmanager
+def keeping(model: Any) -> Iterator[dict[int, int]]:
+    """Within, what autograd keeps for a backward pass, weights left out: address of a storage -> its bytes."""
     import torch
 
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -57,8 +55,19 @@ def kept_bytes(model: Any, value: Callable[[], torch.Tensor]) -> int:
             alive.append(tensor)
         return tensor
 
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        yield kept
+
+
+def kept_bytes(model: Any, value: Callable[[], torch.Tensor]) -> int:
+    """Bytes that autograd keeps for the backward pass of `value()`, weights left out.
+
+    Takes nothing from the random numbers that follow.
+    """
+    import torch
+
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    with torch.random.fork_rng(devices), keeping(model) as kept:
         value()
     return sum(kept.values())
 
@@ -68,6 +77,7 @@ def fitting(
     model: Any,
     rows: int,
     encoded: Dataset,
+    longest: int,
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
     learn: Callable[[dict[str, Any]], torch.Tensor],
     *,
@@ -81,13 +91,12 @@ def fitting(
     backward pass has room, that many times, beside gradients and moments. A step adds up as many rows as before.
 
     Args:
-        rows: of a batch, as planned. learn: a batch -> its loss, one value.
+        rows: of a batch, as planned. longest: place of the longest row. learn: a batch -> its loss, one value.
         folder: of the tuning; what was chosen stands there, and is taken from there by a run that is resumed.
 
     Raises:
         TrainingError: not one row fits. RecipeError: several processes, whose memory this one does not know.
     """
-    import numpy as np
     import torch
 
     from tunewell import processes
@@ -106,7 +115,6 @@ def fitting(
         if int(found["of"]) == rows and int(found["rows"]) > 0 and rows % int(found["rows"]) == 0:
             fit = found
     if fit is None:
-        longest = int(np.argmax([len(ids) for ids in encoded["input_ids"]]))
         batch = {k: v.to(model.device) for k, v in collate([encoded[longest]]).items()}
         training = model.training
         model.train()
@@ -161,28 +169,17 @@ def checkpointed(model: Any, wanted: bool = True) -> Iterator[None]:
             expected="a model that supports activation checkpointing, as most of Transformers do",
             remedy="leave it out, and take a smaller per_device_train_batch_size with more gradient_accumulation_steps",
         )
-    configs = list({id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values())
+    from tunewell.train.packing import attending, configs_of, kinds_of
+
+    configs = configs_of(model)
 
     def contexts() -> tuple[Any, Any]:
         """For a layer now, and for when it is computed again: packed rows have an attention of their own, which is set
         for the forward pass alone."""
-        return nullcontext(), attending(configs, [c._attn_implementation_internal for c in configs])
+        return nullcontext(), attending(configs, kinds_of(configs))
 
     model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     try:
         yield
     finally:
         model.activation_checkpointing_disable()
-
-
-@contextmanager
-def attending(configs: Sequence[Any], kinds: Sequence[str | None]) -> Iterator[None]:
-    """Within, the attention that each configuration names is that of `kinds`."""
-    before = [c._attn_implementation_internal for c in configs]
-    try:
-        for config, kind in zip(configs, kinds, strict=True):
-            config._attn_implementation_internal = kind
-        yield
-    finally:
-        for config, kind in zip(configs, before, strict=True):
-            config._attn_implementation_internal = kind

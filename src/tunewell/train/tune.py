@@ -217,7 +217,18 @@ def tune(
     )
     planned = planning(recipe)
     if recipe.auto_find_batch_size and not own:
-        recipe = fitting(recipe, model, planned.rows, encoded, collate, learn, folder=folder, bf16=bf16, echo=echo)
+        recipe = fitting(
+            recipe,
+            model,
+            planned.rows,
+            encoded,
+            int(lengths.argmax()),
+            collate,
+            learn,
+            folder=folder,
+            bf16=bf16,
+            echo=echo,
+        )
         planned = planning(recipe)
     rows, steps, accumulate = planned.rows, planned.steps, planned.accumulate
     deal: Any = planned.batches

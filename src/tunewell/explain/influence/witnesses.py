@@ -5,7 +5,6 @@ Shapes: n rows of the training file, C outputs, F features.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tunewell.explain.influence.out_of_fold import neighbour_votes, out_of_fold
 from tunewell.explain.influence.rows import FileRows
 from tunewell.folder import file_hash, fingerprint
 from tunewell.results import write_with
+from tunewell.seal import DAMAGED_ARRAYS
 
 REPEATS = 3  # divisions into folds that out-of-fold predictions are averaged over
 LEAST_OF_A_CLASS = 3  # rows of rarer classes are neither trusted nor suspected
@@ -80,7 +80,7 @@ def forward(rows: FileRows, *, echo: Echo, progress: bool) -> Passes:
         with np.load(path, allow_pickle=False) as file:
             if str(file["key"]) == key:
                 return Passes(*(file[name] for name in ("base", "tuned", "features", "logits")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGED_ARRAYS:
         pass
     made = _forward(rows, echo, progress)
 
